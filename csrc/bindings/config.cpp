@@ -1,0 +1,67 @@
+// What this build and this machine are: versions, instruction sets, threads.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/parallel.h"
+#include "core/workspace.h"
+#include "cpu/isa.h"
+#include "cuda/cuda.h"
+
+namespace py = pybind11;
+
+namespace fastconv {
+namespace {
+
+std::vector<std::string> built_isas() {
+    std::vector<std::string> names;
+    for (const cpu::Isa& isa : cpu::isas()) names.push_back(isa.name);
+    return names;
+}
+
+std::vector<std::string> supported_isas() {
+    std::vector<std::string> names;
+    for (const cpu::Isa& isa : cpu::isas()) {
+        if (isa.supported()) names.push_back(isa.name);
+    }
+    return names;
+}
+
+// Returns this thread's former choice, for a context manager to put back.
+std::optional<std::string> set_thread_isa(const std::optional<std::string>& name) {
+    const cpu::Isa* before = cpu::thread_isa();
+    cpu::set_thread_isa(name ? &cpu::find_isa(*name) : nullptr);
+    return before ? std::optional<std::string>(before->name) : std::nullopt;
+}
+
+}  // namespace
+
+void bind_config(py::module_& module) {
+    module.attr("__version__") = FASTCONV_VERSION;
+    module.attr("compiler") = FASTCONV_COMPILER;
+    module.attr("build_type") = FASTCONV_BUILD_TYPE;
+    module.attr("sanitize") = FASTCONV_SANITIZE;
+
+    module.def("num_threads", &num_threads);
+    module.def("set_num_threads", &set_num_threads, py::arg("threads"));
+
+    module.def("built_isas", &built_isas, "Best first");
+    module.def("supported_isas", &supported_isas, "Built and supported here, best first");
+    module.def("current_isa", [] { return cpu::current_isa().name; });
+    module.def("set_process_isa",
+               [](const std::string& name) { cpu::set_process_isa(cpu::find_isa(name)); },
+               py::arg("name"));
+    module.def("set_thread_isa", &set_thread_isa, py::arg("name"));
+
+    module.def("workspace_limit", &workspace_limit);
+    module.def("idle_workspace_bytes", &idle_workspace_bytes);
+    module.def("release_idle_workspaces", &release_idle_workspaces);
+
+    module.def("cuda_built", &cuda::built);
+    module.def("cuda_why_not_built", &cuda::why_not_built);
+}
+
+}  // namespace fastconv

@@ -1,0 +1,126 @@
+// A bounded, thread-safe list of idle buffers; see workspace.h.
+#include "core/workspace.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <utility>
+#include <vector>
+
+namespace fastconv {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kGranule = std::size_t{64} << 10;  // sizes in steps, so that buffers fit again
+
+struct Buffer {
+    void* data;
+    std::size_t capacity;
+};
+
+struct IdleList {
+    std::mutex mutex;
+    std::vector<Buffer> buffers;
+    std::size_t bytes = 0;
+};
+
+// Never destroyed: a thread may give a buffer back while the process ends.
+IdleList& idle_list() {
+    static IdleList& list = *new IdleList;
+    return list;
+}
+
+void* allocate(std::size_t bytes) {
+    void* data = std::aligned_alloc(kAlignment, bytes);
+    if (!data) throw std::bad_alloc();
+    return data;
+}
+
+// The smallest idle buffer that holds `bytes` and wastes no more than it; {nullptr, 0} if none.
+Buffer take_idle(std::size_t bytes) {
+    IdleList& list = idle_list();
+    std::lock_guard<std::mutex> lock(list.mutex);
+    auto best = list.buffers.end();
+    for (auto it = list.buffers.begin(); it != list.buffers.end(); ++it) {
+        if (it->capacity < bytes || it->capacity > 2 * bytes) continue;
+        if (best == list.buffers.end() || it->capacity < best->capacity) best = it;
+    }
+    if (best == list.buffers.end()) return {nullptr, 0};
+    const Buffer found = *best;
+    list.buffers.erase(best);
+    list.bytes -= found.capacity;
+    return found;
+}
+
+// The oldest idle buffers make room for one just used, whose pages are warm.
+void give_back(Buffer buffer) noexcept {
+    IdleList& list = idle_list();
+    std::lock_guard<std::mutex> lock(list.mutex);
+    try {
+        list.buffers.reserve(list.buffers.size() + 1);
+    } catch (...) {
+        std::free(buffer.data);
+        return;
+    }
+    list.buffers.push_back(buffer);
+    list.bytes += buffer.capacity;
+    while (list.bytes > workspace_limit()) {
+        list.bytes -= list.buffers.front().capacity;
+        std::free(list.buffers.front().data);
+        list.buffers.erase(list.buffers.begin());
+    }
+}
+
+}  // namespace
+
+std::size_t workspace_limit() {
+    static const std::size_t limit = [] {
+        const char* text = std::getenv("FASTCONV_WORKSPACE_MB");
+        char* end = nullptr;
+        const long long value = text ? std::strtoll(text, &end, 10) : 128;
+        const bool valid = !text || (end != text && *end == '\0' && value >= 0 && value <= 1 << 20);
+        return static_cast<std::size_t>(valid ? value : 128) << 20;
+    }();
+    return limit;
+}
+
+std::size_t idle_workspace_bytes() {
+    IdleList& list = idle_list();
+    std::lock_guard<std::mutex> lock(list.mutex);
+    return list.bytes;
+}
+
+void release_idle_workspaces() {
+    IdleList& list = idle_list();
+    std::lock_guard<std::mutex> lock(list.mutex);
+    for (const Buffer& buffer : list.buffers) std::free(buffer.data);
+    list.buffers.clear();
+    list.bytes = 0;
+}
+
+Workspace Workspace::acquire(std::size_t bytes) {
+    Workspace result;
+    if (bytes == 0) return result;
+    const std::size_t rounded = (bytes + kGranule - 1) / kGranule * kGranule;
+    Buffer buffer = take_idle(rounded);
+    if (!buffer.data) buffer = {allocate(rounded), rounded};
+    result.data_ = buffer.data;
+    result.capacity_ = buffer.capacity;
+    return result;
+}
+
+Workspace::Workspace(Workspace&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), capacity_(std::exchange(other.capacity_, 0)) {}
+
+Workspace& Workspace::operator=(Workspace&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(capacity_, other.capacity_);
+    return *this;
+}
+
+Workspace::~Workspace() {
+    if (data_) give_back({data_, capacity_});
+}
+
+}  // namespace fastconv

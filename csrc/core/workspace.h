@@ -1,0 +1,34 @@
+// Memory for one call: transformed weights, partial sums. Buffers go back to a bounded list instead
+// of to the system, because fresh pages cost 0.1 to 0.25 us each (a fault per 4 KB), more than many
+// a kernel that uses them. The list keeps at most workspace_limit() bytes.
+#pragma once
+
+#include <cstddef>
+
+namespace fastconv {
+
+// The most that `auto` may plan for one call, and the most that idle buffers keep:
+// FASTCONV_WORKSPACE_MB, default 128.
+std::size_t workspace_limit();
+std::size_t idle_workspace_bytes();  // what the list keeps now
+void release_idle_workspaces();
+
+class Workspace {
+public:
+    Workspace() = default;
+    static Workspace acquire(std::size_t bytes);  // 64-byte aligned, contents undefined
+    Workspace(Workspace&& other) noexcept;
+    Workspace& operator=(Workspace&& other) noexcept;
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+    ~Workspace();
+
+    void* data() const { return data_; }            // nullptr if bytes was 0
+    std::size_t capacity() const { return capacity_; }  // at least the bytes asked for
+
+private:
+    void* data_ = nullptr;
+    std::size_t capacity_ = 0;
+};
+
+}  // namespace fastconv

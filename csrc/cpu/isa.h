@@ -1,0 +1,38 @@
+// The instruction sets this build has kernels for, best first, and which of them a call uses.
+//
+// A call uses, in this order: the calling thread's choice (with fc.isa(...)), the process's choice
+// (fc.set_isa), FASTCONV_ISA, the first of the list that this processor supports. An unknown or
+// unsupported name is an error, never a fallback: std::invalid_argument from wherever it is used.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace fastconv::cpu {
+
+struct Isa {
+    const char* name;
+    bool (*supported)();
+    const Kernels<float>& f32;
+    const Kernels<double>& f64;
+
+    template <class T>
+    const Kernels<T>& kernels() const;
+};
+
+template <>
+inline const Kernels<float>& Isa::kernels<float>() const { return f32; }
+template <>
+inline const Kernels<double>& Isa::kernels<double>() const { return f64; }
+
+const std::vector<Isa>& isas();
+const Isa& find_isa(const std::string& name);  // built and supported here, else invalid_argument
+
+const Isa& current_isa();
+void set_process_isa(const Isa& isa);
+void set_thread_isa(const Isa* isa);  // nullptr: no choice of its own
+const Isa* thread_isa();
+
+}  // namespace fastconv::cpu
