@@ -22,7 +22,7 @@ from .conv import check_grad
 from .max_pool import index_map, scatter
 from .windows import Array, as_batch, like_batch
 
-OutputSize: TypeAlias = int | None | Sequence[int | None]
+OutputSize: TypeAlias = int | Sequence[int | None] | None
 
 
 def adaptive_avg_pool2d(x: Array, output_size: OutputSize) -> Array:

@@ -128,7 +128,7 @@ def explicit_padding(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]
         return pair(int(padding), "padding", 0), pair(int(padding), "padding", 0)
     if len(padding) != 2:
         raise ValueError(f"padding={padding!r}: wanted (height, width) or two pairs of them")
-    # An int h stands for (h, h), so (height, width) and ((top, bottom), (left, right)) are one form.
+    # An int h stands for (h, h): (height, width) and ((top, bottom), (left, right)) are one form.
     rows, cols = padding
     return pair(rows, "padding", 0), pair(cols, "padding", 0)
 
