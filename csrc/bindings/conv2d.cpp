@@ -1,0 +1,100 @@
+// conv2d and its gradients: arrays and numbers to a plan, the plan run without the GIL.
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bindings/array.h"
+#include "core/parallel.h"
+#include "core/workspace.h"
+#include "ops.h"
+
+namespace fastconv {
+namespace {
+
+/// stride, dilation: (height, width); padding: (top, bottom, left, right).
+struct Geometry {
+    std::int64_t stride_h, stride_w, pad_top, pad_bottom, pad_left, pad_right, dilation_h,
+        dilation_w, groups;
+};
+
+Geometry geometry_of(const py::tuple& numbers) {
+    if (numbers.size() != 9) throw std::invalid_argument("_core: nine numbers of geometry expected");
+    std::int64_t n[9];
+    for (std::size_t i = 0; i < 9; ++i) n[i] = numbers[i].cast<std::int64_t>();
+    return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]};
+}
+
+using Shape = const py::ssize_t*;
+
+Conv problem_of(Shape input, Shape weight, Shape output, const Geometry& g, DType dtype) {
+    Conv conv;
+    conv.batch = input[0];
+    conv.in_channels = input[1];
+    conv.out_channels = weight[0];
+    conv.groups = g.groups;
+    conv.height = {input[2], weight[2], g.stride_h, g.dilation_h, g.pad_top, g.pad_bottom, output[2]};
+    conv.width = {input[3], weight[3], g.stride_w, g.dilation_w, g.pad_left, g.pad_right, output[3]};
+    conv.dtype = dtype;
+    const bool fits = output[0] == input[0] && output[1] == weight[0] && g.groups > 0 &&
+                      input[1] == weight[1] * g.groups && weight[0] % g.groups == 0 &&
+                      output[2] == output_size(conv.height) && output[3] == output_size(conv.width);
+    if (!fits) throw std::invalid_argument("_core: shapes do not belong together");
+    return conv;
+}
+
+std::optional<Algorithm> algorithm_of(int index) {
+    if (index < 0) return std::nullopt;
+    if (index >= kAlgorithms) throw std::invalid_argument("_core: unknown algorithm");
+    return static_cast<Algorithm>(index);
+}
+
+Direction direction_of(int index) { return static_cast<Direction>(index); }
+
+// Writes into the operand that the direction computes; returns the algorithm's index.
+int conv2d(int direction_index, py::array input, py::array weight, py::array output,
+           std::optional<py::array> packed, std::optional<py::array> bias,
+           std::optional<py::array> residual, const py::tuple& geometry, bool relu, bool accumulate,
+           int algorithm) {
+    const Direction direction = direction_of(direction_index);
+    ConvStrides strides{strides_of(input), strides_of(weight), strides_of(output), {}, false};
+    if (residual) {
+        strides.residual = strides_of(*residual);
+        strides.has_residual = true;
+    }
+    const Conv problem = problem_of(input.shape(), weight.shape(), output.shape(),
+                                    geometry_of(geometry), dtype_of(input));
+    const auto plan = cpu::plan_conv2d(problem, direction, strides, cpu::current_isa(),
+                                       num_threads(), algorithm_of(algorithm));
+    cpu::ConvPointers pointers;
+    py::array& result = direction == Direction::kForward     ? output
+                        : direction == Direction::kGradInput ? input
+                                                             : weight;
+    pointers.input = data_of(input);
+    pointers.weight = data_of(weight);
+    pointers.output = data_of(output);
+    writable_data_of(result);  // throws if it is not
+    if (packed && packed->size() == plan.packed_elems) pointers.packed = packed->data();
+    if (bias) pointers.bias = bias->data();
+    if (residual) pointers.residual = residual->data();
+    pointers.relu = relu;
+    pointers.accumulate = accumulate;
+    {
+        py::gil_scoped_release release;
+        const Workspace workspace = Workspace::acquire(plan.workspace_bytes);
+        cpu::run_conv2d(plan, pointers, workspace.data());
+    }
+    return static_cast<int>(plan.algorithm);
+}
+
+}  // namespace
+
+void bind_conv2d(py::module_& module) {
+    py::list names;
+    for (const char* name : kAlgorithmNames) names.append(name);
+    module.attr("conv2d_algorithms") = py::tuple(names);
+    module.def("conv2d", &conv2d, py::arg("direction"), py::arg("input"), py::arg("weight"),
+               py::arg("output"), py::arg("packed"), py::arg("bias"), py::arg("residual"),
+               py::arg("geometry"), py::arg("relu"), py::arg("accumulate"), py::arg("algorithm"));
+}
+
+}  // namespace fastconv

@@ -1,0 +1,97 @@
+// How a problem will be computed: made once by a pure function, read by everything that needs to
+// know (run, explain, weight packing, benchmark rows). Nothing re-derives what stands here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/problem.h"
+
+namespace fastconv {
+
+namespace cpu {
+struct Isa;
+}
+
+/// The public names of algorithms, in the order in which fc.algorithms lists them.
+enum class Algorithm : std::uint8_t { kNaive, kIm2col, kDirect, kPointwise, kDepthwise };
+constexpr int kAlgorithms = 5;
+constexpr const char* kAlgorithmNames[kAlgorithms] = {"naive", "im2col", "direct", "pointwise",
+                                                      "depthwise"};
+
+/// Strides of a convolution's operands; `output` is grad_output in the backward directions.
+struct ConvStrides {
+    Strides input;
+    Strides weight;  // batch = filter k, channel = c within the group, height = r, width = s
+    Strides output;
+    Strides residual;
+    bool has_residual = false;
+};
+
+/// The taps of one axis that one dense problem uses: output i and tap m meet at source element
+/// i * step + offset + m * offset_step, weighted by kernel index kernel + m * kernel_step.
+struct AxisTaps {
+    std::int64_t count = 0;
+    std::int64_t step = 1;
+    std::int64_t offset = 0;
+    std::int64_t offset_step = 1;
+    std::int64_t kernel = 0;
+    std::int64_t kernel_step = 1;
+
+    std::int64_t last_offset() const { return offset + (count - 1) * offset_step; }
+};
+
+/// One dense correlation, the unit that the implicit GEMM computes:
+///   out[n, i, j, k] = sum over taps (a, b) and channels c of
+///                     source[n, y(i, a), x(j, b), c] * weight[a, b, c, k]
+/// A forward convolution is one; grad_input of stride s is s * s of them, one a phase of the output.
+struct Correlation {
+    std::int64_t batch = 0;
+    std::int64_t groups = 1;
+    std::int64_t channels = 0;  // of the source, a group
+    std::int64_t cols = 0;      // of the output, a group
+    std::int64_t source_h = 0, source_w = 0;
+    std::int64_t out_h = 0, out_w = 0;
+    AxisTaps taps_h, taps_w;
+    Strides source, out, residual;
+    std::int64_t source_group_elems = 0;  // from one group's channels to the next's
+    std::int64_t out_group_elems = 0;
+    std::int64_t residual_group_elems = 0;
+    std::int64_t residual_first_elems = 0;
+    std::int64_t out_first_elems = 0;  // where the phase begins in the output
+    std::int64_t packed_first_elems = 0;  // where its packed weights begin
+
+    // Blocking. A segment is what one row pointer covers: a tap, or with `merge` a kernel row.
+    bool gather = false;  // source strips are copied to scratch: zero-padded, channels last
+    bool merge = false;   // the strip's neighbouring taps are contiguous and form one segment
+    std::int64_t segments = 0;
+    std::int64_t depth = 0;  // elements a segment
+    std::int64_t segments_per_block = 0;
+    std::int64_t depth_per_block = 0;
+    std::int64_t block_h = 1, block_w = 1;    // output positions a task
+    std::int64_t blocks_h = 0, blocks_w = 0;
+    std::int64_t parts = 1;  // tasks that share a block, each with some of the column panels
+    std::size_t scratch_bytes = 0;
+
+    std::int64_t rows() const { return block_h * block_w; }
+    // Along an axis with one tap a strip holds only the source lines that are used.
+    std::int64_t strip_step_h() const { return taps_h.count == 1 ? 1 : taps_h.step; }
+    std::int64_t strip_step_w() const { return taps_w.count == 1 ? 1 : taps_w.step; }
+    std::int64_t tasks() const { return batch * groups * blocks_h * blocks_w * parts; }
+};
+
+struct ConvPlan {
+    Conv problem;
+    Direction direction = Direction::kForward;
+    Algorithm algorithm = Algorithm::kDirect;
+    const cpu::Isa* isa = nullptr;
+    int threads = 1;
+    std::vector<Correlation> phases;      // of direct, pointwise and im2col
+    std::int64_t packed_elems = 0;        // of the packed weights
+    std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch
+    ConvStrides strides;
+    const char* rejected[kAlgorithms] = {};  // why not; nullptr: could do it
+};
+
+}  // namespace fastconv

@@ -1,0 +1,87 @@
+// What a call asks for: plain structs that name every number of a problem, and nothing about how it
+// is solved. Dispatch, explain, packing, benchmarks and kernels all read these.
+//
+// One alphabet (csrc/README.md): N C H W input, K filters, R S taps, P Q output.
+// Matrix view: rows = N P Q, cols = K, depth = R S C.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fastconv {
+
+enum class DType : std::uint8_t { kFloat32, kFloat64 };
+
+enum class Direction : std::uint8_t { kForward, kGradInput, kGradWeight };
+
+/// One spatial axis: `in` elements, a kernel of `kernel` taps `dilation` apart, moved by `stride`
+/// over the input with `pad_lo` zeros before and `pad_hi` after it, giving `out` positions.
+struct Axis {
+    std::int64_t in = 1;
+    std::int64_t kernel = 1;
+    std::int64_t stride = 1;
+    std::int64_t dilation = 1;
+    std::int64_t pad_lo = 0;
+    std::int64_t pad_hi = 0;
+    std::int64_t out = 1;
+
+    /// How many input elements the kernel spans.
+    std::int64_t extent() const { return (kernel - 1) * dilation + 1; }
+};
+
+/// The one output-size formula, (N - F) / S + 1 in its general form; `ceil_mode` is pooling's, which
+/// drops a last window that would start beyond the input and the low padding. Zero or negative: no
+/// window fits.
+inline std::int64_t output_size(const Axis& axis, bool ceil_mode = false) {
+    const std::int64_t room = axis.in + axis.pad_lo + axis.pad_hi - axis.extent();
+    if (room < 0) return 0;
+    std::int64_t out = (room + (ceil_mode ? axis.stride - 1 : 0)) / axis.stride + 1;
+    if (ceil_mode && (out - 1) * axis.stride >= axis.in + axis.pad_lo) --out;
+    return out;
+}
+
+/// Distances between neighbours along each dimension, in elements; any sign, any order.
+struct Strides {
+    std::int64_t batch_elems = 0;
+    std::int64_t channel_elems = 0;
+    std::int64_t height_elems = 0;
+    std::int64_t width_elems = 0;
+};
+
+/// A convolution (cross-correlation) of `batch` images, whichever direction of it is computed.
+struct Conv {
+    std::int64_t batch = 0;
+    std::int64_t in_channels = 0;   // C, all groups
+    std::int64_t out_channels = 0;  // K, all groups
+    std::int64_t groups = 1;
+    Axis height;
+    Axis width;
+    DType dtype = DType::kFloat32;
+
+    std::int64_t group_in() const { return in_channels / groups; }
+    std::int64_t group_out() const { return out_channels / groups; }
+    std::int64_t taps() const { return height.kernel * width.kernel; }
+    std::int64_t element_bytes() const { return dtype == DType::kFloat32 ? 4 : 8; }
+
+    /// Multiply-adds of any one direction, the padding's included: N P Q K R S C / groups.
+    std::int64_t macs() const {
+        return batch * height.out * width.out * out_channels * taps() * group_in();
+    }
+    /// Bytes of input, weight and output, each touched once.
+    std::int64_t bytes() const {
+        const std::int64_t input = batch * in_channels * height.in * width.in;
+        const std::int64_t weight = out_channels * group_in() * taps();
+        const std::int64_t output = batch * out_channels * height.out * width.out;
+        return (input + weight + output) * element_bytes();
+    }
+};
+
+/// A pooling window moved over each channel by itself.
+struct Pool {
+    std::int64_t batch = 0;
+    std::int64_t channels = 0;
+    Axis height;
+    Axis width;
+};
+
+}  // namespace fastconv

@@ -1,0 +1,55 @@
+// Dispatch of convolution: the ordered candidates of each direction, and the choice among them.
+#include "cpu/conv2d.h"
+
+#include <stdexcept>
+
+namespace fastconv::cpu {
+namespace {
+
+struct CandidateList {
+    const Candidate* const* begin_;
+    const Candidate* const* end_;
+    const Candidate* const* begin() const { return begin_; }
+    const Candidate* const* end() const { return end_; }
+};
+
+// Best first: a special case before the general one.
+CandidateList candidates(Direction direction) {
+    static const Candidate* const forward[] = {&conv2d_pointwise, &conv2d_direct};
+    static const Candidate* const grad_input[] = {&conv2d_pointwise, &conv2d_direct};
+    switch (direction) {
+        case Direction::kForward: return {std::begin(forward), std::end(forward)};
+        case Direction::kGradInput: return {std::begin(grad_input), std::end(grad_input)};
+        case Direction::kGradWeight: break;
+    }
+    return {nullptr, nullptr};
+}
+
+}  // namespace
+
+ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
+                     const Isa& isa, int threads, std::optional<Algorithm> forced) {
+    ConvPlan plan;
+    plan.problem = problem;
+    plan.direction = direction;
+    plan.strides = strides;
+    plan.isa = &isa;
+    plan.threads = threads;
+    for (const Candidate* candidate : candidates(direction)) {
+        if (forced && *forced != candidate->algorithm) continue;
+        plan.algorithm = candidate->algorithm;
+        const char* reason = candidate->plan(plan);
+        if (!reason) return plan;
+        plan.rejected[static_cast<int>(candidate->algorithm)] = reason;
+        if (forced) throw std::invalid_argument(reason);
+    }
+    throw std::invalid_argument("does not compute this direction");
+}
+
+void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
+    for (const Candidate* candidate : candidates(plan.direction))
+        if (candidate->algorithm == plan.algorithm)
+            return candidate->run(plan, pointers, workspace);
+}
+
+}  // namespace fastconv::cpu

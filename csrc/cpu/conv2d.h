@@ -1,0 +1,19 @@
+// The ordered list of convolution algorithms. Each algorithm is one Candidate in its own file; `auto`
+// takes the first that accepts, a forced name only asks that one.
+#pragma once
+
+#include "ops.h"
+
+namespace fastconv::cpu {
+
+struct Candidate {
+    Algorithm algorithm;
+    /// Completes the plan and returns nullptr, or says why it cannot.
+    const char* (*plan)(ConvPlan& plan);
+    void (*run)(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);
+};
+
+extern const Candidate conv2d_direct;
+extern const Candidate conv2d_pointwise;
+
+}  // namespace fastconv::cpu

@@ -1,0 +1,222 @@
+// Convolution as dense correlations without im2col: forward, grad_input and transposed convolution.
+//
+//   forward     out[p] = sum_r x[p * stride + r * dilation - pad] w[r]                 one correlation
+//   grad_input  dx[h]  = sum_r dy[(h + pad - r * dilation) / stride] w[r]   where that divides exactly:
+//               the positions h = a + stride * i form phase a, in which the same taps always divide,
+//               so a phase is a unit-stride correlation over dy (stride sectors, as in oneDNN)
+//   pointwise   1x1 without padding: strides go into the views, and images, rows and columns that
+//               lie evenly spaced become one long row of positions
+//
+// Any stride, dilation, padding, groups and memory order, float32 and float64.
+#include <numeric>
+
+#include "cpu/conv2d.h"
+#include "cpu/correlation.h"
+
+namespace fastconv::cpu {
+namespace {
+
+constexpr const char* kTooLarge =
+    "one output position needs more scratch than a thread may have (4 MB)";
+
+AxisTaps forward_taps(const Axis& axis) {
+    return {axis.kernel, axis.stride, -axis.pad_lo, axis.dilation, 0, 1};
+}
+
+// Taps of phase a, by rising source position, that is by falling kernel index.
+AxisTaps phase_taps(const Axis& axis, std::int64_t a) {
+    AxisTaps taps;
+    const std::int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
+    std::int64_t first = 0;
+    while (first < period && (a + axis.pad_lo - first * axis.dilation) % axis.stride != 0) ++first;
+    if (first == period || first >= axis.kernel) return taps;
+    taps.count = (axis.kernel - 1 - first) / period + 1;
+    taps.kernel = first + (taps.count - 1) * period;
+    taps.kernel_step = -period;
+    taps.offset = (a + axis.pad_lo - taps.kernel * axis.dilation) / axis.stride;
+    taps.offset_step = period * axis.dilation / axis.stride;
+    return taps;
+}
+
+Correlation forward_phase(const ConvPlan& plan) {
+    const Conv& conv = plan.problem;
+    Correlation phase;
+    phase.batch = conv.batch;
+    phase.groups = conv.groups;
+    phase.channels = conv.group_in();
+    phase.cols = conv.group_out();
+    phase.source_h = conv.height.in;
+    phase.source_w = conv.width.in;
+    phase.out_h = conv.height.out;
+    phase.out_w = conv.width.out;
+    phase.taps_h = forward_taps(conv.height);
+    phase.taps_w = forward_taps(conv.width);
+    phase.source = plan.strides.input;
+    phase.out = plan.strides.output;
+    phase.residual = plan.strides.has_residual ? plan.strides.residual : phase.out;
+    return phase;
+}
+
+Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t b) {
+    const Conv& conv = plan.problem;
+    Correlation phase;
+    phase.batch = conv.batch;
+    phase.groups = conv.groups;
+    phase.channels = conv.group_out();
+    phase.cols = conv.group_in();
+    phase.source_h = conv.height.out;
+    phase.source_w = conv.width.out;
+    phase.out_h = (conv.height.in - a + conv.height.stride - 1) / conv.height.stride;
+    phase.out_w = (conv.width.in - b + conv.width.stride - 1) / conv.width.stride;
+    phase.taps_h = phase_taps(conv.height, a);
+    phase.taps_w = phase_taps(conv.width, b);
+    if (phase.taps_h.count == 0 || phase.taps_w.count == 0) phase.taps_h = phase.taps_w = {};
+    phase.source = plan.strides.output;
+    phase.out = plan.strides.input;
+    phase.out_first_elems = a * phase.out.height_elems + b * phase.out.width_elems;
+    phase.out.height_elems *= conv.height.stride;
+    phase.out.width_elems *= conv.width.stride;
+    phase.residual = phase.out;
+    return phase;
+}
+
+// A dimension of 1 has no stride: give it the one that lets it merge, or read in place.
+void settle(Correlation& phase) {
+    if (phase.channels == 1) phase.source.channel_elems = 1;
+    if (phase.cols == 1) phase.out.channel_elems = phase.residual.channel_elems = 1;
+    phase.source_group_elems = phase.channels * phase.source.channel_elems;
+    phase.out_group_elems = phase.cols * phase.out.channel_elems;
+    phase.residual_group_elems = phase.cols * phase.residual.channel_elems;
+}
+
+// Rows of `outer` lines become one line where every operand's lines follow each other evenly.
+bool merge_lines(std::int64_t outer, std::int64_t inner, std::initializer_list<std::int64_t*> outer_elems,
+                 std::initializer_list<std::int64_t*> inner_elems) {
+    if (outer == 1) return true;
+    if (inner == 1) {
+        auto to = inner_elems.begin();
+        for (std::int64_t* from : outer_elems) **to++ = *from;
+        return true;
+    }
+    auto step = inner_elems.begin();
+    for (std::int64_t* elems : outer_elems)
+        if (*elems != inner * **step++) return false;
+    return true;
+}
+
+void flatten_pointwise(Correlation& phase) {
+    phase.source.height_elems *= phase.taps_h.step;
+    phase.source.width_elems *= phase.taps_w.step;
+    phase.taps_h.step = phase.taps_w.step = 1;
+    phase.source_h = phase.out_h;
+    phase.source_w = phase.out_w;
+    Strides &x = phase.source, &y = phase.out, &z = phase.residual;
+    if (!merge_lines(phase.out_h, phase.out_w, {&x.height_elems, &y.height_elems, &z.height_elems},
+                     {&x.width_elems, &y.width_elems, &z.width_elems}))
+        return;
+    phase.source_w = phase.out_w *= phase.out_h;
+    phase.source_h = phase.out_h = 1;
+    if (!merge_lines(phase.batch, phase.out_w, {&x.batch_elems, &y.batch_elems, &z.batch_elems},
+                     {&x.width_elems, &y.width_elems, &z.width_elems}))
+        return;
+    phase.source_w = phase.out_w *= phase.batch;
+    phase.batch = 1;
+}
+
+const char* finish_plan(ConvPlan& plan) {
+    plan.packed_elems = 0;
+    const auto block = [&plan](auto zero) {
+        using T = decltype(zero);
+        const Kernels<T>& kernels = plan.isa->kernels<T>();
+        for (Correlation& phase : plan.phases) {
+            settle(phase);
+            if (!block_correlation<T>(phase, kernels, plan.threads)) return false;
+            phase.packed_first_elems = plan.packed_elems;
+            plan.packed_elems += packed_elems<T>(phase, kernels);
+        }
+        return true;
+    };
+    const bool fits = plan.problem.dtype == DType::kFloat32 ? block(0.0f) : block(0.0);
+    if (!fits) return kTooLarge;
+    plan.workspace_bytes =
+        static_cast<std::size_t>(plan.packed_elems * plan.problem.element_bytes());
+    return nullptr;
+}
+
+const char* plan_direct(ConvPlan& plan) {
+    plan.phases.clear();
+    if (plan.direction == Direction::kForward) {
+        plan.phases.push_back(forward_phase(plan));
+    } else {
+        for (std::int64_t a = 0; a < std::min(plan.problem.height.stride, plan.problem.height.in); ++a)
+            for (std::int64_t b = 0; b < std::min(plan.problem.width.stride, plan.problem.width.in);
+                 ++b)
+                plan.phases.push_back(grad_input_phase(plan, a, b));
+    }
+    return finish_plan(plan);
+}
+
+const char* plan_pointwise(ConvPlan& plan) {
+    const Conv& conv = plan.problem;
+    for (const Axis* axis : {&conv.height, &conv.width}) {
+        if (axis->kernel != 1) return "pointwise: the kernel is not 1x1";
+        if (axis->pad_lo != 0 || axis->pad_hi != 0) return "pointwise: there is padding";
+        if (plan.direction == Direction::kGradInput && (axis->stride != 1))
+            return "pointwise: grad_input with a stride leaves gaps";
+    }
+    plan.phases.assign(1, plan.direction == Direction::kForward ? forward_phase(plan)
+                                                                : grad_input_phase(plan, 0, 0));
+    flatten_pointwise(plan.phases[0]);
+    return finish_plan(plan);
+}
+
+template <class T>
+void pack(const ConvPlan& plan, const T* weight, T* packed) {
+    const Strides& w = plan.strides.weight;
+    const bool forward = plan.direction == Direction::kForward;
+    WeightView<T> view;
+    view.data = weight;
+    view.group_elems = plan.problem.group_out() * w.batch_elems;
+    view.row_elems = w.height_elems;
+    view.tap_elems = w.width_elems;
+    view.channel_elems = forward ? w.channel_elems : w.batch_elems;
+    view.col_elems = forward ? w.batch_elems : w.channel_elems;
+    for (const Correlation& phase : plan.phases)
+        pack_correlation(phase, plan.isa->kernels<T>(), view, packed + phase.packed_first_elems,
+                         plan.threads);
+}
+
+template <class T>
+void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
+    const T* packed = static_cast<const T*>(pointers.packed);
+    if (!packed) {
+        pack(plan, static_cast<const T*>(pointers.weight), static_cast<T*>(workspace));
+        packed = static_cast<const T*>(workspace);
+    }
+    const bool forward = plan.direction == Direction::kForward;
+    const Epilogue<T> epilogue{static_cast<const T*>(pointers.bias),
+                               static_cast<const T*>(pointers.residual), pointers.relu};
+    run_correlations<T>(plan.phases, plan.isa->kernels<T>(),
+                        static_cast<const T*>(forward ? pointers.input : pointers.output), packed,
+                        epilogue, static_cast<T*>(forward ? pointers.output : pointers.input),
+                        plan.threads);
+}
+
+void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
+    if (plan.problem.dtype == DType::kFloat32) run<float>(plan, pointers, workspace);
+    else run<double>(plan, pointers, workspace);
+}
+
+}  // namespace
+
+void pack_conv2d(const ConvPlan& plan, const void* weight, void* packed) {
+    if (plan.problem.dtype == DType::kFloat32)
+        pack(plan, static_cast<const float*>(weight), static_cast<float*>(packed));
+    else
+        pack(plan, static_cast<const double*>(weight), static_cast<double*>(packed));
+}
+
+const Candidate conv2d_direct{Algorithm::kDirect, plan_direct, run_either};
+const Candidate conv2d_pointwise{Algorithm::kPointwise, plan_pointwise, run_either};
+
+}  // namespace fastconv::cpu

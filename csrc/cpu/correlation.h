@@ -1,0 +1,64 @@
+// The implicit-GEMM core: blocking, packing and the loop nest that every dense convolution shares.
+#pragma once
+
+#include "core/plan.h"
+#include "cpu/kernels.h"
+
+namespace fastconv::cpu {
+
+/// Sets the blocking of `phase` and the tasks' split for `threads`. Returns false where even one
+/// output position needs more scratch than a thread may have.
+template <class T>
+bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads);
+
+/// Where a task's scratch has what, in bytes from its beginning.
+struct ScratchLayout {
+    std::size_t pointers = 0;  // (segments, rows) pointers into the source or the strip
+    std::size_t out_pointers = 0;
+    std::size_t residual_pointers = 0;
+    std::size_t sum = 0;       // (rows, panel width)
+    std::size_t residual = 0;  // (rows, panel width), where the residual's channels are strided
+    std::size_t strip = 0;     // (strip_h, strip_w, channels), or one line of zeros: (channels)
+    std::int64_t strip_h = 0;
+    std::int64_t strip_w = 0;
+    std::size_t bytes = 0;
+};
+
+template <class T>
+ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels);
+
+/// Elements of `phase`'s packed weights: all groups, columns padded to whole panels.
+template <class T>
+std::int64_t packed_elems(const Correlation& phase, const Kernels<T>& kernels);
+
+/// The weight as a phase sees it: element (tap row r, tap column s, channel c, column k) of a group.
+template <class T>
+struct WeightView {
+    const T* data = nullptr;
+    std::int64_t group_elems = 0;
+    std::int64_t row_elems = 0;      // r
+    std::int64_t tap_elems = 0;      // s
+    std::int64_t channel_elems = 0;  // c, the depth
+    std::int64_t col_elems = 0;      // k
+};
+
+/// Packs the weights of `phase`: (group, panel of columns, tap, channel, column in panel).
+template <class T>
+void pack_correlation(const Correlation& phase, const Kernels<T>& kernels,
+                      const WeightView<T>& weight, T* packed, int threads);
+
+/// What a correlation adds to the product.
+template <class T>
+struct Epilogue {
+    const T* bias = nullptr;  // (groups * cols), unit stride
+    const T* residual = nullptr;
+    bool relu = false;
+};
+
+/// Runs all phases; `packed` holds each phase's weights from its packed_first_elems on.
+template <class T>
+void run_correlations(const std::vector<Correlation>& phases, const Kernels<T>& kernels,
+                      const T* source, const T* packed, const Epilogue<T>& epilogue, T* out,
+                      int threads);
+
+}  // namespace fastconv::cpu

@@ -1,0 +1,139 @@
+// Blocking of the implicit GEMM: how deep a block is, how many output positions a task has, and how
+// tasks are split when there are few. The depth blocks depend on the problem's shape alone, so they
+// fix the bits; everything else only decides who computes what.
+#include <algorithm>
+#include <cmath>
+
+#include "core/parallel.h"
+#include "cpu/correlation.h"
+#include "cpu/panels.h"
+
+namespace fastconv::cpu {
+namespace {
+
+// Terms one accumulator sums before its block's sum is added: bounds the rounding error, and keeps a
+// panel of 64 columns at 128 KB (192 at most), a fraction of every L2 since 2015.
+constexpr std::int64_t kDepthBlock = 512;
+constexpr std::int64_t kDepthBlockMost = 768;
+
+// Below this many channels a pointer a tap costs more than copying the strip once, zero-padded, so
+// that a whole kernel row (S * C elements) is one segment.
+constexpr std::int64_t kMergeBelowChannels = 16;
+
+// Source lines of one task stay in L2 beside the panel.
+constexpr std::int64_t kSourceBytes = 512 << 10;
+constexpr std::int64_t kMostRows = 252;  // 42 tiles of 6: the panel is read from L1/L2 that often
+constexpr std::int64_t kFewestRows = 24;
+constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+void choose_segments(Correlation& phase) {
+    const bool unit = phase.source.channel_elems == 1 || phase.channels == 1;
+    const bool neighbours = phase.taps_w.count > 1 && phase.taps_w.offset_step == 1;
+    phase.gather = !unit || (neighbours && phase.channels < kMergeBelowChannels);
+    if (phase.taps_h.count * phase.taps_w.count == 0) phase.gather = false;
+    phase.merge = phase.gather && neighbours;
+    phase.segments = phase.taps_h.count * (phase.merge ? 1 : phase.taps_w.count);
+    phase.depth = phase.channels * (phase.merge ? phase.taps_w.count : 1);
+    phase.depth_per_block = phase.depth;
+    phase.segments_per_block = phase.segments;
+    if (phase.segments * phase.depth <= kDepthBlockMost) return;
+    if (phase.depth > kDepthBlockMost) {
+        phase.segments_per_block = 1;
+        phase.depth_per_block = ceil_div(phase.depth, ceil_div(phase.depth, kDepthBlock));
+        return;
+    }
+    const std::int64_t most = std::max<std::int64_t>(1, kDepthBlock / phase.depth);
+    phase.segments_per_block = ceil_div(phase.segments, ceil_div(phase.segments, most));
+}
+
+// Blocks of about `rows` positions, cut evenly.
+void choose_block(Correlation& phase, std::int64_t rows) {
+    if (phase.out_w >= rows) {
+        phase.blocks_w = ceil_div(phase.out_w, rows);
+        phase.blocks_h = phase.out_h;
+    } else {
+        phase.blocks_w = 1;
+        phase.blocks_h = ceil_div(phase.out_h, std::max<std::int64_t>(1, rows / phase.out_w));
+    }
+    phase.block_w = ceil_div(phase.out_w, phase.blocks_w);
+    phase.block_h = ceil_div(phase.out_h, phase.blocks_h);
+}
+
+// What the slowest thread does over the mean, times what small blocks and shared ones do again:
+// a panel is loaded for every block, a strip is gathered for every part.
+double relative_time(const Correlation& phase, int threads) {
+    const double tasks = static_cast<double>(phase.tasks());
+    const double rounds = std::ceil(tasks / threads);
+    const double again = 1.0 + 8.0 / static_cast<double>(phase.rows()) +
+                         (phase.gather ? 0.05 : 0.01) * static_cast<double>(phase.parts - 1);
+    return rounds * threads / tasks * again;
+}
+
+}  // namespace
+
+template <class T>
+bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads) {
+    choose_segments(phase);
+    if (phase.batch * phase.out_h * phase.out_w == 0) return true;
+    const std::int64_t line_bytes =
+        std::max<std::int64_t>(1, phase.channels) * static_cast<std::int64_t>(sizeof(T));
+    std::int64_t most = std::clamp(kSourceBytes / line_bytes, 2 * kFewestRows, kMostRows);
+    choose_block(phase, most);
+    while (scratch_layout<T>(phase, kernels).bytes > kScratchBytes) {
+        if (phase.rows() == 1) return false;
+        most = std::max<std::int64_t>(1, std::min(most, phase.rows()) / 2);
+        choose_block(phase, most);
+    }
+
+    const std::int64_t panels = Panels<T>(*kernels.gemm, phase.cols).count;
+    Correlation best = phase;
+    double best_time = relative_time(best, threads);
+    for (std::int64_t rows = most; rows >= kFewestRows && threads > 1; rows = rows * 3 / 4) {
+        choose_block(phase, rows);
+        for (std::int64_t parts = 1; parts <= panels; parts = parts < 4 ? parts + 1 : parts * 2) {
+            phase.parts = parts;
+            const double time = relative_time(phase, threads);
+            if (time < best_time * 0.99) {
+                best = phase;
+                best_time = time;
+            }
+        }
+    }
+    phase = best;
+    phase.scratch_bytes = scratch_layout<T>(phase, kernels).bytes;
+    return true;
+}
+
+template <class T>
+ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels) {
+    ScratchLayout layout;
+    const auto take = [&layout](std::int64_t elements, std::size_t size) {
+        const std::size_t begin = layout.bytes;
+        layout.bytes += (static_cast<std::size_t>(elements) * size + 63) / 64 * 64;
+        return begin;
+    };
+    const std::int64_t rows = phase.rows();
+    const std::int64_t width = Panels<T>(*kernels.gemm, phase.cols).width;
+    layout.pointers = take(rows * phase.segments, sizeof(T*));
+    layout.out_pointers = take(rows, sizeof(T*));
+    layout.residual_pointers = take(rows, sizeof(T*));
+    layout.sum = take(rows * width, sizeof(T));
+    layout.residual = take(phase.residual.channel_elems == 1 ? 0 : rows * width, sizeof(T));
+    layout.strip_h = (phase.block_h - 1) * phase.strip_step_h() + 1;
+    layout.strip_w = (phase.block_w - 1) * phase.strip_step_w() + 1;
+    if (phase.taps_h.count > 0) layout.strip_h += phase.taps_h.last_offset() - phase.taps_h.offset;
+    if (phase.taps_w.count > 0) layout.strip_w += phase.taps_w.last_offset() - phase.taps_w.offset;
+    layout.strip = take(
+        phase.gather ? layout.strip_h * layout.strip_w * phase.channels : phase.channels,
+        sizeof(T));
+    return layout;
+}
+
+template bool block_correlation(Correlation&, const Kernels<float>&, int);
+template bool block_correlation(Correlation&, const Kernels<double>&, int);
+template ScratchLayout scratch_layout(const Correlation&, const Kernels<float>&);
+template ScratchLayout scratch_layout(const Correlation&, const Kernels<double>&);
+
+}  // namespace fastconv::cpu

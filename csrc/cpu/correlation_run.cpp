@@ -1,0 +1,291 @@
+// The loop nest of the implicit GEMM. A task is a block of output positions of one image and group,
+// and some of the column panels:
+//
+//   pointers   one for every (segment, position): into the source, its zero-padded strip, or zeros
+//   for each panel                    64 columns of packed weights, streamed from L2/L3
+//     for each depth block            <= 768 terms, 192 KB of panel: stays in L2
+//       for each tile of rows         the register tile: kernels_gemm.h
+//
+// Any strides work. Channels-last operands are read and written in place; a source with strided
+// channels is copied a strip at a time (`gather`), an output with strided channels leaves through
+// the tile of sums. No tensor is ever copied whole.
+#include <algorithm>
+
+#include "core/parallel.h"
+#include "cpu/correlation.h"
+#include "cpu/kernels_copy.h"
+#include "cpu/kernels_gemm.h"
+#include "cpu/panels.h"
+
+namespace fastconv::cpu {
+namespace {
+
+template <class T>
+struct Operands {
+    const T* source;
+    const T* packed;
+    Epilogue<T> epilogue;
+    T* out;
+};
+
+template <class T>
+class BlockTask {
+public:
+    BlockTask(const Correlation& phase, const Kernels<T>& kernels, const Operands<T>& operands,
+              std::int64_t task)
+        : phase_(phase), kernels_(kernels), operands_(operands),
+          panels_(*kernels.gemm, phase.cols), layout_(scratch_layout(phase, kernels)),
+          scratch_(static_cast<char*>(thread_scratch(layout_.bytes))) {
+        // Parts innermost: neighbours in time share the source block.
+        part_ = task % phase.parts;
+        task /= phase.parts;
+        const std::int64_t block_w = task % phase.blocks_w;
+        task /= phase.blocks_w;
+        const std::int64_t block_h = task % phase.blocks_h;
+        task /= phase.blocks_h;
+        group_ = task % phase.groups;
+        image_ = task / phase.groups;
+        i_begin_ = phase.out_h * block_h / phase.blocks_h;
+        i_end_ = phase.out_h * (block_h + 1) / phase.blocks_h;
+        j_begin_ = phase.out_w * block_w / phase.blocks_w;
+        j_end_ = phase.out_w * (block_w + 1) / phase.blocks_w;
+        rows_ = (i_end_ - i_begin_) * (j_end_ - j_begin_);
+    }
+
+    void run() {
+        if (phase_.gather) {
+            gather_strip();
+            point_into_strip();
+        } else {
+            point_into_source();
+        }
+        const std::int64_t begin = panels_.count * part_ / phase_.parts;
+        const std::int64_t end = panels_.count * (part_ + 1) / phase_.parts;
+        for (std::int64_t panel = begin; panel < end; ++panel) run_panel(panel);
+    }
+
+private:
+    template <class U>
+    U* at(std::size_t offset) const { return reinterpret_cast<U*>(scratch_ + offset); }
+
+    const T* source_image() const {
+        return operands_.source + image_ * phase_.source.batch_elems +
+               group_ * phase_.source_group_elems;
+    }
+
+    void point_into_source() {
+        T* zeros = at<T>(layout_.strip);
+        std::fill_n(zeros, phase_.channels, T(0));
+        const T** pointer = at<const T*>(layout_.pointers);
+        const AxisTaps &th = phase_.taps_h, &tw = phase_.taps_w;
+        for (std::int64_t a = 0; a < th.count; ++a)
+            for (std::int64_t b = 0; b < tw.count; ++b)
+                for (std::int64_t i = i_begin_; i < i_end_; ++i) {
+                    const std::int64_t y = i * th.step + th.offset + a * th.offset_step;
+                    if (y < 0 || y >= phase_.source_h) {
+                        pointer = std::fill_n(pointer, j_end_ - j_begin_, zeros);
+                        continue;
+                    }
+                    const T* line = source_image() + y * phase_.source.height_elems;
+                    std::int64_t x = j_begin_ * tw.step + tw.offset + b * tw.offset_step;
+                    for (std::int64_t j = j_begin_; j < j_end_; ++j, x += tw.step)
+                        *pointer++ = x < 0 || x >= phase_.source_w
+                                         ? zeros : line + x * phase_.source.width_elems;
+                }
+    }
+
+    // strip[u][v][c] = the source at row y(u), column x(v), or zero outside of it.
+    void gather_strip() {
+        const AxisTaps &th = phase_.taps_h, &tw = phase_.taps_w;
+        const std::int64_t pace_h = th.count == 1 ? th.step : 1;
+        const std::int64_t pace_w = tw.count == 1 ? tw.step : 1;
+        const std::int64_t first_y = i_begin_ * th.step + th.offset;
+        const std::int64_t first_x = j_begin_ * tw.step + tw.offset;
+        const std::int64_t height = strip_extent(i_end_ - i_begin_, phase_.strip_step_h(), th);
+        const std::int64_t width = strip_extent(j_end_ - j_begin_, phase_.strip_step_w(), tw);
+        // Columns [v_begin, v_end) of the strip lie inside the source.
+        const std::int64_t v_begin =
+            std::clamp<std::int64_t>(first_x < 0 ? (-first_x + pace_w - 1) / pace_w : 0, 0, width);
+        const std::int64_t inside = phase_.source_w - first_x;
+        const std::int64_t v_end = std::clamp<std::int64_t>(
+            inside > 0 ? (inside + pace_w - 1) / pace_w : 0, v_begin, width);
+        const std::int64_t channels = phase_.channels;
+        for (std::int64_t u = 0; u < height; ++u) {
+            T* line = at<T>(layout_.strip) + u * layout_.strip_w * channels;
+            const std::int64_t y = first_y + u * pace_h;
+            if (y < 0 || y >= phase_.source_h || v_begin == v_end) {
+                std::fill_n(line, width * channels, T(0));
+                continue;
+            }
+            std::fill_n(line, v_begin * channels, T(0));
+            kernels_.copy->copy(
+                v_end - v_begin, channels,
+                {source_image() + y * phase_.source.height_elems +
+                     (first_x + v_begin * pace_w) * phase_.source.width_elems,
+                 phase_.source.width_elems * pace_w, phase_.source.channel_elems},
+                {line + v_begin * channels, channels, 1});
+            std::fill_n(line + v_end * channels, (width - v_end) * channels, T(0));
+        }
+    }
+
+    static std::int64_t strip_extent(std::int64_t outputs, std::int64_t step,
+                                     const AxisTaps& taps) {
+        return (outputs - 1) * step + 1 + (taps.count > 0 ? taps.last_offset() - taps.offset : 0);
+    }
+
+    void point_into_strip() {
+        const T** pointer = at<const T*>(layout_.pointers);
+        const AxisTaps &th = phase_.taps_h, &tw = phase_.taps_w;
+        const std::int64_t segments_w = phase_.merge ? 1 : tw.count;
+        for (std::int64_t a = 0; a < th.count; ++a)
+            for (std::int64_t b = 0; b < segments_w; ++b)
+                for (std::int64_t i = 0; i < i_end_ - i_begin_; ++i) {
+                    const std::int64_t u = i * phase_.strip_step_h() + a * th.offset_step;
+                    const std::int64_t v = b * tw.offset_step;
+                    const T* line =
+                        at<T>(layout_.strip) + (u * layout_.strip_w + v) * phase_.channels;
+                    for (std::int64_t j = 0; j < j_end_ - j_begin_; ++j)
+                        *pointer++ = line + j * phase_.strip_step_w() * phase_.channels;
+                }
+    }
+
+    // Pointers of this block's positions in an operand of the output's shape.
+    template <class U>
+    void point_into_output(U* first, const Strides& strides, U** pointers) const {
+        for (std::int64_t i = i_begin_; i < i_end_; ++i)
+            for (std::int64_t j = j_begin_; j < j_end_; ++j)
+                *pointers++ = first + i * strides.height_elems + j * strides.width_elems;
+    }
+
+    // Calls move(position, positions, element) for runs of positions that lie width_elems apart.
+    template <class Move>
+    void for_runs(const Strides& strides, Move&& move) const {
+        const std::int64_t width = j_end_ - j_begin_;
+        if (width == phase_.out_w && strides.height_elems == width * strides.width_elems)
+            return move(0, rows_, i_begin_ * strides.height_elems);
+        for (std::int64_t i = i_begin_; i < i_end_; ++i)
+            move((i - i_begin_) * width, width,
+                 i * strides.height_elems + j_begin_ * strides.width_elems);
+    }
+
+    void run_panel(std::int64_t panel) {
+        const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
+        const std::int64_t cols = panels_.panel_cols(panel);
+        const std::int64_t col = panels_.first_col(panel);
+        const std::int64_t depth = phase_.segments * phase_.depth;
+        T* sum = at<T>(layout_.sum);
+        T* out = operands_.out + phase_.out_first_elems + image_ * phase_.out.batch_elems +
+                 group_ * phase_.out_group_elems + col * phase_.out.channel_elems;
+        const bool through_sum = phase_.out.channel_elems != 1;
+
+        GemmTile<T> tile;
+        tile.row_pitch = rows_;
+        tile.sum = sum;
+        tile.cols = cols;
+        tile.relu = operands_.epilogue.relu;
+        if (operands_.epilogue.bias)
+            tile.bias = operands_.epilogue.bias + group_ * phase_.cols + col;
+        T** out_pointers = at<T*>(layout_.out_pointers);
+        if (through_sum)
+            for (std::int64_t r = 0; r < rows_; ++r) out_pointers[r] = sum + r * width;
+        else
+            point_into_output(out, phase_.out, out_pointers);
+        const T** residual = operands_.epilogue.residual ? point_residual(col, cols, width) : nullptr;
+
+        const T* packed = operands_.packed + phase_.packed_first_elems +
+                          group_ * depth * panels_.padded_cols + col * depth;
+        const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
+        if (depth == 0) {
+            tile.segments = 0;
+            run_tiles(tile, vectors, 0, residual);
+        }
+        for (std::int64_t s = 0; s < phase_.segments && depth > 0; s += phase_.segments_per_block)
+            for (std::int64_t d = 0; d < phase_.depth; d += phase_.depth_per_block) {
+                tile.segments = std::min(phase_.segments_per_block, phase_.segments - s);
+                tile.depth = std::min(phase_.depth_per_block, phase_.depth - d);
+                tile.row_offset = d;
+                tile.panel = packed + (s * phase_.depth + d) * width;
+                tile.first = s == 0 && d == 0;
+                tile.last = s + tile.segments == phase_.segments && d + tile.depth == phase_.depth;
+                run_tiles(tile, vectors, s, residual);
+            }
+        if (through_sum)
+            for_runs(phase_.out, [&](std::int64_t position, std::int64_t count, std::int64_t elem) {
+                kernels_.copy->copy(count, cols, {sum + position * width, width, 1},
+                                    {out + elem, phase_.out.width_elems, phase_.out.channel_elems});
+            });
+    }
+
+    // Tiles of nearly equal heights: 49 rows are 5 x 5 + 4 x 6, not 8 x 6 + 1.
+    void run_tiles(GemmTile<T>& tile, int vectors, std::int64_t segment,
+                   const T* const* residual) const {
+        const std::int64_t tiles =
+            (rows_ + kernels_.gemm->max_rows[vectors] - 1) / kernels_.gemm->max_rows[vectors];
+        const T* const* pointers = at<const T*>(layout_.pointers) + segment * rows_;
+        T* const* out = at<T*>(layout_.out_pointers);
+        T* sum = tile.sum;
+        const std::int64_t width = std::int64_t{vectors} * kernels_.gemm->lanes;
+        for (std::int64_t t = 0, row = 0; t < tiles; ++t) {
+            const std::int64_t next = rows_ * (t + 1) / tiles;
+            tile.rows = pointers + row;
+            tile.sum = sum + row * width;
+            tile.out = out + row;
+            tile.residual = residual ? residual + row : nullptr;
+            kernels_.gemm->tile[vectors][next - row](tile);
+            row = next;
+        }
+        tile.sum = sum;
+    }
+
+    const T** point_residual(std::int64_t col, std::int64_t cols, std::int64_t width) const {
+        const T** pointers = at<const T*>(layout_.residual_pointers);
+        const T* first = operands_.epilogue.residual + phase_.residual_first_elems +
+                         image_ * phase_.residual.batch_elems +
+                         group_ * phase_.residual_group_elems + col * phase_.residual.channel_elems;
+        if (phase_.residual.channel_elems == 1) {
+            point_into_output(first, phase_.residual, pointers);
+            return pointers;
+        }
+        T* strip = at<T>(layout_.residual);
+        for_runs(phase_.residual, [&](std::int64_t position, std::int64_t count, std::int64_t elem) {
+            kernels_.copy->copy(
+                count, cols,
+                {first + elem, phase_.residual.width_elems, phase_.residual.channel_elems},
+                {strip + position * width, width, 1});
+        });
+        for (std::int64_t r = 0; r < rows_; ++r) pointers[r] = strip + r * width;
+        return pointers;
+    }
+
+    const Correlation& phase_;
+    const Kernels<T>& kernels_;
+    const Operands<T>& operands_;
+    Panels<T> panels_;
+    ScratchLayout layout_;
+    char* scratch_;
+    std::int64_t part_, group_, image_, i_begin_, i_end_, j_begin_, j_end_, rows_;
+};
+
+}  // namespace
+
+template <class T>
+void run_correlations(const std::vector<Correlation>& phases, const Kernels<T>& kernels,
+                      const T* source, const T* packed, const Epilogue<T>& epilogue, T* out,
+                      int threads) {
+    const Operands<T> operands{source, packed, epilogue, out};
+    std::int64_t tasks = 0;
+    for (const Correlation& phase : phases) tasks += phase.tasks();
+    const FloatMode mode = sizeof(T) == 4 ? FloatMode::kFlushDenormals : FloatMode::kIeee;
+    parallel_for(tasks, threads, mode, [&](std::int64_t task, int) {
+        std::size_t p = 0;
+        for (; task >= phases[p].tasks(); ++p) task -= phases[p].tasks();
+        BlockTask<T>(phases[p], kernels, operands, task).run();
+    });
+}
+
+template void run_correlations(const std::vector<Correlation>&, const Kernels<float>&, const float*,
+                               const float*, const Epilogue<float>&, float*, int);
+template void run_correlations(const std::vector<Correlation>&, const Kernels<double>&,
+                               const double*, const double*, const Epilogue<double>&, double*, int);
+
+}  // namespace fastconv::cpu

@@ -1,0 +1,55 @@
+// The register tile under every convolution that multiplies: a few rows (output pixels) by a few
+// vectors of columns (output channels), summed over a list of row pointers.
+//
+//                       panel (segments * depth, width), packed, width = vectors * lanes
+//                       +------------------+
+//   segment 0   depth   | k0 k1 ... k63    |
+//               ...     |                  |        segment = a tap, or a whole kernel row
+//   segment 1   depth   |                  |        depth   = contiguous elements at each pointer
+//                       +------------------+
+//   rows[0][i] ->  x x x x x (depth)        each element is broadcast against one panel line
+//   rows[1][i] ->  x x x x x
+//
+// The pointers make the tile blind to rank, stride, padding (a pointer at a line of zeros) and
+// dilation. Depth comes in blocks: all but the first add the `sum` of the blocks before, all but the
+// last leave theirs there, the last adds bias and residual, applies ReLU and writes `out`.
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv::cpu {
+
+template <class T>
+struct GemmTile {
+    const T* const* rows = nullptr;  // pointer of row i for segment s: rows[s * row_pitch + i]
+    std::int64_t row_pitch = 0;
+    std::int64_t row_offset = 0;  // elements added to every row pointer (a depth block's channel)
+    std::int64_t segments = 0;
+    std::int64_t depth = 0;
+    const T* panel = nullptr;
+
+    T* sum = nullptr;  // (rows, width) partial sums of the depth blocks so far
+    bool first = true;
+    bool last = true;
+
+    T* const* out = nullptr;  // used by the last block only: pointer of row i
+    std::int64_t out_offset = 0;  // elements added to out's and residual's pointers (a column)
+    std::int64_t cols = 0;        // columns that exist, 1 .. width
+    const T* bias = nullptr;      // (cols) or null
+    const T* const* residual = nullptr;  // pointers of rows, or null
+    bool relu = false;
+};
+
+template <class T>
+using GemmFunction = void (*)(const GemmTile<T>&);
+
+template <class T>
+struct GemmKernels {
+    static constexpr int kMaxVectors = 4;
+    static constexpr int kMaxRows = 12;
+    int lanes;
+    int max_rows[kMaxVectors + 1];  // by vectors; 0: no tile of that width
+    GemmFunction<T> tile[kMaxVectors + 1][kMaxRows + 1];  // by vectors and rows
+};
+
+}  // namespace fastconv::cpu

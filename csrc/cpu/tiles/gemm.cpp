@@ -1,0 +1,113 @@
+// Register tiles of the implicit GEMM (contract and picture: cpu/kernels_gemm.h):
+//   out[i][k] = relu?( sum over segments s, d < depth of rows[s][i][d] * panel[s, d][k]
+//                      + bias[k] + residual[i][k] )
+//
+// AVX-512, 32 registers: 6 x 4 = 24 sums + 4 panel + 1 broadcast = 29, and 9 x 3, 12 x 2, 12 x 1 for
+// few columns (12 row pointers are what fits the 16 general registers). AVX2 and baseline, 16
+// registers: 6 x 2 = 12 sums + 2 panel + 1 broadcast = 15, and 12 x 1. float64 has the widest tile
+// only: it verifies, it does not race. The shapes are those that oneDNN, BLIS and ONNX Runtime chose.
+#include "cpu/kernels_gemm.h"
+#include "cpu/tiles/vector.h"
+
+namespace {
+
+using fastconv::cpu::GemmFunction;
+using fastconv::cpu::GemmKernels;
+using fastconv::cpu::GemmTile;
+
+template <class T, int Rows, int Vectors>
+FC_INLINE void finish(const GemmTile<T>& tile, Vec<T> (&acc)[Rows][Vectors]) {
+    constexpr int kLanes = Vec<T>::kLanes;
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+        const std::int64_t col = static_cast<std::int64_t>(v) * kLanes;
+        const int lanes = lanes_left<T>(tile.cols, col);
+        if (lanes == 0) break;
+        const Vec<T> bias = tile.bias ? Vec<T>::load(tile.bias + col, lanes) : Vec<T>::zero();
+#pragma GCC unroll 12
+        for (int i = 0; i < Rows; ++i) {
+            Vec<T> y = tile.bias ? acc[i][v] + bias : acc[i][v];
+            if (tile.residual)
+                y = y + Vec<T>::load(tile.residual[i] + tile.out_offset + col, lanes);
+            if (tile.relu) y = max(Vec<T>::zero(), y);
+            T* out = tile.out[i] + tile.out_offset + col;
+            if (lanes == kLanes) y.store(out);
+            else y.store(out, lanes);
+        }
+    }
+}
+
+template <class T, int Rows, int Vectors>
+void gemm_tile(const GemmTile<T>& tile) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    constexpr int kWidth = Vectors * kLanes;
+    Vec<T> acc[Rows][Vectors];
+#pragma GCC unroll 12
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) acc[i][v] = Vec<T>::zero();
+
+    const T* panel = tile.panel;
+    for (std::int64_t s = 0; s < tile.segments; ++s) {
+        const T* row[Rows];
+#pragma GCC unroll 12
+        for (int i = 0; i < Rows; ++i) row[i] = tile.rows[s * tile.row_pitch + i] + tile.row_offset;
+        for (std::int64_t d = 0; d < tile.depth; ++d, panel += kWidth) {
+            Vec<T> line[Vectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) line[v] = Vec<T>::load(panel + v * kLanes);
+#pragma GCC unroll 12
+            for (int i = 0; i < Rows; ++i) {
+                const Vec<T> x = Vec<T>::broadcast(row[i][d]);
+#pragma GCC unroll 4
+                for (int v = 0; v < Vectors; ++v) acc[i][v] = fma(x, line[v], acc[i][v]);
+            }
+        }
+    }
+    if (!tile.first) {
+#pragma GCC unroll 12
+        for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v)
+                acc[i][v] = Vec<T>::load(tile.sum + i * kWidth + v * kLanes) + acc[i][v];
+    }
+    if (tile.last) return finish<T, Rows, Vectors>(tile, acc);
+#pragma GCC unroll 12
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) acc[i][v].store(tile.sum + i * kWidth + v * kLanes);
+}
+
+template <class T, int Vectors, int Rows>
+constexpr void add_tiles(GemmKernels<T>& kernels) {
+    if constexpr (Rows > 0) {
+        add_tiles<T, Vectors, Rows - 1>(kernels);
+        kernels.tile[Vectors][Rows] = gemm_tile<T, Rows, Vectors>;
+        kernels.max_rows[Vectors] = Rows;
+    }
+}
+
+template <class T>
+constexpr GemmKernels<T> table() {
+    GemmKernels<T> kernels{};
+    kernels.lanes = Vec<T>::kLanes;
+#if defined(__AVX512F__)
+    add_tiles<T, 4, 6>(kernels);
+    if constexpr (sizeof(T) == 4) {
+        add_tiles<T, 3, 9>(kernels);
+        add_tiles<T, 2, 12>(kernels);
+        add_tiles<T, 1, 12>(kernels);
+    }
+#else
+    add_tiles<T, 2, 6>(kernels);
+    if constexpr (sizeof(T) == 4) add_tiles<T, 1, 12>(kernels);
+#endif
+    return kernels;
+}
+
+}  // namespace
+
+namespace fastconv::cpu::FC_ISA {
+extern const GemmKernels<float> gemm_f32 = table<float>();
+extern const GemmKernels<double> gemm_f64 = table<double>();
+}  // namespace fastconv::cpu::FC_ISA

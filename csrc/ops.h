@@ -1,0 +1,42 @@
+// The C++ API: plan and run of every operation. Plans are pure functions of shapes, strides, ISA and
+// threads; run() gets results and workspace from outside and allocates none.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "core/plan.h"
+#include "core/problem.h"
+#include "cpu/isa.h"
+
+namespace fastconv::cpu {
+
+// ---- convolution ---------------------------------------------------------------------------------
+
+/// How one direction of a convolution is computed. `forced` is the user's choice of algorithm; an
+/// algorithm that cannot do the problem is a std::invalid_argument with the reason.
+ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
+                     const Isa& isa, int threads, std::optional<Algorithm> forced);
+
+/// Operands of any direction; the element type is the plan's dtype. What a direction does not read
+/// or write stays null: forward reads input and weight (or packed) and writes output; grad_input
+/// reads output (that is grad_output) and weight and writes input; grad_weight reads both and writes
+/// weight.
+struct ConvPointers {
+    void* input = nullptr;
+    void* weight = nullptr;
+    void* output = nullptr;
+    const void* packed = nullptr;    // instead of packing `weight`; from pack_conv2d with this plan
+    const void* bias = nullptr;      // unit stride; added to what forward or grad_input writes
+    const void* residual = nullptr;  // of the output's shape; forward only
+    bool relu = false;               // forward only
+    bool accumulate = false;         // grad_weight only: add to what is there
+};
+
+/// `workspace` has plan.workspace_bytes, 64-byte aligned.
+void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);
+
+/// Packs `weight` as the plan's algorithm wants it: plan.packed_elems elements.
+void pack_conv2d(const ConvPlan& plan, const void* weight, void* packed);
+
+}  // namespace fastconv::cpu
