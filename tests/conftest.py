@@ -1,0 +1,67 @@
+"""Fixtures, the `--full` switch and the report's header.
+
+`isa`   a test that takes it runs once for each instruction set built and supported here, forced by
+        name; the fixture's value is the name.
+`rng`   a generator seeded by the test's own name: the same data whatever else runs.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from support import available_isas
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the long products of cases too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: a long case, run with --full only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full"):
+        return
+    kept = [item for item in items if item.get_closest_marker("full") is None]
+    left_out = [item for item in items if item.get_closest_marker("full") is not None]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def pytest_report_header() -> list[str]:
+    try:
+        from fastconv import _core
+    except ImportError as error:
+        return [f"fastconv: no compiled module ({error})"]
+    sanitize = f", sanitize {_core.sanitize}" if _core.sanitize else ""
+    return [
+        f"fastconv {_core.__version__}: {_core.compiler}, {_core.build_type}{sanitize}, "
+        f"{_core.num_threads()} threads",
+        f"instruction sets: {' '.join(_core.supported_isas())} "
+        f"(built: {' '.join(_core.built_isas())}), numpy {np.__version__}",
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "isa" in metafunc.fixturenames:
+        metafunc.parametrize("isa", available_isas(), indirect=True)
+
+
+@pytest.fixture
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The instruction set this run of the test is forced to."""
+    import fastconv as fc
+
+    with fc.isa(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator seeded by the test's name."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
