@@ -86,12 +86,44 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     return static_cast<int>(plan.algorithm);
 }
 
+// The forward packing of a weight (K, C // groups, R, S): it depends on nothing else of a problem.
+py::array conv2d_pack(const py::array& weight, std::int64_t groups) {
+    const Strides strides = strides_of(weight);
+    const Shape shape = weight.shape();
+    Conv problem;
+    problem.batch = 1;
+    problem.in_channels = shape[1] * groups;
+    problem.out_channels = shape[0];
+    problem.groups = groups;
+    problem.height = {shape[2], shape[2], 1, 1, 0, 0, 1};
+    problem.width = {shape[3], shape[3], 1, 1, 0, 0, 1};
+    problem.dtype = dtype_of(weight);
+    ConvStrides all{{0, 1, 0, 0}, strides, {0, 1, 0, 0}, {}, false};
+    const auto plan = cpu::plan_conv2d(problem, Direction::kForward, all, cpu::current_isa(),
+                                       num_threads(), Algorithm::kDirect);
+    py::array packed(weight.dtype(), std::vector<py::ssize_t>{plan.packed_elems});
+    void* target = writable_data_of(packed);
+    const void* source = weight.data();
+    py::gil_scoped_release release;
+    cpu::pack_conv2d(plan, source, target);
+    return packed;
+}
+
 }  // namespace
 
 void bind_conv2d(py::module_& module) {
     py::list names;
     for (const char* name : kAlgorithmNames) names.append(name);
     module.attr("conv2d_algorithms") = py::tuple(names);
+    module.def(
+        "output_size",
+        [](std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t dilation,
+           std::int64_t pad_lo, std::int64_t pad_hi, bool ceil_mode) {
+            return output_size({in, kernel, stride, dilation, pad_lo, pad_hi, 0}, ceil_mode);
+        },
+        py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"),
+        py::arg("pad_lo"), py::arg("pad_hi"), py::arg("ceil_mode"));
+    module.def("conv2d_pack", &conv2d_pack, py::arg("weight"), py::arg("groups"));
     module.def("conv2d", &conv2d, py::arg("direction"), py::arg("input"), py::arg("weight"),
                py::arg("output"), py::arg("packed"), py::arg("bias"), py::arg("residual"),
                py::arg("geometry"), py::arg("relu"), py::arg("accumulate"), py::arg("algorithm"));

@@ -1,5 +1,11 @@
 """The compiled module. One section a family, in the order of csrc/bindings/families.def."""
 
+from typing import Any
+
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
 __version__: str
 
 # config
@@ -26,3 +32,25 @@ def probe_read(seconds: float, threads: int, megabytes: float = 256.0) -> float:
 def probe_read_buffer(buffer: object, seconds: float, threads: int) -> float: ...
 def probe_ping(rounds: int = 600) -> float: ...
 def vector_lanes(dtype: str = "float32") -> int: ...
+
+# conv2d
+conv2d_algorithms: tuple[str, ...]
+
+def output_size(
+    input: int, kernel: int, stride: int, dilation: int, pad_lo: int, pad_hi: int, ceil_mode: bool
+) -> int: ...
+def conv2d_pack(weight: Array, groups: int) -> Array: ...
+def conv2d(
+    direction: int,
+    input: Array,
+    weight: Array,
+    output: Array,
+    packed: Array | None,
+    bias: Array | None,
+    residual: Array | None,
+    geometry: tuple[int, ...],
+    relu: bool,
+    accumulate: bool,
+    algorithm: int,
+) -> int: ...
+def conv2d_grad_bias(grad_output: Array, out: Array, accumulate: bool) -> None: ...

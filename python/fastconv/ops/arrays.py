@@ -1,0 +1,234 @@
+"""What a user hands in becomes NumPy arrays here, and results become his kind again.
+
+The only module that knows array families (NumPy; PyTorch, JAX and others through DLPack), dtypes,
+memory order and `out=`. Nothing is copied and nothing is cast.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+
+
+def take(function: str, name: str, value: Any) -> Array:
+    """`value` as a NumPy array of float32 or float64 that shares its memory.
+
+    Raises
+    ------
+    TypeError
+        If it is no array, lies on another device, requires grad (PyTorch) or has another dtype.
+    """
+    array = value if type(value) is np.ndarray else _import(function, name, value)
+    dtype = array.dtype
+    if dtype is not FLOAT32 and dtype is not FLOAT64 and dtype not in (FLOAT32, FLOAT64):
+        raise TypeError(
+            f"{function}: {name} has dtype {dtype}, which has no kernels; float32 and float64 "
+            f"have: convert it with {name}.astype(numpy.float32)"
+        )
+    return array
+
+
+def take_like(function: str, name: str, value: Any, first: Array, first_name: str) -> Array:
+    """As `take`, and of the same dtype as `first`."""
+    array = take(function, name, value)
+    if array.dtype != first.dtype:
+        raise TypeError(
+            f"{function}: {name} has dtype {array.dtype}, but {first_name} has {first.dtype}; "
+            f"all arrays of a call share one dtype (convert one with .astype)"
+        )
+    return array
+
+
+def _import(function: str, name: str, value: Any) -> Array:
+    if isinstance(value, np.ndarray):
+        return value.view(np.ndarray)
+    if not hasattr(value, "__dlpack__"):
+        raise TypeError(
+            f"{function}: {name} is a {type(value).__name__}, not an array; "
+            f"wanted a NumPy array or one that exports __dlpack__ (try numpy.asarray)"
+        )
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{function}: {name} is a tensor that requires grad, which fastconv does not record; "
+            f"pass {name}.detach()"
+        )
+    device_type = int(value.__dlpack_device__()[0])
+    if device_type not in (1, 3, 13):  # DLPack: CPU, CUDA pinned host memory, CUDA managed
+        raise ValueError(
+            f"{function}: {name} is on another device (DLPack device type {device_type}); "
+            f"this build computes on the CPU: move it there first"
+        )
+    if _package(value) == "torch":  # its DLPack export is read-only in some NumPy versions
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype not in ("float32", "float64", "int64"):
+            raise TypeError(
+                f"{function}: {name} has dtype {dtype}, which has no kernels; float32 and float64 "
+                f"have: convert it with {name}.float()"
+            )
+        array: Array = value.numpy()
+        return array
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{function}: {name} ({type(value).__name__}) could not be imported by DLPack: {error}"
+        ) from error
+
+
+def _package(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def give(result: Array, like: Any) -> Any:
+    """`result` as an array of the family of `like`, sharing its memory."""
+    if isinstance(like, np.ndarray):
+        return result
+    module = sys.modules[_package(like)]
+    if module.__name__ == "torch":
+        return module.from_numpy(result)
+    if module.__name__ == "jax":
+        module = sys.modules["jax.numpy"]
+    from_dlpack = getattr(module, "from_dlpack", None)
+    return result if from_dlpack is None else from_dlpack(result)
+
+
+# ---- memory order --------------------------------------------------------------------------------
+
+
+def prefers_channels_last(x: Array) -> bool | None:
+    """Whether channels of (N, C, H, W) vary fastest; None if the shape leaves that open."""
+    _, channels, height, width = x.shape
+    if channels == 1 or height * width == 1:
+        return None
+    _, channel, row, col = x.strides
+    return abs(channel) < abs(col if width > 1 else row)
+
+
+def empty(
+    shape: Sequence[int], dtype: npt.DTypeLike, x: Array, weight: Array | None = None
+) -> Array:
+    """An (N, C, H, W) result for a call on `x`: channels last if x is, where x is both the order of
+    `weight`, else C order."""
+    last = prefers_channels_last(x)
+    if last is None and weight is not None:
+        last = prefers_channels_last(weight)
+    if not last:
+        return np.empty(shape, dtype)
+    n, c, h, w = shape
+    return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+
+
+def empty_like_order(shape: Sequence[int], model: Array) -> Array:
+    """An array of `shape` in the memory order of `model`, for gradients of `model`."""
+    return empty(shape, model.dtype, model)
+
+
+def channels_last(x: Any) -> Any:
+    """`x` (N, C, H, W) or (C, H, W) with channels varying fastest in memory: the kernels' native
+    order. The shape stays; x itself is returned if it is so already.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.channels_last(np.zeros((2, 3, 4, 5))).strides
+    (480, 8, 120, 24)
+    """
+    if is_channels_last(x):
+        return x
+    array = x if isinstance(x, np.ndarray) else _import("channels_last", "x", x)
+    if array.ndim == 3:
+        return give(np.ascontiguousarray(array.transpose(1, 2, 0)).transpose(2, 0, 1), x)
+    return give(np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), x)
+
+
+def is_channels_last(x: Any) -> bool:
+    """Whether `x` (N, C, H, W) or (C, H, W) lies in memory without gaps, channels fastest."""
+    array = x if isinstance(x, np.ndarray) else _import("is_channels_last", "x", x)
+    if array.ndim == 3:
+        return bool(array.transpose(1, 2, 0).flags.c_contiguous)
+    if array.ndim != 4:
+        raise ValueError(
+            f"is_channels_last: x has shape {array.shape}; wanted (N, C, H, W) or (C, H, W)"
+        )
+    return bool(array.transpose(0, 2, 3, 1).flags.c_contiguous)
+
+
+# ---- images --------------------------------------------------------------------------------------
+
+
+def as_images(function: str, name: str, array: Array) -> Array:
+    """(N, C, H, W) as it is, (C, H, W) as a batch of one."""
+    if array.ndim == 4:
+        return array
+    if array.ndim == 3:
+        return array[None]
+    raise ValueError(
+        f"{function}: {name} has {array.ndim} dimensions (shape {array.shape}); "
+        f"wanted (N, C, H, W), or (C, H, W) for one image"
+    )
+
+
+def check_shape(function: str, name: str, array: Array, wanted: Sequence[int], why: str) -> None:
+    if array.shape != tuple(wanted):
+        raise ValueError(
+            f"{function}: {name} has shape {array.shape}, but {why} is {tuple(wanted)}"
+        )
+
+
+# ---- out= ----------------------------------------------------------------------------------------
+
+
+def take_out(
+    function: str,
+    out: Any,
+    shape: Sequence[int],
+    dtype: npt.DTypeLike,
+    inputs: dict[str, Array | None],
+    residual: Array | None = None,
+) -> Array:
+    """`out` checked: shape, dtype, writable, without overlap with itself or with `inputs`; it may
+    be `residual` itself. Nothing has been written when this raises."""
+    array = take(function, "out", out)
+    check_shape(function, "out", array, shape, "the result's shape")
+    if array.dtype != dtype:
+        raise TypeError(f"{function}: out has dtype {array.dtype}, but the result has {dtype}")
+    if not array.flags.writeable:
+        raise ValueError(f"{function}: out is read-only; pass an array that may be written")
+    if any(size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides)):
+        raise ValueError(
+            f"{function}: out has a stride of 0 (a broadcast array): its elements overlap"
+        )
+    for name, other in inputs.items():
+        if other is not None and _overlap(array, other):
+            raise ValueError(
+                f"{function}: out overlaps {name} in memory; pass an array of its own (only "
+                f"`residual` may be out itself)"
+            )
+    if residual is not None and not _same(array, residual) and _overlap(array, residual):
+        raise ValueError(
+            f"{function}: out overlaps residual in part; it may be residual itself, or apart from it"
+        )
+    return array
+
+
+def _same(a: Array, b: Array) -> bool:
+    pointers = a.__array_interface__["data"][0], b.__array_interface__["data"][0]
+    return pointers[0] == pointers[1] and a.strides == b.strides and a.shape == b.shape
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    try:  # exact, for interleaved slices of one buffer; bounded, since the question is NP-hard
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
