@@ -1,36 +1,47 @@
-// Threads started for each call: correct, and to be replaced by a pool.
+// The number of threads, scratch memory and the entry to the thread pool; see parallel.h.
 #include "core/parallel.h"
-
-#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <exception>
-#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
-#include <thread>
-#include <vector>
+
+#include "core/cpu_budget.h"
+#include "core/thread_pool.h"
 
 namespace fastconv {
 namespace {
 
-thread_local bool inside_parallel = false;
+std::atomic<int> chosen_threads{0};
 
-int default_threads() {
-    if (const char* text = std::getenv("FASTCONV_NUM_THREADS")) {
-        const int value = std::atoi(text);
-        if (value >= 1) return std::min(value, kMaxThreads);
-    }
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-    return 1;
+int checked_threads(long long threads, const std::string& what) {
+    if (threads >= 1 && threads <= kMaxThreads) return static_cast<int>(threads);
+    throw std::invalid_argument(what + " must be between 1 and " + std::to_string(kMaxThreads) +
+                                ", not " + std::to_string(threads));
 }
 
-std::atomic<int> chosen_threads{0};
+// FASTCONV_NUM_THREADS is an order and is obeyed even beyond the CPUs there are; OMP_NUM_THREADS is
+// what a user says to all libraries of a process and lowers our number only.
+int default_threads() {
+    if (const char* text = std::getenv("FASTCONV_NUM_THREADS"); text && *text) {
+        char* end = nullptr;
+        const long long value = std::strtoll(text, &end, 10);
+        if (end == text || *end != '\0') {
+            throw std::invalid_argument("environment variable FASTCONV_NUM_THREADS: '" +
+                                        std::string(text) + "' is not a number of threads");
+        }
+        return checked_threads(value, "environment variable FASTCONV_NUM_THREADS:"
+                                      " the number of threads");
+    }
+    int threads = available_cpus();
+    if (const char* text = std::getenv("OMP_NUM_THREADS")) {
+        const long value = std::strtol(text, nullptr, 10);  // "4" or "4,2": the outermost level
+        if (value >= 1 && value < threads) threads = static_cast<int>(value);
+    }
+    return std::min(threads, kMaxThreads);
+}
 
 struct ScratchArena {
     std::byte* memory = nullptr;
@@ -39,10 +50,12 @@ struct ScratchArena {
 
     ScratchArena() {
         static std::atomic<std::size_t> arenas{0};
-        // 2 * 9 + 1 odd multiples at most: 19 * 192 = 3648 B, inside one page.
+        // The largest odd multiple is 19 * 192 = 3648 B: inside one page.
         offset = (2 * (arenas.fetch_add(1, std::memory_order_relaxed) % 10) + 1) * 192;
     }
     ~ScratchArena() { std::free(memory); }
+    ScratchArena(const ScratchArena&) = delete;
+    ScratchArena& operator=(const ScratchArena&) = delete;
 };
 
 }  // namespace
@@ -58,12 +71,8 @@ int num_threads() {
 }
 
 void set_num_threads(int threads) {
-    if (threads < 1 || threads > kMaxThreads) {
-        throw std::invalid_argument("the number of threads must be between 1 and " +
-                                    std::to_string(kMaxThreads) + ", not " +
-                                    std::to_string(threads));
-    }
-    chosen_threads.store(threads, std::memory_order_relaxed);
+    chosen_threads.store(checked_threads(threads, "the number of threads"),
+                         std::memory_order_relaxed);
 }
 
 void* thread_scratch(std::size_t bytes) {
@@ -87,32 +96,14 @@ void* thread_scratch(std::size_t bytes) {
 
 void run_tasks(std::int64_t tasks, int threads, FloatMode mode, TaskFunction function, void* body) {
     if (tasks <= 0) return;
-    if (tasks == 1 || threads <= 1 || inside_parallel) {
+    if (tasks == 1 || threads <= 1 || InsideParallel::now()) {
+        InsideParallel inside;
         FloatModeScope scope(mode);
         for (std::int64_t task = 0; task < tasks; ++task) function(body, task, 0);
         return;
     }
-    std::atomic<std::int64_t> next{0};
-    std::exception_ptr error;
-    std::mutex error_mutex;
-    const auto work = [&](int worker) {
-        FloatModeScope scope(mode);
-        inside_parallel = true;
-        try {
-            for (std::int64_t task; (task = next.fetch_add(1)) < tasks;) function(body, task, worker);
-        } catch (...) {
-            next.store(tasks);
-            std::lock_guard<std::mutex> lock(error_mutex);
-            if (!error) error = std::current_exception();
-        }
-        inside_parallel = false;
-    };
-    const int others = static_cast<int>(std::min<std::int64_t>({threads, tasks, kMaxThreads})) - 1;
-    std::vector<std::thread> workers;
-    for (int i = 0; i < others; ++i) workers.emplace_back(work, i + 1);
-    work(0);
-    for (std::thread& worker : workers) worker.join();
-    if (error) std::rethrow_exception(error);
+    Job job(function, body, tasks, mode, std::min(threads, kMaxThreads));
+    ThreadPool::instance().run(job);
 }
 
 }  // namespace fastconv

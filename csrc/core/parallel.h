@@ -7,7 +7,8 @@
 // is cut into tasks must depend on shapes alone: which thread does a task must never change a bit.
 // With tasks <= 1 or threads <= 1, and inside another parallel_for, everything runs on the caller.
 // The first exception of a body reaches the caller, after the tasks under way have ended; tasks not
-// yet handed out are dropped.
+// yet handed out are dropped. Fewer threads than asked for may come (others are busy with another
+// caller's loop, or the system has no more): never wait in a body for another task.
 #pragma once
 
 #include <cstddef>
@@ -21,8 +22,9 @@ namespace fastconv {
 constexpr int kMaxThreads = 256;
 constexpr std::size_t kMaxThreadScratch = std::size_t{4} << 20;
 
-// How many threads a call uses: set_num_threads(), else FASTCONV_NUM_THREADS, else what affinity,
-// the cgroup's quota and OMP_NUM_THREADS allow.
+// How many threads a call uses: set_num_threads(), else FASTCONV_NUM_THREADS, else the least of the
+// affinity mask, the cgroup's quota and OMP_NUM_THREADS. std::invalid_argument if the variable says
+// something that is not a number of threads.
 int num_threads();
 void set_num_threads(int threads);  // std::invalid_argument unless 1 <= threads <= kMaxThreads
 

@@ -1,7 +1,8 @@
 // A bounded, thread-safe list of idle buffers; see workspace.h.
 #include "core/workspace.h"
 
-#include <algorithm>
+#include <pthread.h>
+
 #include <cstdlib>
 #include <mutex>
 #include <new>
@@ -25,9 +26,18 @@ struct IdleList {
     std::size_t bytes = 0;
 };
 
+IdleList& idle_list();
+
+// A fork while another thread holds the mutex would leave it locked in the child for ever.
+void lock_before_fork() { idle_list().mutex.lock(); }
+void unlock_after_fork() { idle_list().mutex.unlock(); }
+
 // Never destroyed: a thread may give a buffer back while the process ends.
 IdleList& idle_list() {
-    static IdleList& list = *new IdleList;
+    static IdleList& list = *[] {
+        pthread_atfork(&lock_before_fork, &unlock_after_fork, &unlock_after_fork);
+        return new IdleList;
+    }();
     return list;
 }
 
@@ -37,14 +47,15 @@ void* allocate(std::size_t bytes) {
     return data;
 }
 
-// The smallest idle buffer that holds `bytes` and wastes no more than it; {nullptr, 0} if none.
+// The smallest idle buffer that holds `bytes` and wastes no more than that, among equals the one
+// used last; {nullptr, 0} if none.
 Buffer take_idle(std::size_t bytes) {
     IdleList& list = idle_list();
     std::lock_guard<std::mutex> lock(list.mutex);
     auto best = list.buffers.end();
     for (auto it = list.buffers.begin(); it != list.buffers.end(); ++it) {
         if (it->capacity < bytes || it->capacity > 2 * bytes) continue;
-        if (best == list.buffers.end() || it->capacity < best->capacity) best = it;
+        if (best == list.buffers.end() || it->capacity <= best->capacity) best = it;
     }
     if (best == list.buffers.end()) return {nullptr, 0};
     const Buffer found = *best;

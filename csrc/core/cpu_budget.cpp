@@ -1,0 +1,86 @@
+// Affinity mask and cgroup quota; see cpu_budget.h. Follows the kernel's documents
+// admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us, cpu.cfs_period_us).
+#include "core/cpu_budget.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+#include <thread>
+#include <vector>
+
+namespace fastconv {
+namespace {
+
+// Some kernels have more CPUs than a cpu_set_t; sched_getaffinity then fails with EINVAL.
+constexpr int kMaxCpus = 1 << 14;
+
+std::string file_text(const std::string& path) {
+    std::ifstream file(path);
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+}
+
+// "200000 100000" -> 2; "max 100000", "-1 100000" and anything unreadable -> 0 (no limit).
+int quota_cpus(const std::string& quota_and_period) {
+    std::istringstream text(quota_and_period);
+    long long quota = 0, period = 0;
+    if (!(text >> quota >> period) || quota <= 0 || period <= 0) return 0;
+    return static_cast<int>(std::min<long long>((quota + period - 1) / period, kMaxCpus));
+}
+
+int smaller_limit(int a, int b) { return a == 0 ? b : b == 0 ? a : std::min(a, b); }
+
+// The smallest quota of `path` and its ancestors below `mount`.
+int limit_along(const std::string& mount, std::string path, bool version2) {
+    int limit = 0;
+    for (;;) {
+        const std::string directory = mount + (path == "/" ? "" : path);
+        const std::string quota =
+            version2 ? file_text(directory + "/cpu.max")
+                     : file_text(directory + "/cpu.cfs_quota_us") + " " +
+                           file_text(directory + "/cpu.cfs_period_us");
+        limit = smaller_limit(limit, quota_cpus(quota));
+        const auto slash = path.rfind('/');
+        if (path.empty() || path == "/" || slash == std::string::npos) return limit;
+        path.resize(slash);
+    }
+}
+
+}  // namespace
+
+int affinity_cpus() {
+    std::vector<cpu_set_t> mask(kMaxCpus / CPU_SETSIZE);
+    const std::size_t bytes = mask.size() * sizeof(cpu_set_t);
+    if (sched_getaffinity(0, bytes, mask.data()) == 0) {
+        return std::max(1, CPU_COUNT_S(bytes, mask.data()));
+    }
+    return std::max(1u, std::thread::hardware_concurrency());
+}
+
+int cgroup_cpus(const std::string& membership, const std::string& root) {
+    int limit = 0;
+    std::istringstream lines(membership);
+    for (std::string line; std::getline(lines, line);) {  // "hierarchy:controllers:path"
+        const auto first = line.find(':');
+        const auto second = line.find(':', first + 1);
+        if (first == std::string::npos || second == std::string::npos) continue;
+        const std::string controllers = line.substr(first + 1, second - first - 1);
+        const std::string path = line.substr(second + 1);
+        if (controllers.empty()) {
+            limit = smaller_limit(limit, limit_along(root, path, true));
+        } else if (("," + controllers + ",").find(",cpu,") != std::string::npos) {
+            limit = smaller_limit(limit, limit_along(root + "/" + controllers, path, false));
+            limit = smaller_limit(limit, limit_along(root + "/cpu", path, false));
+        }
+    }
+    return limit;
+}
+
+int available_cpus() {
+    return std::max(1, smaller_limit(affinity_cpus(), cgroup_cpus(file_text("/proc/self/cgroup"))));
+}
+
+}  // namespace fastconv

@@ -1,0 +1,169 @@
+// Jobs, workers, spinning and sleeping; see thread_pool.h.
+#include "core/thread_pool.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <system_error>
+#include <thread>
+
+#include "core/cpu_budget.h"
+
+namespace fastconv {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    std::this_thread::yield();
+#endif
+}
+
+// Spins until `done()` or until `limit` has passed; returns done().
+template <class Done>
+bool spin(std::chrono::microseconds limit, Done done) {
+    const auto end = Clock::now() + limit;
+    do {
+        for (int i = 0; i < 16; ++i) {  // a pause is 20 to 140 cycles, a look at the clock 50
+            if (done()) return true;
+            pause();
+        }
+    } while (Clock::now() < end);
+    return done();
+}
+
+// Never destroyed: workers may be in it when the process ends.
+std::atomic<ThreadPool*> pool{nullptr};
+
+// The child's only thread is the one that forked. The parent's pool is left as it is (its mutex may
+// have been locked by a thread that is gone), and the next need makes a new one.
+void forget_pool_after_fork() { pool.store(nullptr); }
+
+}  // namespace
+
+thread_local bool InsideParallel::now_ = false;
+
+void Job::work(int worker) noexcept {
+    InsideParallel inside;
+    FloatModeScope scope(mode);
+    try {
+        for (;;) {
+            const std::int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+            if (task >= tasks) return;
+            function(body, task, worker);
+        }
+    } catch (...) {
+        next.store(tasks, std::memory_order_relaxed);
+        std::lock_guard<std::mutex> lock(error_mutex);
+        if (!error) error = std::current_exception();
+    }
+}
+
+ThreadPool& ThreadPool::instance() {
+    ThreadPool* current = pool.load(std::memory_order_acquire);
+    if (current) return *current;
+    static const int registered = pthread_atfork(nullptr, nullptr, &forget_pool_after_fork);
+    (void)registered;
+    ThreadPool* fresh = new ThreadPool;
+    if (pool.compare_exchange_strong(current, fresh)) return *fresh;
+    delete fresh;  // another thread was faster; this one has no workers yet
+    return *current;
+}
+
+void ThreadPool::run(Job& job) {
+    post(job);
+    job.work(0);
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
+    }
+    wait_until_left(job);
+    if (job.error) std::rethrow_exception(job.error);
+}
+
+void ThreadPool::post(Job& job) {
+    int wanted = static_cast<int>(std::min<std::int64_t>(job.threads, job.tasks)) - 1;
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        start_workers(wanted);
+        jobs_.push_back(&job);
+        posts_.fetch_add(1, std::memory_order_release);
+        wanted -= spinning_;  // those look at jobs_ once more before they sleep
+    }
+    for (; wanted > 0; --wanted) work_posted_.notify_one();
+}
+
+void ThreadPool::start_workers(int wanted) {
+    if (workers_ >= wanted) return;
+    // Signals go to the program's own threads: a new thread inherits the mask of its creator.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+        for (; workers_ < wanted; ++workers_) std::thread([this] { worker_loop(); }).detach();
+    } catch (const std::system_error&) {
+        // No more threads to be had here: the ones there are do the work.
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    may_spin_.store(workers_ < available_cpus(), std::memory_order_relaxed);
+}
+
+// After the job left jobs_, nobody can join it; wait for those who are still on their last task.
+void ThreadPool::wait_until_left(const Job& job) {
+    const auto left = [&] { return job.active.load() == 0; };
+    if (left()) return;
+    if (may_spin_.load(std::memory_order_relaxed) && spin(kSpin, left)) return;
+    // A leaving worker decrements active, then reads waiting_callers_; this increments
+    // waiting_callers_, then reads active. In the one order of all these, one of the two sees the
+    // other, so no wake-up is lost.
+    waiting_callers_.fetch_add(1);
+    std::unique_lock<std::mutex> lock(mutex_);
+    job_left_.wait(lock, left);
+    waiting_callers_.fetch_sub(1);
+}
+
+Job* ThreadPool::open_job() {
+    Job* best = nullptr;
+    for (Job* job : jobs_) {
+        if (job->joined >= job->threads || !job->has_tasks()) continue;
+        if (!best || job->joined < best->joined) best = job;
+    }
+    return best;
+}
+
+void ThreadPool::worker_loop() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    bool worked = true;  // a new worker was just asked for: as good as having worked
+    for (;;) {
+        if (Job* job = open_job()) {
+            const int worker = job->joined++;
+            job->active.fetch_add(1);
+            lock.unlock();
+            job->work(worker);
+            job->active.fetch_sub(1);  // the last touch: the job may be gone after this
+            const bool awaited = waiting_callers_.load() > 0;
+            lock.lock();
+            if (awaited) job_left_.notify_all();
+            worked = true;
+            continue;
+        }
+        if (worked && may_spin_.load(std::memory_order_relaxed)) {
+            worked = false;
+            const std::uint64_t seen = posts_.load(std::memory_order_relaxed);
+            ++spinning_;
+            lock.unlock();
+            spin(kSpin, [&] { return posts_.load(std::memory_order_acquire) != seen; });
+            lock.lock();
+            --spinning_;
+            continue;
+        }
+        work_posted_.wait(lock);
+        worked = true;
+    }
+}
+
+}  // namespace fastconv

@@ -1,0 +1,85 @@
+// The worker threads behind parallel_for.
+//
+//     caller A --post--> [ job A | job B ] <--post-- caller B
+//                            ^       ^
+//            idle workers join the open job with the fewest threads on it
+//
+// A caller posts its job, works on it itself and leaves when its tasks are done: it never runs or
+// awaits another caller's job. Workers start when they are first needed and stay. A worker without
+// work spins for at most kSpin (a new parallel loop often follows within microseconds; waking a
+// sleeper costs 5 to 50 us) and only if there is a CPU for every thread; then it sleeps.
+//
+// After fork the child has none of these threads: it starts a pool of its own at the first need.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <vector>
+
+#include "core/parallel.h"
+
+namespace fastconv {
+
+// A thread inside a parallel loop runs any further loop it meets there alone.
+class InsideParallel {
+public:
+    InsideParallel() : before_(now_) { now_ = true; }
+    ~InsideParallel() { now_ = before_; }
+    InsideParallel(const InsideParallel&) = delete;
+    InsideParallel& operator=(const InsideParallel&) = delete;
+    static bool now() { return now_; }
+
+private:
+    static thread_local bool now_;
+    bool before_;
+};
+
+// One parallel loop; lives on its caller's stack.
+struct Job {
+    TaskFunction function;
+    void* body;
+    std::int64_t tasks;
+    FloatMode mode;
+    int threads;                        // at most, the caller included
+    int joined = 1;                     // who took part so far: the caller is worker 0
+    std::atomic<std::int64_t> next{0};  // the next task to hand out
+    std::atomic<int> active{0};         // workers on it now, the caller not included
+    std::mutex error_mutex;
+    std::exception_ptr error;  // the first one thrown
+
+    Job(TaskFunction function, void* body, std::int64_t tasks, FloatMode mode, int threads)
+        : function(function), body(body), tasks(tasks), mode(mode), threads(threads) {}
+    bool has_tasks() const { return next.load(std::memory_order_relaxed) < tasks; }
+    void work(int worker) noexcept;  // takes tasks until there are none
+};
+
+class ThreadPool {
+public:
+    static ThreadPool& instance();
+    void run(Job& job);  // returns when all of the job's tasks are done; rethrows their exception
+
+private:
+    static constexpr std::chrono::microseconds kSpin{50};
+
+    void post(Job& job);
+    void start_workers(int wanted);  // with mutex_ held
+    void wait_until_left(const Job& job);
+    void worker_loop();
+    Job* open_job();  // with mutex_ held: the one to join, nullptr if none
+
+    std::mutex mutex_;                     // guards what has no other comment
+    std::condition_variable work_posted_;  // sleeping workers
+    std::condition_variable job_left_;     // callers whose last workers take long
+    std::vector<Job*> jobs_;
+    int workers_ = 0;
+    int spinning_ = 0;
+    std::atomic<bool> may_spin_{true};
+    std::atomic<std::uint64_t> posts_{0};       // atomic: spinning workers watch it
+    std::atomic<int> waiting_callers_{0};       // atomic: read by workers that leave a job
+};
+
+}  // namespace fastconv
