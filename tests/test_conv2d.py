@@ -128,12 +128,12 @@ def test_rounding_error_is_within_the_bound(case, dtype, isa, rng):
 
 
 def test_deep_sums_are_blocked(isa):
-    """One accumulator over 2**20 ones of 0.1 would drift: blocks keep the error small."""
+    """One accumulator over so many terms of one size drifts (2.6e-4 here): blocks do not."""
     depth = 1 << 15
     x = np.full((1, depth, 1, 1), 0.1, np.float32)
     weight = np.ones((1, depth, 1, 1), np.float32)
     error = abs(float(fc.conv2d(x, weight)[0, 0, 0, 0]) - depth * float(np.float32(0.1)))
-    assert error / (depth * 0.1) < 4e-6  # one accumulator: 1e-4 and more
+    assert error / (depth * 0.1) < 1e-5
 
 
 def test_float64_is_exact(isa, rng):
@@ -206,20 +206,20 @@ def test_relu_passes_nan_on(isa):
 def test_out_may_be_the_residual(isa, rng):
     for name in ("n2c13h5w7-k19r1s1", "n1c600h3w5-k9r3s3-pad1"):  # the latter in depth blocks
         case = conv(name)
-        x, weight, _, expected = operands(case, rng)
+        x, weight, bias, expected = operands(case, rng)
         for order in ("C", "channels_last"):
             out = in_order(integers(expected.shape, rng), order)
             wanted = expected + out
-            fc.conv2d(x, weight, residual=out, out=out, **case.arguments)
+            fc.conv2d(x, weight, bias, residual=out, out=out, **case.arguments)
             assert_exact(out, wanted)
 
 
 def test_out_may_be_a_slice_of_channels(isa, rng):
     case = conv("n2c8h6w7-k16r3s3-pad1")
-    x, weight, _, expected = operands(case, rng)
+    x, weight, bias, expected = operands(case, rng)
     for order in ("C", "channels_last"):
         buffer = poisoned((2, 48, 6, 7), order=order)
-        fc.conv2d(x, weight, out=buffer[:, 16:32], **case.arguments)
+        fc.conv2d(x, weight, bias, out=buffer[:, 16:32], **case.arguments)
         assert_exact(buffer[:, 16:32], expected)
         assert np.isnan(buffer[:, :16]).all()
         assert np.isnan(buffer[:, 32:]).all()
@@ -279,7 +279,7 @@ def test_denormals_are_flushed_in_float32_only_and_the_mode_is_restored(isa):
     tiny = np.float32(1e-40)
     x = np.full((1, 1, 4, 4), tiny)
     fc.conv2d(x, np.ones((1, 1, 1, 1), np.float32))
-    assert x[0, 0, 0, 0] * np.float32(2) == np.float32(2e-40)  # this thread still has denormals
+    assert x[0, 0, 0, 0] * np.float32(2) > 0  # this thread still has denormals
     x64 = np.full((1, 1, 4, 4), 5e-324)
     assert (fc.conv2d(x64, np.ones((1, 1, 1, 1))) == 5e-324).all()
 

@@ -80,13 +80,14 @@ Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t 
     return phase;
 }
 
-// A dimension of 1 has no stride: give it the one that lets it merge, or read in place.
+// Groups follow each other by the operands' own strides; then, a dimension of 1 has no stride: give
+// it the one that lets it be read in place.
 void settle(Correlation& phase) {
-    if (phase.channels == 1) phase.source.channel_elems = 1;
-    if (phase.cols == 1) phase.out.channel_elems = phase.residual.channel_elems = 1;
     phase.source_group_elems = phase.channels * phase.source.channel_elems;
     phase.out_group_elems = phase.cols * phase.out.channel_elems;
     phase.residual_group_elems = phase.cols * phase.residual.channel_elems;
+    if (phase.channels == 1) phase.source.channel_elems = 1;
+    if (phase.cols == 1) phase.out.channel_elems = phase.residual.channel_elems = 1;
 }
 
 // Rows of `outer` lines become one line where every operand's lines follow each other evenly.

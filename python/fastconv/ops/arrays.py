@@ -203,7 +203,9 @@ def take_out(
         raise TypeError(f"{function}: out has dtype {array.dtype}, but the result has {dtype}")
     if not array.flags.writeable:
         raise ValueError(f"{function}: out is read-only; pass an array that may be written")
-    if any(size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides)):
+    if array.size and any(
+        size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides)
+    ):
         raise ValueError(
             f"{function}: out has a stride of 0 (a broadcast array): its elements overlap"
         )
