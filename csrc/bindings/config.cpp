@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/cpu_budget.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
 #include "cpu/isa.h"
@@ -47,13 +48,17 @@ void bind_config(py::module_& module) {
 
     module.def("num_threads", &num_threads);
     module.def("set_num_threads", &set_num_threads, py::arg("threads"));
+    module.def("affinity_cpus", &affinity_cpus);
+    module.def("available_cpus", &available_cpus, "By affinity and cgroup quota");
 
     module.def("built_isas", &built_isas, "Best first");
     module.def("supported_isas", &supported_isas, "Built and supported here, best first");
     module.def("current_isa", [] { return cpu::current_isa().name; });
     module.def("set_process_isa",
-               [](const std::string& name) { cpu::set_process_isa(cpu::find_isa(name)); },
-               py::arg("name"));
+               [](const std::optional<std::string>& name) {
+                   cpu::set_process_isa(name ? &cpu::find_isa(*name) : nullptr);
+               },
+               py::arg("name"), "None: back to FASTCONV_ISA or the best there is");
     module.def("set_thread_isa", &set_thread_isa, py::arg("name"));
 
     module.def("workspace_limit", &workspace_limit);

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -88,10 +90,14 @@ void give_back(Buffer buffer) noexcept {
 std::size_t workspace_limit() {
     static const std::size_t limit = [] {
         const char* text = std::getenv("FASTCONV_WORKSPACE_MB");
+        if (!text || !*text) return std::size_t{128} << 20;
         char* end = nullptr;
-        const long long value = text ? std::strtoll(text, &end, 10) : 128;
-        const bool valid = !text || (end != text && *end == '\0' && value >= 0 && value <= 1 << 20);
-        return static_cast<std::size_t>(valid ? value : 128) << 20;
+        const long long value = std::strtoll(text, &end, 10);
+        if (end == text || *end != '\0' || value < 0 || value > 1 << 20) {
+            throw std::invalid_argument("environment variable FASTCONV_WORKSPACE_MB: '" +
+                                        std::string(text) + "' is not a number of megabytes");
+        }
+        return static_cast<std::size_t>(value) << 20;
     }();
     return limit;
 }
@@ -111,6 +117,7 @@ void release_idle_workspaces() {
 }
 
 Workspace Workspace::acquire(std::size_t bytes) {
+    workspace_limit();  // throws here if the variable is wrong, so never when a buffer comes back
     Workspace result;
     if (bytes == 0) return result;
     const std::size_t rounded = (bytes + kGranule - 1) / kGranule * kGranule;

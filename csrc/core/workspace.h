@@ -8,7 +8,7 @@
 namespace fastconv {
 
 // The most that `auto` may plan for one call, and the most that idle buffers keep:
-// FASTCONV_WORKSPACE_MB, default 128.
+// FASTCONV_WORKSPACE_MB, default 128; std::invalid_argument if that says something else than a number.
 std::size_t workspace_limit();
 std::size_t idle_workspace_bytes();  // what the list keeps now
 void release_idle_workspaces();

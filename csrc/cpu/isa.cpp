@@ -90,7 +90,7 @@ const Isa& current_isa() {
     return *chosen;
 }
 
-void set_process_isa(const Isa& isa) { process_choice.store(&isa, std::memory_order_release); }
+void set_process_isa(const Isa* isa) { process_choice.store(isa, std::memory_order_release); }
 void set_thread_isa(const Isa* isa) { thread_choice = isa; }
 const Isa* thread_isa() { return thread_choice; }
 

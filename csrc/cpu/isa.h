@@ -31,7 +31,7 @@ const std::vector<Isa>& isas();
 const Isa& find_isa(const std::string& name);  // built and supported here, else invalid_argument
 
 const Isa& current_isa();
-void set_process_isa(const Isa& isa);
+void set_process_isa(const Isa* isa);  // nullptr: back to FASTCONV_ISA or the best
 void set_thread_isa(const Isa* isa);  // nullptr: no choice of its own
 const Isa* thread_isa();
 

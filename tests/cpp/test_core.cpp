@@ -224,7 +224,7 @@ void dispatch_from_many_threads() {
             for (int round = 0; round < 100; ++round) {
                 for (const cpu::Isa& isa : list) {
                     if (!isa.supported()) continue;
-                    cpu::set_process_isa(isa);
+                    cpu::set_process_isa(&isa);
                     cpu::set_thread_isa(&isa);
                     CHECK(&cpu::current_isa() == &isa);
                     cpu::set_thread_isa(nullptr);
