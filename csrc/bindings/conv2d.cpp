@@ -109,6 +109,63 @@ py::array conv2d_pack(const py::array& weight, std::int64_t groups) {
     return packed;
 }
 
+// The plan of a problem given by shapes, as a dict: what fc.explain prints. Images are laid out
+// channels last or in C order.
+py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input,
+                     const std::vector<std::int64_t>& weight,
+                     const std::vector<std::int64_t>& output, const py::tuple& geometry,
+                     bool float64, bool channels_last, int algorithm, int threads) {
+    const auto strides = [channels_last](const std::vector<std::int64_t>& s) -> Strides {
+        if (channels_last) return {s[1] * s[2] * s[3], 1, s[3] * s[1], s[1]};
+        return {s[1] * s[2] * s[3], s[2] * s[3], s[3], 1};
+    };
+    const std::vector<py::ssize_t> x(input.begin(), input.end()), w(weight.begin(), weight.end()),
+        y(output.begin(), output.end());
+    const Direction direction = direction_of(direction_index);
+    const Conv problem = problem_of(x.data(), w.data(), y.data(), geometry_of(geometry),
+                                    float64 ? DType::kFloat64 : DType::kFloat32);
+    const ConvStrides all{strides(input), strides(weight), strides(output), {}, false};
+    const cpu::Isa& isa = cpu::current_isa();
+    const auto plan = cpu::plan_conv2d(problem, direction, all, isa, threads, algorithm_of(algorithm));
+
+    py::dict rejected;
+    for (int i = 0; i < kAlgorithms; ++i) try {
+            cpu::plan_conv2d(problem, direction, all, isa, threads, static_cast<Algorithm>(i));
+        } catch (const std::invalid_argument& error) {
+            rejected[kAlgorithmNames[i]] = error.what();
+        }
+    py::list phases;
+    std::int64_t tasks = 0;
+    for (const Correlation& phase : plan.phases) {
+        py::dict entry;
+        entry["rows"] = phase.batch * phase.out_h * phase.out_w;
+        entry["cols"] = phase.cols;
+        entry["taps"] = py::make_tuple(phase.taps_h.count, phase.taps_w.count);
+        entry["channels"] = phase.channels;
+        entry["gather"] = phase.gather;
+        entry["merge"] = phase.merge;
+        entry["segments_per_block"] = phase.segments_per_block;
+        entry["depth_per_block"] = phase.depth_per_block;
+        entry["block"] = py::make_tuple(phase.block_h, phase.block_w);
+        entry["parts"] = phase.parts;
+        entry["tasks"] = phase.tasks();
+        entry["scratch_bytes"] = phase.scratch_bytes;
+        phases.append(entry);
+        tasks += phase.tasks();
+    }
+    py::dict result;
+    result["algorithm"] = kAlgorithmNames[static_cast<int>(plan.algorithm)];
+    result["rejected"] = rejected;
+    result["isa"] = isa.name;
+    result["phases"] = phases;
+    result["tasks"] = plan.phases.empty() ? plan.tasks : tasks;
+    result["workspace_bytes"] = plan.workspace_bytes;
+    result["packed_elems"] = plan.packed_elems;
+    result["macs"] = problem.macs();
+    result["bytes"] = problem.bytes();
+    return result;
+}
+
 }  // namespace
 
 void bind_conv2d(py::module_& module) {
@@ -123,6 +180,9 @@ void bind_conv2d(py::module_& module) {
         },
         py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"),
         py::arg("pad_lo"), py::arg("pad_hi"), py::arg("ceil_mode"));
+    module.def("conv2d_plan", &conv2d_plan, py::arg("direction"), py::arg("input"),
+               py::arg("weight"), py::arg("output"), py::arg("geometry"), py::arg("float64"),
+               py::arg("channels_last"), py::arg("algorithm"), py::arg("threads"));
     module.def("conv2d_pack", &conv2d_pack, py::arg("weight"), py::arg("groups"));
     module.def("conv2d", &conv2d, py::arg("direction"), py::arg("input"), py::arg("weight"),
                py::arg("output"), py::arg("packed"), py::arg("bias"), py::arg("residual"),

@@ -87,6 +87,7 @@ struct ConvPlan {
     Algorithm algorithm = Algorithm::kDirect;
     const cpu::Isa* isa = nullptr;
     int threads = 1;
+    std::int64_t tasks = 0;  // pieces of work for threads, of algorithms without phases
     std::vector<Correlation> phases;      // of direct, pointwise and im2col
     std::int64_t packed_elems = 0;        // of the packed weights
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch

@@ -22,10 +22,13 @@ from .config import (
 )
 
 # A public name that would make the import slow -> the module it comes from, loaded at first use.
-# A module's own name stands for the module.
+# A module's own name stands for the module, so a module must not bear the name of a function it
+# offers here: importing it would hide the function.
 _LAZY = {
     "cuda": "cuda",
+    "explain": "explanation",
     "reference": "reference",
+    "verify": "verification",
 }
 
 __all__ = [

@@ -1,0 +1,225 @@
+"""Which plan a call takes, why, and what bounds it: `explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .ops.arrays import prefers_channels_last, take
+from .ops.conv import _ALGORITHMS, _algorithm_index, _check_channels, shape4
+from .ops.geometry import window_geometry
+
+_DIRECTIONS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
+_ORDER = ("depthwise", "pointwise", "direct", "im2col", "naive")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A plan in numbers; `str()` of it in words.
+
+    Attributes
+    ----------
+    function, algorithm, isa : str
+    rejected : dict of algorithm to reason
+        What the problem does not allow. Of the others, `auto` takes the first in its order.
+    input_shape, weight_shape, output_shape : tuple of int
+    threads, tasks : int
+        Threads planned for, and the pieces of work they share.
+    efficiency : float
+        Mean over maximum of the threads' shares of the tasks.
+    workspace_bytes, scratch_bytes_per_thread : int
+    macs, flops, bytes : int
+        Multiply-adds, 2 * macs, and bytes of the operands touched once.
+    intensity : float
+        flops / bytes.
+    peak_flops, read_bytes_per_second : float
+        Measured on this machine with `threads` threads when it was first asked (0.1 s).
+    bound_seconds : float
+        The roofline: the larger of flops / peak_flops and bytes / read_bytes_per_second.
+    phases : list of dict
+        The dense correlations that direct, pointwise and im2col run, with their blocking.
+    """
+
+    function: str
+    algorithm: str
+    rejected: dict[str, str]
+    isa: str
+    dtype: str
+    channels_last: bool
+    input_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    threads: int
+    tasks: int
+    efficiency: float
+    workspace_bytes: int
+    scratch_bytes_per_thread: int
+    macs: int
+    bytes: int
+    peak_flops: float
+    read_bytes_per_second: float
+    phases: list[dict[str, Any]]
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.macs
+
+    @property
+    def intensity(self) -> float:
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @property
+    def bound_seconds(self) -> float:
+        return max(self.flops / self.peak_flops, self.bytes / self.read_bytes_per_second)
+
+    @property
+    def limited_by(self) -> str:
+        compute = self.flops / self.peak_flops
+        return "arithmetic" if compute >= self.bytes / self.read_bytes_per_second else "memory"
+
+    def __str__(self) -> str:
+        order = "channels last" if self.channels_last else "C order"
+        lines = [
+            f"{self.function} {self.dtype} {order}: x {self.input_shape}, "
+            f"weight {self.weight_shape}, y {self.output_shape}",
+            f"  plan       {self.algorithm} on {self.isa}",
+        ]
+        for name in _ORDER:
+            if name in self.rejected:
+                reason = self.rejected[name].removeprefix(f"{name}: ")
+                lines.append(f"  rejected   {name}: {reason}")
+            elif name != self.algorithm:
+                lines.append(f"  not taken  {name}: possible, but after {self.algorithm} in order")
+        for phase in self.phases:
+            lines.append(_describe_phase(phase))
+        lines += [
+            f"  threads    {self.threads} share {self.tasks} tasks, efficiency "
+            f"{self.efficiency:.2f}",
+            f"  memory     {self.workspace_bytes / 1e6:.2f} MB workspace, "
+            f"{self.scratch_bytes_per_thread / 1e6:.2f} MB scratch a thread",
+            f"  work       {self.macs / 1e6:.2f} M multiply-adds, {self.bytes / 1e6:.2f} MB, "
+            f"{self.intensity:.1f} FLOP/B",
+            f"  roofline   {self.bound_seconds * 1e3:.3f} ms, limited by {self.limited_by} "
+            f"(measured here: {self.peak_flops / 1e9:.0f} GFLOP/s, "
+            f"{self.read_bytes_per_second / 1e9:.0f} GB/s)",
+        ]
+        return "\n".join(lines)
+
+
+def explain(function: Callable[..., Any], *operands: Any, **arguments: Any) -> Explanation:
+    """How a call would be computed.
+
+    Parameters
+    ----------
+    function : conv2d, conv2d_grad_input or conv2d_grad_weight
+    *operands
+        The call's positional arguments, arrays or their shapes: (x, weight) for conv2d,
+        (grad_output, weight, input_shape) and (grad_output, x, weight_shape) for the gradients.
+    stride, padding, dilation, groups, algorithm
+        The call's own.
+    threads : int, optional
+        Plan for that many instead of `fc.get_num_threads()`.
+    dtype, channels_last
+        Where shapes are given: float32 and True unless said otherwise.
+
+    Returns
+    -------
+    Explanation
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> fc.explain(fc.conv2d, (1, 64, 56, 56), (64, 64, 3, 3), padding=1).algorithm
+    'direct'
+    """
+    name = getattr(function, "__name__", repr(function))
+    if name not in _DIRECTIONS:
+        raise ValueError(f"explain: {name} has no plans; these have: {', '.join(_DIRECTIONS)}")
+    wanted = 2 if name == "conv2d" else 3
+    if len(operands) < wanted:
+        raise TypeError(f"explain: {name} wants {wanted} operands or shapes, got {len(operands)}")
+    threads = int(arguments.pop("threads", None) or _core.num_threads())
+    dtype, last = _layout(operands[0], arguments)
+    shapes = [_shape(name, operand) for operand in operands[:wanted]]
+    x, weight = {
+        "conv2d": lambda: (shapes[0], shapes[1]),
+        "conv2d_grad_input": lambda: (shapes[2], shapes[1]),
+        "conv2d_grad_weight": lambda: (shapes[1], shapes[2]),
+    }[name]()
+    groups = int(arguments.pop("groups", 1))
+    algorithm = arguments.pop("algorithm", "auto")
+    problem = {key: arguments.pop(key, default) for key, default in _WINDOW.items()}
+    for ignored in ("activation", "bias", "residual", "out", "accumulate"):
+        arguments.pop(ignored, None)
+    if arguments:
+        raise TypeError(f"explain: {name} has no argument {next(iter(arguments))!r}")
+    _check_channels(name, x, weight, groups)
+    geometry = window_geometry(name, x[2:], weight[2:], **problem)
+    y = (x[0], weight[0], *geometry.output)
+    plan = _core.conv2d_plan(
+        _DIRECTIONS.index(name), x, weight, y, geometry.numbers(groups), dtype == "float64",
+        last, _algorithm_index(name, algorithm), threads,
+    )  # fmt: skip
+    peak, bandwidth = _machine(threads, dtype, plan["isa"])
+    tasks = plan["tasks"]
+    rounds = -(-tasks // threads)
+    return Explanation(
+        function=name, algorithm=plan["algorithm"], rejected=plan["rejected"], isa=plan["isa"],
+        dtype=dtype, channels_last=last, input_shape=x, weight_shape=weight, output_shape=y,
+        threads=threads, tasks=tasks, efficiency=tasks / (rounds * threads) if tasks else 1.0,
+        workspace_bytes=plan["workspace_bytes"],
+        scratch_bytes_per_thread=max((p["scratch_bytes"] for p in plan["phases"]), default=0),
+        macs=plan["macs"], bytes=plan["bytes"], peak_flops=peak, read_bytes_per_second=bandwidth,
+        phases=plan["phases"],
+    )  # fmt: skip
+
+
+_WINDOW: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1}
+
+
+def _layout(first: Any, arguments: dict[str, Any]) -> tuple[str, bool]:
+    dtype = str(np.dtype(arguments.pop("dtype", "float32")))
+    last = bool(arguments.pop("channels_last", True))
+    if not _is_shape(first):
+        array = take("explain", "x", first)
+        prefers = prefers_channels_last(array[None] if array.ndim == 3 else array)
+        return str(array.dtype), bool(prefers)
+    return dtype, last
+
+
+def _is_shape(operand: Any) -> bool:
+    return isinstance(operand, Sequence) and all(hasattr(n, "__index__") for n in operand)
+
+
+def _shape(function: str, operand: Any) -> tuple[int, int, int, int]:
+    shape = operand if _is_shape(operand) else tuple(operand.shape)
+    return shape4(function, "shape", (1, *shape) if len(shape) == 3 else shape)
+
+
+@lru_cache(maxsize=32)
+def _machine(threads: int, dtype: str, isa: str) -> tuple[float, float]:
+    """FLOP/s and bytes/s: measured with the threads there are, scaled to those asked for."""
+    there = min(threads, _core.num_threads())
+    peak = _core.probe_fma(0.05, there, dtype) * threads / there
+    return peak, _core.probe_read(0.05, there)
+
+
+def _describe_phase(phase: dict[str, Any]) -> str:
+    source = "strips copied to scratch" if phase["gather"] else "read in place"
+    if phase["merge"]:
+        source += ", a kernel row a segment"
+    height, width = phase["block"]
+    parts = f" x {phase['parts']} parts of the columns" if phase["parts"] > 1 else ""
+    return (
+        f"  blocking   rows {phase['rows']} x cols {phase['cols']} x depth {phase['taps'][0]} x "
+        f"{phase['taps'][1]} x {phase['channels']}; tasks of {height} x {width} positions{parts}; "
+        f"depth blocks of {phase['segments_per_block'] * phase['depth_per_block']}; source {source}"
+    )
+
+
+assert set(_ORDER) <= set(_ALGORITHMS)

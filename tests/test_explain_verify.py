@@ -1,0 +1,85 @@
+"""explain says what runs; verify fails when a kernel is wrong."""
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+
+
+def test_explain_names_the_plan_and_the_reasons():
+    plan = fc.explain(fc.conv2d, (1, 64, 56, 56), (64, 64, 3, 3), padding=1)
+    assert plan.algorithm == "direct"
+    assert plan.rejected["pointwise"] == "pointwise: the kernel is not 1x1"
+    assert plan.output_shape == (1, 64, 56, 56)
+    assert plan.macs == 56 * 56 * 64 * 64 * 9
+    assert plan.bytes == 4 * (2 * 64 * 56 * 56 + 64 * 64 * 9)
+    assert plan.workspace_bytes >= 4 * 64 * 64 * 9
+    assert 0 < plan.bound_seconds < 1
+    for word in ("direct", "roofline", "FLOP/B", "depth blocks of", "efficiency"):
+        assert word in str(plan)
+
+
+def test_explain_agrees_with_arrays_and_algorithm():
+    x, weight = np.zeros((2, 32, 7, 7)), np.zeros((8, 32, 1, 1))
+    plan = fc.explain(fc.conv2d, x, weight)
+    assert (plan.algorithm, plan.dtype, plan.channels_last) == ("pointwise", "float64", False)
+    assert fc.explain(fc.conv2d, x, weight, algorithm="direct").algorithm == "direct"
+    assert fc.explain(fc.conv2d, fc.channels_last(x), weight).channels_last
+
+
+def test_explain_plans_for_many_threads():
+    one = fc.explain(fc.conv2d, (1, 512, 7, 7), (512, 512, 3, 3), padding=1, threads=1)
+    many = fc.explain(fc.conv2d, (1, 512, 7, 7), (512, 512, 3, 3), padding=1, threads=8)
+    assert many.tasks >= 8 > one.tasks
+    assert many.efficiency > 0.7
+
+
+def test_explain_gradients():
+    plan = fc.explain(
+        fc.conv2d_grad_input, (1, 8, 4, 4), (8, 4, 3, 3), (1, 4, 8, 8), stride=2, padding=1
+    )
+    assert len(plan.phases) == 4
+    assert sum(p["taps"][0] * p["taps"][1] for p in plan.phases) == 9
+    with pytest.raises(ValueError, match="explain: relu has no plans"):
+
+        def relu(x):
+            return x
+
+        fc.explain(relu, (1, 2))
+    with pytest.raises(TypeError, match="no argument 'strides'"):
+        fc.explain(fc.conv2d, (1, 3, 8, 8), (4, 3, 3, 3), strides=2)
+
+
+def test_verify_passes_what_is_right(rng):
+    x = rng.standard_normal((2, 19, 9, 8)).astype(np.float32)
+    weight = rng.standard_normal((17, 19, 3, 3)).astype(np.float32)
+    check = fc.verify(fc.conv2d, x, weight, stride=2, padding=1, activation="relu")
+    assert check
+    assert check.worst < 1
+    assert check.terms == 19 * 9
+    assert "PASS" in str(check)
+    grad = rng.standard_normal((2, 17, 5, 4)).astype(np.float32)
+    assert fc.verify(fc.conv2d_grad_input, grad, weight, x.shape, stride=2, padding=1)
+
+
+def test_verify_fails_what_is_wrong(rng, monkeypatch):
+    x = rng.standard_normal((1, 4, 6, 6)).astype(np.float32)
+    weight = rng.standard_normal((3, 4, 3, 3)).astype(np.float32)
+
+    def conv2d(x, weight, **arguments):
+        y = fc.conv2d(x, weight, **arguments)
+        y[0, 2, 1, 3] += 1e-4
+        return y
+
+    check = fc.verify(conv2d, x, weight)
+    assert not check
+    assert check.where == (0, 2, 1, 3)
+    assert "FAIL" in str(check)
+    x[0, 0, 0, 0] = np.nan
+    check = fc.verify(fc.conv2d, x, weight)
+    assert check  # NaN where the reference has NaN
+
+    def conv2d(x, weight):
+        return np.nan_to_num(fc.conv2d(x, weight))
+
+    assert not fc.verify(conv2d, x, weight)
