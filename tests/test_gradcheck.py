@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from fastconv import reference
-from fastconv.gradcheck import gradcheck
+from fastconv.gradient_check import gradcheck
 
 
 def relu(x):

@@ -27,6 +27,7 @@ from .config import (
 _LAZY = {
     "cuda": "cuda",
     "explain": "explanation",
+    "gradcheck": "gradient_check",
     "reference": "reference",
     "verify": "verification",
 }
