@@ -1,8 +1,10 @@
 """conv2d and conv2d_grad_input: every algorithm of every instruction set against the reference."""
 
+import fastconv as fc
 import numpy as np
 import pytest
 from cases import CONV, CONV_FEW, conv
+from fastconv import _core, reference
 from support import (
     ORDERS,
     assert_exact,
@@ -16,9 +18,6 @@ from support import (
     poisoned,
     sum_bound,
 )
-
-import fastconv as fc
-from fastconv import _core, reference
 
 # The bound is compared with a computation of its own in float64.
 DTYPES = [np.float32, np.float64]
@@ -37,8 +36,8 @@ def run_or_rejected(call, algorithm):
     try:
         return call(algorithm=algorithm)
     except ValueError as error:
-        assert algorithm != "auto"
-        assert f"algorithm '{algorithm}' cannot do this problem: " in str(error)
+        if algorithm == "auto" or "cannot do this problem: " not in str(error):
+            raise
         return None
 
 
@@ -48,7 +47,7 @@ def test_forward_is_exact(case, isa, rng):
     for algorithm in ("auto", *fc.algorithms(fc.conv2d)):
         out = poisoned(expected.shape)
         result = run_or_rejected(
-            lambda algorithm: fc.conv2d(  # noqa: B023
+            lambda algorithm, out=out: fc.conv2d(
                 x, weight, bias, out=out, algorithm=algorithm, **case.arguments
             ),
             algorithm,
@@ -66,7 +65,7 @@ def test_grad_input_is_exact(case, isa, rng):
     for algorithm in ("auto", *fc.algorithms(fc.conv2d_grad_input)):
         out = poisoned(expected.shape)
         result = run_or_rejected(
-            lambda algorithm: fc.conv2d_grad_input(  # noqa: B023
+            lambda algorithm, out=out: fc.conv2d_grad_input(
                 grad, weight, x.shape, out=out, algorithm=algorithm, **case.arguments
             ),
             algorithm,
@@ -349,8 +348,8 @@ def test_out_that_overlaps_is_refused_and_nothing_is_written(rng):
     buffer = normals((2, 4, 6, 6), rng)
     with pytest.raises(ValueError, match="out overlaps residual in part"):
         fc.conv2d(x, weight, padding=1, residual=buffer[:1], out=buffer[:1, ::-1])
+    out = np.lib.stride_tricks.as_strided(np.empty((), np.float32), x.shape, (0, 0, 0, 0))
     with pytest.raises(ValueError, match="out has a stride of 0"):
-        out = np.lib.stride_tricks.as_strided(np.empty((), np.float32), x.shape, (0, 0, 0, 0))
         fc.conv2d(x, weight, padding=1, out=out)
     frozen = np.zeros_like(x)
     frozen.flags.writeable = False

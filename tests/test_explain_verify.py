@@ -1,9 +1,8 @@
 """explain says what runs; verify fails when a kernel is wrong."""
 
+import fastconv as fc
 import numpy as np
 import pytest
-
-import fastconv as fc
 
 
 def test_explain_names_the_plan_and_the_reasons():
@@ -40,12 +39,8 @@ def test_explain_gradients():
     )
     assert len(plan.phases) == 4
     assert sum(p["taps"][0] * p["taps"][1] for p in plan.phases) == 9
-    with pytest.raises(ValueError, match="explain: relu has no plans"):
-
-        def relu(x):
-            return x
-
-        fc.explain(relu, (1, 2))
+    with pytest.raises(ValueError, match="explain: len has no plans"):
+        fc.explain(len, (1, 2))
     with pytest.raises(TypeError, match="no argument 'strides'"):
         fc.explain(fc.conv2d, (1, 3, 8, 8), (4, 3, 3, 3), strides=2)
 

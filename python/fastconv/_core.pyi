@@ -1,5 +1,6 @@
 """The compiled module. One section a family, in the order of csrc/bindings/families.def."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -41,6 +42,17 @@ conv2d_algorithms: tuple[str, ...]
 def output_size(
     input: int, kernel: int, stride: int, dilation: int, pad_lo: int, pad_hi: int, ceil_mode: bool
 ) -> int: ...
+def conv2d_plan(
+    direction: int,
+    input: Sequence[int],
+    weight: Sequence[int],
+    output: Sequence[int],
+    geometry: tuple[int, ...],
+    float64: bool,
+    channels_last: bool,
+    algorithm: int,
+    threads: int,
+) -> dict[str, Any]: ...
 def conv2d_pack(weight: Array, groups: int) -> Array: ...
 def conv2d(
     direction: int,

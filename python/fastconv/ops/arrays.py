@@ -7,7 +7,7 @@ memory order and `out=`. Nothing is copied and nothing is cast.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -192,7 +192,7 @@ def take_out(
     out: Any,
     shape: Sequence[int],
     dtype: npt.DTypeLike,
-    inputs: dict[str, Array | None],
+    inputs: Mapping[str, Array | None],
     residual: Array | None = None,
 ) -> Array:
     """`out` checked: shape, dtype, writable, without overlap with itself or with `inputs`; it may
@@ -204,7 +204,7 @@ def take_out(
     if not array.flags.writeable:
         raise ValueError(f"{function}: out is read-only; pass an array that may be written")
     if array.size and any(
-        size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides)
+        size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides, strict=True)
     ):
         raise ValueError(
             f"{function}: out has a stride of 0 (a broadcast array): its elements overlap"
@@ -217,7 +217,7 @@ def take_out(
             )
     if residual is not None and not _same(array, residual) and _overlap(array, residual):
         raise ValueError(
-            f"{function}: out overlaps residual in part; it may be residual itself, or apart from it"
+            f"{function}: out overlaps residual in part; it may be residual itself or apart from it"
         )
     return array
 
@@ -231,6 +231,6 @@ def _overlap(a: Array, b: Array) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:  # exact, for interleaved slices of one buffer; bounded, since the question is NP-hard
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(a, b, max_work=100_000)  # type: ignore[arg-type]  # NumPy's stub
     except np.exceptions.TooHardError:
         return True

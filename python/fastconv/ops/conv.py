@@ -509,7 +509,7 @@ def shape4(function: str, name: str, shape: Sequence[int]) -> tuple[int, int, in
         sizes = ()
     if len(sizes) != 4 or min(sizes) < 0:
         raise ValueError(f"{function}: {name} is {shape!r}; wanted four sizes of 0 or more")
-    return sizes  # type: ignore[return-value]
+    return sizes
 
 
 def beside(padding: Any) -> Any:
@@ -603,9 +603,8 @@ def _backward_geometry(
     groups: int,
 ) -> Geometry:
     _check_channels(function, input_shape, weight_shape, groups)
-    geometry = window_geometry(
-        function, tuple(input_shape[2:]), tuple(weight_shape[2:]), stride, padding, dilation
-    )
+    size, kernel = (input_shape[2], input_shape[3]), (weight_shape[2], weight_shape[3])
+    geometry = window_geometry(function, size, kernel, stride, padding, dilation)
     wanted = (input_shape[0], weight_shape[0], *geometry.output)
     check_shape(function, "grad_output", grads, wanted, "conv2d's output shape here")
     return geometry

@@ -32,7 +32,7 @@ def pair(function: str, name: str, value: Pair, least: int) -> tuple[int, int]:
     """(height, width) from an int or a pair, each at least `least`."""
     both = (value, value) if hasattr(value, "__index__") else value
     try:
-        height, width = (_integer(v) for v in both)  # type: ignore[union-attr]
+        height, width = (_integer(v) for v in both)
     except (TypeError, ValueError):
         raise TypeError(
             f"{function}: {name} is {value!r}; wanted an int or (height, width)"
