@@ -71,6 +71,8 @@ def _logged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             milliseconds = (time.perf_counter() - start) * 1e3
             _call.depth = 0
+        if not _has_arrays(result):
+            return result  # a question about shapes or names: no kernel ran
         given = {**dict(zip(names, arguments, strict=False)), **keywords}
         _logger.info("%s", _line(name, given, result, milliseconds))
         return result
@@ -84,9 +86,15 @@ def _line(name: str, given: dict[str, Any], result: Any, milliseconds: float) ->
     return f"{name} {what} -> {_short(result)} | {how} | {milliseconds:.3f} ms"
 
 
+def _has_arrays(result: Any) -> bool:
+    return any(
+        hasattr(item, "shape") for item in (result if isinstance(result, tuple) else (result,))
+    )
+
+
 def _short(value: Any) -> str:
     shape = getattr(value, "shape", None)
-    if isinstance(value, tuple) and any(hasattr(item, "shape") for item in value):
+    if isinstance(value, tuple) and _has_arrays(value):
         return "(" + ", ".join(_short(item) for item in value) + ")"
     if shape is None:
         return str(value).replace(" ", "") if not callable(value) else type(value).__name__

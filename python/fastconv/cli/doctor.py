@@ -1,0 +1,189 @@
+"""``python -m fastconv doctor``: does this installation work, is it as fast as it could be, and
+which command mends what is missing. Exit status 1 if something is broken."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from .. import _core, config, cuda
+
+
+class Finding(NamedTuple):
+    """One line of the report: how it is ("ok", "note" or "broken"), and what would mend it."""
+
+    state: str
+    subject: str
+    text: str
+    command: str = ""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check this installation and say what is missing",
+        description="Check this installation; say what is missing and the command that mends it.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    findings = [finding for check in CHECKS for finding in check()]
+    for finding in findings:
+        print(f"{finding.state:<7} {finding.subject + ':':<18} {finding.text}")
+        if finding.command:
+            print(f"{'':<27}-> {finding.command}")
+    broken = sum(finding.state == "broken" for finding in findings)
+    print("\nfastconv works here." if not broken else f"\n{broken} broken; see above.")
+    return 1 if broken else 0
+
+
+def check_build() -> Iterator[Finding]:
+    import numpy as np
+
+    built = f"fastconv {_core.__version__}, {_core.compiler}, {_core.build_type}"
+    python = f"Python {platform.python_version()}, NumPy {np.__version__}"
+    yield Finding("ok", "package", f"{built}; {python}")
+    if _core.build_type != "Release" or _core.sanitize:
+        yield Finding(
+            "note",
+            "build type",
+            f"{_core.build_type} {_core.sanitize}: slow, for debugging only",
+            f"{sys.executable} -m pip install --force-reinstall fastconv",
+        )
+
+
+def check_instruction_sets() -> Iterator[Finding]:
+    built, supported = _core.built_isas(), _core.supported_isas()
+    try:
+        current = _core.current_isa()
+    except ValueError as error:
+        yield Finding("broken", "instruction set", str(error), "unset FASTCONV_ISA")
+        return
+    text = f"{current} of built: {' '.join(built)}; supported here: {' '.join(supported)}"
+    if current == supported[0]:
+        state, command = "ok", ""
+    else:
+        state, command = "note", "unset FASTCONV_ISA"
+        text += f"; {supported[0]} would be faster"
+    yield Finding(state, "instruction set", text, command)
+    if supported == ["scalar"]:
+        reason = "this processor has no AVX2" if len(built) > 1 else "no others for this processor"
+        yield Finding("note", "instruction set", f"only scalar kernels: {reason}; expect 1/8 speed")
+
+
+def check_threads() -> Iterator[Finding]:
+    try:
+        threads = _core.num_threads()
+    except ValueError as error:
+        yield Finding("broken", "threads", str(error), "unset FASTCONV_NUM_THREADS")
+        return
+    affinity, available = _core.affinity_cpus(), _core.available_cpus()
+    text = f"{threads}; CPUs by affinity {affinity}, with the cgroup's quota {available}"
+    for name in ("FASTCONV_NUM_THREADS", "OMP_NUM_THREADS"):
+        if name in os.environ:
+            text += f"; {name}={os.environ[name]}"
+    if threads > available:
+        text += "; more threads than CPUs are slower than fewer"
+        yield Finding("note", "threads", text, f"export FASTCONV_NUM_THREADS={available}")
+    else:
+        yield Finding("ok", "threads", text)
+    if available < affinity:
+        yield Finding("note", "cgroup", f"the quota leaves {available} of {affinity} CPUs")
+
+
+def check_memory() -> Iterator[Finding]:
+    try:
+        yield Finding("ok", "workspace", f"{_core.workspace_limit() >> 20} MB a call")
+    except ValueError as error:
+        yield Finding("broken", "workspace", str(error), "unset FASTCONV_WORKSPACE_MB")
+
+
+def check_kernels() -> Iterator[Finding]:
+    """One convolution of small integers, exact in float32, with each instruction set."""
+    import numpy as np
+
+    from .. import ops, reference
+
+    x = (np.arange(2 * 5 * 9 * 11) % 7 - 3).astype(np.float32).reshape(2, 5, 9, 11)
+    weight = (np.arange(17 * 5 * 3 * 3) % 5 - 2).astype(np.float32).reshape(17, 5, 3, 3)
+    expected = reference.conv2d(x, weight, padding=1)
+    for name in _core.supported_isas():
+        with config.isa(name):
+            right = np.array_equal(ops.conv2d(x, weight, padding=1), expected)
+        if right:
+            yield Finding("ok", f"kernels {name}", "a test convolution is exact")
+        else:
+            yield Finding(
+                "broken",
+                f"kernels {name}",
+                "a test convolution is wrong: please report it with the output of `info`",
+                f"{sys.executable} -m fastconv info",
+            )
+
+
+def check_compiler() -> Iterator[Finding]:
+    """Only needed to build from source: a note if missing."""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "")
+    version = _first_line(compiler, "--version") if compiler else ""
+    if version:
+        yield Finding("ok", "compiler", version)
+    else:
+        yield Finding(
+            "note", "compiler", "no C++17 compiler (needed to build from source only)",
+            "apt-get install g++   (or: dnf install gcc-c++)",
+        )  # fmt: skip
+
+
+def check_cuda() -> Iterator[Finding]:
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin:/opt/cuda/bin")
+    driver = _first_line("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    if cuda.is_available():
+        yield Finding("ok", "CUDA", "kernels built")
+    else:
+        yield Finding("note", "CUDA", cuda.why_unavailable())
+    yield Finding("ok" if driver else "note", "GPU and driver", driver or "none found (nvidia-smi)")
+    version = _last_line(nvcc, "--version") if nvcc else ""
+    yield Finding("ok" if nvcc else "note", "nvcc", f"{nvcc} {version}" if nvcc else "none found")
+
+
+def check_environment() -> Iterator[Finding]:
+    for name in sorted(os.environ):
+        if name.startswith("FASTCONV_") and name not in config.ENVIRONMENT:
+            yield Finding("note", "environment", f"{name} is unknown to fastconv", f"unset {name}")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    check_build,
+    check_instruction_sets,
+    check_threads,
+    check_memory,
+    check_kernels,
+    check_compiler,
+    check_cuda,
+    check_environment,
+)
+
+
+def _output(command: str, *arguments: str) -> list[str]:
+    try:
+        done = subprocess.run(
+            [*command.split(), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.strip().splitlines()
+
+
+def _first_line(command: str, *arguments: str) -> str:
+    return next(iter(_output(command, *arguments)), "")
+
+
+def _last_line(command: str, *arguments: str) -> str:
+    return next(reversed(_output(command, *arguments)), "")
