@@ -15,12 +15,14 @@ struct CandidateList {
 
 // Best first: a special case before the general one.
 CandidateList candidates(Direction direction) {
-    static const Candidate* const forward[] = {&conv2d_pointwise, &conv2d_direct};
-    static const Candidate* const grad_input[] = {&conv2d_pointwise, &conv2d_direct};
+    static const Candidate* const forward[] = {&conv2d_pointwise, &conv2d_direct, &conv2d_naive};
+    static const Candidate* const grad_input[] = {&conv2d_pointwise, &conv2d_direct,
+                                                  &conv2d_naive};
+    static const Candidate* const grad_weight[] = {&conv2d_naive};
     switch (direction) {
         case Direction::kForward: return {std::begin(forward), std::end(forward)};
         case Direction::kGradInput: return {std::begin(grad_input), std::end(grad_input)};
-        case Direction::kGradWeight: break;
+        case Direction::kGradWeight: return {std::begin(grad_weight), std::end(grad_weight)};
     }
     return {nullptr, nullptr};
 }

@@ -15,5 +15,6 @@ struct Candidate {
 
 extern const Candidate conv2d_direct;
 extern const Candidate conv2d_pointwise;
+extern const Candidate conv2d_naive;
 
 }  // namespace fastconv::cpu
