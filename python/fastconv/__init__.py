@@ -25,10 +25,19 @@ from .config import (
 # A module's own name stands for the module, so a module must not bear the name of a function it
 # offers here: importing it would hide the function.
 _LAZY = {
+    "Parameter": "layers",
     "cuda": "cuda",
+    "data": "data",
     "explain": "explanation",
+    "fit": "training",
     "gradcheck": "gradient_check",
+    "init": "init",
+    "layers": "layers",
+    "models": "models",
+    "optim": "optim",
+    "read_checkpoint": "checkpoint",
     "reference": "reference",
+    "summary": "summary_table",
     "verify": "verification",
 }
 

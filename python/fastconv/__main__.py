@@ -20,7 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
         if importlib.util.find_spec(f"fastconv.cli.{name}"):
             importlib.import_module(f"fastconv.cli.{name}").add_parser(subparsers)
     options = parser.parse_args(arguments)
-    status: int = options.run(options)
+    try:
+        status: int = options.run(options)
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
+        return 2
     return status
 
 

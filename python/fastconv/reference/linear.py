@@ -16,10 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from .activation import activate, activation_backward
-from .windows import Array, no_warnings
+from .windows import Array
 
 
-@no_warnings
 def linear(
     x: Array, weight: Array, bias: Array | None = None, *, activation: str | None = None
 ) -> Array:
@@ -51,7 +50,6 @@ def linear(
     return activate(np.asarray(y), activation)
 
 
-@no_warnings
 def linear_backward(
     grad_output: Array,
     x: Array,

@@ -25,10 +25,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .windows import Array, no_warnings
+from .windows import Array
 
 
-@no_warnings
 def batch_norm(
     x: Array,
     *,
@@ -88,7 +87,6 @@ def batch_norm(
     return y, mean, rstd
 
 
-@no_warnings
 def batch_norm_backward(
     grad_output: Array,
     x: Array,

@@ -15,12 +15,11 @@ import numpy as np
 from .avg_pool import avg_pool2d
 from .conv import conv2d
 from .max_pool import max_pool2d
-from .windows import Array, no_warnings, pair
+from .windows import Array, pair
 
 Padding1d: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
 
 
-@no_warnings
 def conv1d(
     x: Array,
     weight: Array,
@@ -55,7 +54,6 @@ def conv1d(
     return without_height(y)
 
 
-@no_warnings
 def max_pool1d(
     x: Array,
     kernel_size: int,
@@ -88,7 +86,6 @@ def max_pool1d(
     return without_height(found)
 
 
-@no_warnings
 def avg_pool1d(
     x: Array,
     kernel_size: int,

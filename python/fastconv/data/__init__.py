@@ -1,0 +1,17 @@
+"""Data sets from local files (MNIST idx, CIFAR-10, image folders), batches, augmentation."""
+
+from fastconv.data.cifar10 import load_cifar10, read_cifar10_binary
+from fastconv.data.dataset import CropAndFlip, Dataset, batches
+from fastconv.data.image_folder import load_image_folder
+from fastconv.data.mnist import load_mnist, read_idx
+
+__all__ = [
+    "CropAndFlip",
+    "Dataset",
+    "batches",
+    "load_cifar10",
+    "load_image_folder",
+    "load_mnist",
+    "read_cifar10_binary",
+    "read_idx",
+]

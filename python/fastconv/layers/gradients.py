@@ -1,0 +1,23 @@
+"""Which gradients a layer computes, and where they go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastconv.layers.parameter import Parameter
+
+
+def needed(need_input: bool, weight: Parameter | None, bias: Parameter | None) -> tuple[str, ...]:
+    """The ``need`` argument of the backward functions."""
+    wanted = (
+        ("input", need_input),
+        ("weight", weight is not None and weight.requires_grad),
+        ("bias", bias is not None and bias.requires_grad),
+    )
+    return tuple(name for name, want in wanted if want)
+
+
+def accumulate(parameter: Parameter | None, grad: Any) -> None:
+    """Add ``grad`` to the parameter's gradient, where there are both."""
+    if parameter is not None and grad is not None and parameter.requires_grad:
+        parameter.accumulate(grad)

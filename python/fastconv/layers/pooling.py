@@ -1,0 +1,173 @@
+"""Pooling layers over images (N, C, H, W); windows, padding and ceil_mode as in
+``fastconv.ops``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastconv import ops
+from fastconv.graph import Value
+from fastconv.layers.arguments import arguments, compact, pair
+from fastconv.layers.base import Layer
+
+
+class MaxPool2d(Layer):
+    """Maximum over windows; ``stride`` defaults to ``kernel_size``.
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> fc.layers.MaxPool2d(3, stride=2).output_shape((1, 96, 55, 55))
+    (1, 96, 27, 27)
+    """
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        *,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        self.kernel_size = pair("MaxPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else pair("MaxPool2d", "stride", stride)
+        self.padding = padding
+        self.dilation = pair("MaxPool2d", "dilation", dilation)
+        self.ceil_mode = bool(ceil_mode)
+
+    def _geometry(self) -> dict[str, Any]:
+        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        return {name: getattr(self, name) for name in names}
+
+    def forward(self, x: Any) -> Any:
+        if not self.training:
+            return ops.max_pool2d(x, **self._geometry())
+        y, indices = ops.max_pool2d(x, **self._geometry(), return_indices=True)
+        self.save(indices, x.shape)
+        return y
+
+    def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
+        indices, input_shape = self.saved()
+        if not need_input:
+            return None
+        return ops.max_pool2d_backward(grad_y, indices, input_shape, **self._geometry())
+
+    def lower(self, x: Value) -> Value:
+        return x.graph.add("max_pool2d", (x,), **self._geometry())
+
+    def extra_repr(self) -> str:
+        return arguments(
+            compact(self.kernel_size),
+            stride=(compact(self.stride), compact(self.kernel_size)),
+            padding=(compact(self.padding), 0),
+            dilation=(compact(self.dilation), 1),
+            ceil_mode=(self.ceil_mode, False),
+        )
+
+
+class AvgPool2d(Layer):
+    """Average over windows; ``stride`` defaults to ``kernel_size``.
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> fc.layers.AvgPool2d(2)
+    AvgPool2d(2)
+    """
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        *,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        self.kernel_size = pair("AvgPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else pair("AvgPool2d", "stride", stride)
+        self.padding = padding
+        self.ceil_mode = bool(ceil_mode)
+        self.count_include_pad = bool(count_include_pad)
+        self.divisor_override = divisor_override
+
+    def _geometry(self) -> dict[str, Any]:
+        names = (
+            "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    def forward(self, x: Any) -> Any:
+        self.save(x.shape)
+        return ops.avg_pool2d(x, **self._geometry())
+
+    def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
+        (input_shape,) = self.saved()
+        if not need_input:
+            return None
+        return ops.avg_pool2d_backward(grad_y, input_shape, **self._geometry())
+
+    def lower(self, x: Value) -> Value:
+        return x.graph.add("avg_pool2d", (x,), **self._geometry())
+
+    def extra_repr(self) -> str:
+        return arguments(
+            compact(self.kernel_size),
+            stride=(compact(self.stride), compact(self.kernel_size)),
+            padding=(compact(self.padding), 0),
+            ceil_mode=(self.ceil_mode, False),
+            count_include_pad=(self.count_include_pad, True),
+            divisor_override=(self.divisor_override, None),
+        )
+
+
+class AdaptiveAvgPool2d(Layer):
+    """Average over windows that cut each map into ``output_size``, an int or (height, width).
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> fc.layers.AdaptiveAvgPool2d(6).output_shape((1, 256, 13, 13))
+    (1, 256, 6, 6)
+    """
+
+    def __init__(self, output_size: Any) -> None:
+        self.output_size = pair("AdaptiveAvgPool2d", "output_size", output_size)
+
+    def forward(self, x: Any) -> Any:
+        self.save(x.shape)
+        return ops.adaptive_avg_pool2d(x, self.output_size)
+
+    def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
+        (input_shape,) = self.saved()
+        return ops.adaptive_avg_pool2d_backward(grad_y, input_shape) if need_input else None
+
+    def lower(self, x: Value) -> Value:
+        return x.graph.add("adaptive_avg_pool2d", (x,), output_size=self.output_size)
+
+    def extra_repr(self) -> str:
+        return arguments(compact(self.output_size))
+
+
+class GlobalAvgPool2d(Layer):
+    """Average of each map: (N, C, H, W) -> (N, C, 1, 1).
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> fc.layers.GlobalAvgPool2d().output_shape((1, 512, 7, 7))
+    (1, 512, 1, 1)
+    """
+
+    def forward(self, x: Any) -> Any:
+        self.save(x.shape)
+        return ops.global_avg_pool2d(x)
+
+    def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
+        (input_shape,) = self.saved()
+        return ops.global_avg_pool2d_backward(grad_y, input_shape) if need_input else None
+
+    def lower(self, x: Value) -> Value:
+        return x.graph.add("global_avg_pool2d", (x,))

@@ -1,0 +1,6 @@
+"""Networks, each in a file of its own. ``MODELS`` lists them for the command line."""
+
+from fastconv.models.catalogue import MODELS, Entry, find
+from fastconv.models.lenet5 import lenet5
+
+__all__ = ["MODELS", "Entry", "find", "lenet5"]

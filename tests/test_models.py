@@ -1,0 +1,125 @@
+"""The networks and the commands that use them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import numpy as np
+import pytest
+from fastconv import ops
+from fastconv.checkpoint import read_checkpoint
+from fastconv.cli import summary as summary_command
+from fastconv.cli import train as train_command
+from fastconv.models import MODELS, find, lenet5
+
+if not hasattr(ops, "local_response_norm"):
+    pytest.skip("needs operations that are not there yet", allow_module_level=True)
+
+
+def write_mnist(folder):
+    from test_data import write_mnist as write
+
+    write(folder, train=70, test=20)
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser()
+    subparsers = parser.add_subparsers()
+    for module in (summary_command, train_command):
+        module.add_parser(subparsers)
+    args = parser.parse_args([str(a) for a in arguments])
+    return args.run(args)
+
+
+@pytest.mark.parametrize("variant", ["relu", "paper"])
+@pytest.mark.parametrize("size", [28, 32])
+def test_lenet5(variant, size):
+    model = lenet5(variant=variant)
+    assert model.num_parameters == 61_706
+    x = np.random.default_rng(0).standard_normal((3, 1, size, size)).astype(np.float32)
+    assert model(x).shape == model.output_shape(x.shape) == (3, 10)
+    assert model(x[0]).shape == (10,)
+
+
+def test_lenet5_on_28_is_lenet5_on_the_padded_32():
+    model = lenet5(seed=1).eval()
+    x = np.random.default_rng(0).standard_normal((2, 1, 28, 28)).astype(np.float32)
+    padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    np.testing.assert_allclose(model(x), model(padded), atol=1e-5)
+
+
+def test_lenet5_errors():
+    with pytest.raises(ValueError, match=r"\(1, 28, 28\) or \(1, 32, 32\).*\(1, 1, 30, 30\)"):
+        lenet5()(np.zeros((1, 1, 30, 30), np.float32))
+    with pytest.raises(ValueError, match="variant='old'"):
+        lenet5(variant="old")
+
+
+def test_seeds():
+    one, same, other = lenet5(seed=3), lenet5(seed=3), lenet5(seed=4)
+    np.testing.assert_array_equal(one.c1.weight.data, same.c1.weight.data)
+    assert not np.array_equal(one.c1.weight.data, other.c1.weight.data)
+
+
+def test_find_suggests():
+    assert find("lenet5") is MODELS["lenet5"]
+    with pytest.raises(ValueError, match="did you mean lenet5"):
+        find("lenet")
+    with pytest.raises(ValueError, match="known: "):
+        find("zzz")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_catalogue_shapes(name):
+    entry = MODELS[name]
+    assert entry.build().output_shape((2, *entry.image_shape))[0] == 2
+
+
+def test_summary_command(capsys):
+    assert command("summary", "lenet5", "--batch", 2, "--input", "1,32,32") == 0
+    out = capsys.readouterr().out
+    assert "61,706" in out
+    assert "(2, 1, 32, 32)" in out
+
+
+def test_train_command(tmp_path, capsys):
+    write_mnist(tmp_path)
+    arguments = ["train", "lenet5", "--data", tmp_path, "--batch-size", 16]
+    files = ["--save", tmp_path / "w.safetensors", "--history", tmp_path / "h.csv"]
+    assert command(*arguments, "--epochs", 2, *files) == 0
+    captured = capsys.readouterr()
+    assert "of 20 test images right after 2 epochs" in captured.out
+    assert "epoch 2/2" in captured.err
+    assert len((tmp_path / "h.csv").read_text().splitlines()) == 3
+    assert sum(a.size for a in read_checkpoint(tmp_path / "w.safetensors").values()) == 61_706
+
+
+def test_train_command_resumes(tmp_path):
+    write_mnist(tmp_path)
+    arguments = ["train", "lenet5", "--data", tmp_path, "--batch-size", 16, "--quiet"]
+    run = [*arguments, "--epochs", 2, "--checkpoint", tmp_path / "run.safetensors"]
+    command(*run, "--save", tmp_path / "a.safetensors")
+    command(*run, "--resume", "--save", tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_train_command_errors_come_before_the_training(tmp_path):
+    for options, text in (
+        (["--save", tmp_path / "w.npz"], r"a name in \.safetensors"),
+        (["--save", tmp_path / "none" / "w.safetensors"], "is missing or cannot be written"),
+        (["--resume"], "needs --checkpoint"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            command("train", "lenet5", "--data", tmp_path, *options)
+    with pytest.raises(FileNotFoundError, match="train-images"):
+        command("train", "lenet5", "--data", tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.skipif("FASTCONV_DATA" not in os.environ, reason="FASTCONV_DATA is not set")
+def test_lenet5_learns_mnist(tmp_path, capsys):
+    """The recipe: at least 98.9 % of the 10,000 test images."""
+    folder = os.path.join(os.environ["FASTCONV_DATA"], "mnist")
+    command("train", "lenet5", "--data", folder, "--quiet")
+    assert float(capsys.readouterr().out.split()[1]) >= 98.9

@@ -1,0 +1,211 @@
+"""SGD and schedules: by hand, against PyTorch, and through state_dict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fastconv import optim
+from fastconv.layers import Parameter
+
+VARIANTS = [
+    {},
+    {"momentum": 0.9},
+    {"weight_decay": 0.01},
+    {"momentum": 0.9, "weight_decay": 0.01},
+    {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
+]
+
+
+def run_sgd(steps, seed=0, dtype=np.float64, size=100_003, **options):
+    rng = np.random.default_rng(seed)
+    parameters = [
+        Parameter(rng.standard_normal(size).astype(dtype)),
+        Parameter(rng.standard_normal((3, 5)).astype(dtype)),
+    ]
+    optimizer = optim.SGD(parameters, lr=0.1, **options)
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = rng.standard_normal(parameter.shape)
+        optimizer.step()
+    return parameters, optimizer
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 2e-6)])
+def test_sgd_against_torch(options, dtype, tolerance):
+    torch = pytest.importorskip("torch")
+    ours, _ = run_sgd(4, dtype=dtype, **options)
+    rng = np.random.default_rng(0)
+    theirs = [
+        torch.tensor(rng.standard_normal(100_003).astype(dtype), requires_grad=True),
+        torch.tensor(rng.standard_normal((3, 5)).astype(dtype), requires_grad=True),
+    ]
+    optimizer = torch.optim.SGD(theirs, lr=0.1, **options)
+    for _ in range(4):
+        for tensor in theirs:
+            tensor.grad = torch.tensor(rng.standard_normal(tuple(tensor.shape)).astype(dtype))
+        optimizer.step()
+    for parameter, tensor in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(parameter.data, tensor.detach().numpy(), atol=tolerance)
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_step_leaves_the_gradient_and_works_in_place(options):
+    parameter = Parameter(np.ones(7, np.float32))
+    optimizer = optim.SGD([parameter], lr=0.5, **options)
+    held, parameter.grad = parameter.data, np.arange(7)
+    optimizer.step()
+    optimizer.step()
+    assert parameter.data is held
+    np.testing.assert_array_equal(parameter.grad, np.arange(7))
+
+
+def test_parameters_without_gradient_or_frozen_stay():
+    idle, frozen, moved = (Parameter(np.ones(3, np.float32)) for _ in range(3))
+    frozen.requires_grad = False
+    frozen.grad += 1
+    moved.grad += 1
+    optim.SGD([idle, frozen, moved], lr=1.0, weight_decay=0.1).step()
+    assert idle.data[0] == frozen.data[0] == 1
+    assert moved.data[0] == pytest.approx(-0.1)
+
+
+def test_sgd_state_resumes_to_the_same_bits():
+    whole, _ = run_sgd(4, momentum=0.9, weight_decay=0.1)
+    rng = np.random.default_rng(0)
+    parameters = [Parameter(rng.standard_normal(100_003)), Parameter(rng.standard_normal((3, 5)))]
+    state = None
+    for _ in range(2):
+        optimizer = optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1)
+        if state is not None:
+            optimizer = optim.SGD(parameters, lr=9.0)
+            optimizer.load_state_dict(state)
+        for _ in range(2):
+            for parameter in parameters:
+                parameter.grad = rng.standard_normal(parameter.shape)
+            optimizer.step()
+        state = optimizer.state_dict()
+    for one, other in zip(whole, parameters, strict=True):
+        np.testing.assert_array_equal(one.data, other.data)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"lr": -1}, "lr=-1"),
+        ({"lr": float("nan")}, "lr=nan"),
+        ({"lr": 1, "momentum": -0.5}, "momentum=-0.5"),
+        ({"lr": 1, "nesterov": True}, "needs momentum > 0"),
+    ],
+)
+def test_bad_sgd_arguments(options, text):
+    with pytest.raises(ValueError, match=text):
+        optim.SGD([Parameter([1.0])], **options)
+
+
+def test_sgd_takes_parameters_only():
+    with pytest.raises(ValueError, match="params is empty"):
+        optim.SGD([], lr=1)
+    with pytest.raises(TypeError, match="ndarray"):
+        optim.SGD([np.ones(3)], lr=1)
+    optimizer = optim.SGD([Parameter([1.0, 2.0])], lr=1)
+    with pytest.raises(ValueError, match=r"shape \(3,\), but the parameter has \(2,\)"):
+        optimizer.load_state_dict({"hyper": {}, "velocity": [np.zeros(3)]})
+
+
+def pair_of_schedules(name, **options):
+    torch = pytest.importorskip("torch")
+    ours = optim.SGD([Parameter([0.0])], lr=0.3)
+    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    peer = getattr(torch.optim.lr_scheduler, name)(theirs, **options)
+    theirs.step()  # else it warns
+    return ours, getattr(optim, name)(ours, **options), theirs, peer
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("StepLR", {"step_size": 3, "gamma": 0.2}),
+        ("CosineAnnealingLR", {"T_max": 10}),
+        ("CosineAnnealingLR", {"T_max": 7, "eta_min": 0.05}),
+    ],
+)
+def test_schedule_against_torch(name, options):
+    ours, schedule, theirs, peer = pair_of_schedules(name, **options)
+    for _ in range(options.get("T_max", 10)):
+        schedule.step()
+        peer.step()
+        assert ours.lr == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"patience": 1},
+        {"patience": 0, "cooldown": 2, "factor": 0.5},
+        {"patience": 1, "mode": "max", "threshold_mode": "abs", "threshold": 0.05},
+        {"patience": 0, "min_lr": 0.1},
+    ],
+    ids=str,
+)
+def test_plateau_against_torch(options):
+    ours, schedule, theirs, peer = pair_of_schedules("ReduceLROnPlateau", **options)
+    for metric in (
+        1.0,
+        0.9,
+        0.9,
+        0.91,
+        0.9,
+        0.8,
+        0.85,
+        0.85,
+        0.86,
+        0.9,
+        0.95,
+        1.0,
+        float("nan"),
+        1.2,
+    ):
+        schedule.step(metric)
+        peer.step(metric)
+        assert ours.lr == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: optim.StepLR(o, 2, gamma=0.5),
+        lambda o: optim.CosineAnnealingLR(o, 6),
+        lambda o: optim.ReduceLROnPlateau(o, patience=0, cooldown=1),
+    ],
+)
+def test_schedule_state_round_trip(make):
+    rates = {}
+    for resumed in (False, True):
+        optimizer = optim.SGD([Parameter([0.0])], lr=0.3)
+        schedule = make(optimizer)
+        rates[resumed] = []
+        for epoch in range(6):
+            if resumed and epoch == 3:
+                fresh = optim.SGD([Parameter([0.0])], lr=7.0)
+                state = schedule.state_dict()
+                schedule = make(fresh)
+                schedule.load_state_dict(state)
+                fresh.load_state_dict(optimizer.state_dict())
+                optimizer = fresh
+            schedule.step(1.0)
+            rates[resumed].append(optimizer.lr)
+    assert rates[True] == rates[False]
+
+
+def test_bad_schedule_arguments():
+    optimizer = optim.SGD([Parameter([0.0])], lr=1.0)
+    for make, text in (
+        (lambda: optim.StepLR(optimizer, 0), "step_size=0"),
+        (lambda: optim.CosineAnnealingLR(optimizer, 0), "T_max=0"),
+        (lambda: optim.ReduceLROnPlateau(optimizer, mode="least"), "mode='least'"),
+        (lambda: optim.ReduceLROnPlateau(optimizer, factor=1.0), "factor=1.0"),
+        (lambda: optim.ReduceLROnPlateau(optimizer).step(), "needs the epoch's loss"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            make()
