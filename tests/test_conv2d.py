@@ -47,11 +47,7 @@ def test_forward_is_exact(case, isa, rng):
     for algorithm in ("auto", *fc.algorithms(fc.conv2d)):
         out = poisoned(expected.shape)
         result = run_or_rejected(
-<<<<<<< Updated upstream
             lambda algorithm, out=out: fc.conv2d(
-=======
-            lambda algorithm: fc.conv2d(
->>>>>>> Stashed changes
                 x, weight, bias, out=out, algorithm=algorithm, **case.arguments
             ),
             algorithm,
@@ -69,11 +65,7 @@ def test_grad_input_is_exact(case, isa, rng):
     for algorithm in ("auto", *fc.algorithms(fc.conv2d_grad_input)):
         out = poisoned(expected.shape)
         result = run_or_rejected(
-<<<<<<< Updated upstream
             lambda algorithm, out=out: fc.conv2d_grad_input(
-=======
-            lambda algorithm: fc.conv2d_grad_input(
->>>>>>> Stashed changes
                 grad, weight, x.shape, out=out, algorithm=algorithm, **case.arguments
             ),
             algorithm,

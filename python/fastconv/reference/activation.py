@@ -1,7 +1,7 @@
 """Elementwise activations, softmax and log-softmax, each with its gradient from its output.
 
     relu        y = x if x > 0 else 0                dx = 0 where y <= 0, else dy
-    leaky_relu  y = x if x > 0 else slope * x        dx = slope * dy where y <= 0, else dy
+    leaky_relu  y = x if x > 0 else slope * x        dx = dy where y > 0, else slope * dy
     sigmoid     y = 1 / (1 + exp(-x))                dx = dy * y * (1 - y)
     tanh        y = tanh(x)                          dx = dy * (1 - y^2)
     softmax     y = exp(x) / sum(exp(x))             dx = y * (dy - sum(dy * y))
@@ -9,16 +9,17 @@
 
 Sums run along `axis`. dL/dy is written dy, dL/dx dx. The gradients need only the output, so that
 a network may keep one array a layer. NaN goes through all of them: relu(NaN) is NaN, and its
-gradient is passed on (as PyTorch does), not dropped. Arrays of any shape.
+gradient is passed on (as PyTorch does), not dropped; leaky_relu scales it. Arrays of any shape.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .windows import Array
+from .windows import Array, no_warnings
 
 
+@no_warnings
 def relu(x: Array) -> Array:
     """max(x, 0), NaN where x is NaN.
 
@@ -32,6 +33,7 @@ def relu(x: Array) -> Array:
     return np.where(x <= 0, x.dtype.type(0), x)
 
 
+@no_warnings
 def relu_backward(grad_output: Array, output: Array) -> Array:
     """dx = 0 where y <= 0, else dy. At y = 0 the gradient is 0, one of relu's subgradients.
 
@@ -45,6 +47,7 @@ def relu_backward(grad_output: Array, output: Array) -> Array:
     return np.where(np.asarray(output) <= 0, grad_output.dtype.type(0), grad_output)
 
 
+@no_warnings
 def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
     """x where x > 0, else negative_slope * x.
 
@@ -58,6 +61,7 @@ def leaky_relu(x: Array, negative_slope: float = 0.01) -> Array:
     return np.where(x > 0, x, np.asarray(x * x.dtype.type(negative_slope)))
 
 
+@no_warnings
 def leaky_relu_backward(grad_output: Array, output: Array, negative_slope: float = 0.01) -> Array:
     """dx = dy where y > 0, else negative_slope * dy; y has x's sign only if the slope is >= 0.
 
@@ -71,9 +75,10 @@ def leaky_relu_backward(grad_output: Array, output: Array, negative_slope: float
         raise ValueError(f"negative_slope={negative_slope}: the output hides x's sign below 0")
     grad_output = np.asarray(grad_output)
     slope = grad_output.dtype.type(negative_slope)
-    return np.where(np.asarray(output) <= 0, grad_output * slope, grad_output)
+    return np.where(np.asarray(output) > 0, grad_output, np.asarray(grad_output * slope))
 
 
+@no_warnings
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), written with exp(-|x|) so that nothing overflows.
 
@@ -88,6 +93,7 @@ def sigmoid(x: Array) -> Array:
     return np.asarray(np.where(x < 0, small, x.dtype.type(1)) / (1 + small))
 
 
+@no_warnings
 def sigmoid_backward(grad_output: Array, output: Array) -> Array:
     """dx = dy * y * (1 - y).
 
@@ -101,6 +107,7 @@ def sigmoid_backward(grad_output: Array, output: Array) -> Array:
     return np.asarray(grad_output * output * (1 - output))
 
 
+@no_warnings
 def tanh(x: Array) -> Array:
     """The hyperbolic tangent.
 
@@ -113,6 +120,7 @@ def tanh(x: Array) -> Array:
     return np.asarray(np.tanh(x))
 
 
+@no_warnings
 def tanh_backward(grad_output: Array, output: Array) -> Array:
     """dx = dy * (1 - y^2).
 
@@ -126,6 +134,7 @@ def tanh_backward(grad_output: Array, output: Array) -> Array:
     return np.asarray(grad_output * (1 - output * output))
 
 
+@no_warnings
 def softmax(x: Array, axis: int = 1) -> Array:
     """exp(x) / sum(exp(x)) along `axis`, the maximum taken off first against overflow.
 
@@ -139,6 +148,7 @@ def softmax(x: Array, axis: int = 1) -> Array:
     return np.asarray(weights / weights.sum(axis=axis, keepdims=True))
 
 
+@no_warnings
 def softmax_backward(grad_output: Array, output: Array, axis: int = 1) -> Array:
     """dx = y * (dy - sum(dy * y)): dy_i/dx_j = y_i (delta_ij - y_j), summed over i.
 
@@ -153,6 +163,7 @@ def softmax_backward(grad_output: Array, output: Array, axis: int = 1) -> Array:
     return np.asarray(output * (grad_output - common))
 
 
+@no_warnings
 def log_softmax(x: Array, axis: int = 1) -> Array:
     """x - log(sum(exp(x))) along `axis`, the maximum taken off first.
 
@@ -166,6 +177,7 @@ def log_softmax(x: Array, axis: int = 1) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
 
 
+@no_warnings
 def log_softmax_backward(grad_output: Array, output: Array, axis: int = 1) -> Array:
     """dx = dy - exp(y) * sum(dy): dy_i/dx_j = delta_ij - softmax_j, summed over i.
 
@@ -183,8 +195,7 @@ def _below_maximum(x: Array, axis: int) -> Array:
     """x minus its maximum along `axis`. An infinite maximum makes its row NaN, as in PyTorch."""
     if x.shape[axis] == 0:
         return x
-    with np.errstate(invalid="ignore"):
-        return np.asarray(x - x.max(axis=axis, keepdims=True))
+    return np.asarray(x - x.max(axis=axis, keepdims=True))
 
 
 def activate(y: Array, activation: str | None) -> Array:

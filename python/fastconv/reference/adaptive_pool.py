@@ -20,11 +20,12 @@ import numpy as np
 
 from .conv import check_grad
 from .max_pool import index_map, scatter
-from .windows import Array, as_batch, like_batch
+from .windows import Array, as_batch, like_batch, no_warnings
 
 OutputSize: TypeAlias = int | Sequence[int | None] | None
 
 
+@no_warnings
 def adaptive_avg_pool2d(x: Array, output_size: OutputSize) -> Array:
     """The mean of every window, (P, Q) of them.
 
@@ -51,6 +52,7 @@ def adaptive_avg_pool2d(x: Array, output_size: OutputSize) -> Array:
     return like_batch(y, x)
 
 
+@no_warnings
 def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int]) -> Array:
     """dL/dx: every output position shares its gradient equally among its window.
 
@@ -78,6 +80,7 @@ def adaptive_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int])
     return like_batch(grad_input, grad_output)
 
 
+@no_warnings
 def adaptive_max_pool2d(
     x: Array, output_size: OutputSize, *, return_indices: bool = False
 ) -> Array | tuple[Array, Array]:
@@ -106,15 +109,17 @@ def adaptive_max_pool2d(
     indices = np.zeros(y.shape, dtype=np.int64)
     places = index_map(images.shape)[0, 0]
     for p, q, rows, cols in adaptive_windows(images.shape, size):
-        window = images[:, :, rows, cols].reshape(*images.shape[:2], -1)
+        window_places = places[rows, cols].ravel()
+        window = images[:, :, rows, cols].reshape(*images.shape[:2], window_places.size)
         first = window.argmax(axis=2)  # the first NaN, or else the first maximum
         y[:, :, p, q] = np.take_along_axis(window, first[:, :, None], axis=2)[:, :, 0]
-        indices[:, :, p, q] = places[rows, cols].ravel()[first]
+        indices[:, :, p, q] = window_places[first]
     if return_indices:
         return like_batch(y, x), like_batch(indices, x)
     return like_batch(y, x)
 
 
+@no_warnings
 def adaptive_max_pool2d_backward(
     grad_output: Array, indices: Array, input_shape: Sequence[int]
 ) -> Array:
@@ -140,6 +145,7 @@ def adaptive_max_pool2d_backward(
     return like_batch(scatter(grads, as_batch(indices, "indices"), input_shape), grad_output)
 
 
+@no_warnings
 def global_avg_pool2d(x: Array) -> Array:
     """The mean of each channel's image.
 
@@ -160,6 +166,7 @@ def global_avg_pool2d(x: Array) -> Array:
     return np.asarray(as_batch(x).mean(axis=(2, 3), keepdims=True)).reshape(*np.shape(x)[:-2], 1, 1)
 
 
+@no_warnings
 def global_avg_pool2d_backward(grad_output: Array, input_shape: Sequence[int]) -> Array:
     """dL/dx = g / (H * W) everywhere.
 

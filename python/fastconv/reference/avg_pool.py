@@ -18,9 +18,10 @@ import numpy as np
 
 from .conv import check_grad
 from .max_pool import pool_axes
-from .windows import Array, Axis, Padding, Pair, as_batch, like_batch, pad, pair
+from .windows import Array, Axis, Padding, Pair, as_batch, like_batch, no_warnings, pad, pair
 
 
+@no_warnings
 def avg_pool2d(
     x: Array,
     kernel_size: Pair,
@@ -66,6 +67,7 @@ def avg_pool2d(
     return like_batch(total / divisor.astype(images.dtype), x)
 
 
+@no_warnings
 def avg_pool2d_backward(
     grad_output: Array,
     input_shape: Sequence[int],

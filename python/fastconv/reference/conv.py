@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from .activation import activate, activation_backward
-from .windows import Array, Axis, Padding, Pair, as_batch, axes, like_batch, pad
+from .windows import Array, Axis, Padding, Pair, as_batch, axes, like_batch, no_warnings, pad
 
 
+@no_warnings
 def conv2d(
     x: Array,
     weight: Array,
@@ -86,6 +87,7 @@ def conv2d(
     return like_batch(activate(y, activation), x)
 
 
+@no_warnings
 def conv2d_grad_input(
     grad_output: Array,
     weight: Array,
@@ -133,6 +135,7 @@ def conv2d_grad_input(
     return like_batch(padded[:, :, rows.inside, cols.inside], grad_output)
 
 
+@no_warnings
 def conv2d_grad_weight(
     grad_output: Array,
     x: Array,
@@ -178,6 +181,7 @@ def conv2d_grad_weight(
     return grad_weight
 
 
+@no_warnings
 def conv2d_backward(
     grad_output: Array,
     x: Array,
@@ -274,8 +278,8 @@ def correlate_channels(left: Array, right: Array, groups: int) -> Array:
 def transpose_groups(weight: Array, groups: int) -> Array:
     """(K, C // groups, R, S) -> (C, K // groups, R, S): the matrix of each group transposed."""
     k, c_group, r, s = weight.shape
-    grouped = weight.reshape(groups, k // groups, c_group, r, s)
-    return grouped.transpose(0, 2, 1, 3, 4).reshape(groups * c_group, k // groups, r, s)
+    grouped: Array = weight.reshape(groups, k // groups, c_group, r, s).transpose(0, 2, 1, 3, 4)
+    return grouped.reshape(groups * c_group, k // groups, r, s)
 
 
 def check_channels(channels: int, weight_shape: Sequence[int], groups: int) -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .conv import check_grad, correlate_channels, mix_channels, transpose_groups
-from .windows import Array, Padding, Pair, as_batch, explicit_padding, like_batch, pair
+from .windows import Array, Padding, Pair, as_batch, explicit_padding, like_batch, no_warnings, pair
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class StampAxis:
         return slice(first, first + (self.size - 1) * self.stride + 1, self.stride)
 
 
+@no_warnings
 def conv_transpose2d(
     x: Array,
     weight: Array,
@@ -124,6 +125,7 @@ def conv_transpose2d(
     return like_batch(y, x)
 
 
+@no_warnings
 def conv_transpose2d_backward(
     grad_output: Array,
     x: Array,

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .windows import Array
+from .windows import Array, no_warnings
 
 MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
@@ -29,6 +29,7 @@ ROUNDS = 10
 WORD = np.uint64(0xFFFFFFFF)
 
 
+@no_warnings
 def dropout(x: Array, p: float = 0.5, *, seed: int, training: bool = True) -> Array:
     """Zero each element with probability p and scale the others up; x itself in evaluation.
 
@@ -54,6 +55,7 @@ def dropout(x: Array, p: float = 0.5, *, seed: int, training: bool = True) -> Ar
     return masked(x, p, seed) if training else x.copy()
 
 
+@no_warnings
 def dropout_backward(grad_output: Array, p: float, *, seed: int) -> Array:
     """The same mask and scale, applied to the gradient.
 

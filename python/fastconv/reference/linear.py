@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from .activation import activate, activation_backward
-from .windows import Array
+from .windows import Array, no_warnings
 
 
+@no_warnings
 def linear(
     x: Array, weight: Array, bias: Array | None = None, *, activation: str | None = None
 ) -> Array:
@@ -50,6 +51,7 @@ def linear(
     return activate(np.asarray(y), activation)
 
 
+@no_warnings
 def linear_backward(
     grad_output: Array,
     x: Array,

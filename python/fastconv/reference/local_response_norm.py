@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .windows import Array
+from .windows import Array, no_warnings
 
 
+@no_warnings
 def local_response_norm(
     x: Array, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Array:
@@ -46,6 +47,7 @@ def local_response_norm(
     return np.asarray(x * denominators(x, size, alpha, k) ** -beta)
 
 
+@no_warnings
 def local_response_norm_backward(
     grad_output: Array,
     x: Array,

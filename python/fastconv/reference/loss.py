@@ -15,9 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from .activation import log_softmax, softmax
-from .windows import Array
+from .windows import Array, no_warnings
 
 
+@no_warnings
 def cross_entropy(
     logits: Array, target: Array, *, label_smoothing: float = 0.0, reduction: str = "mean"
 ) -> Array:
@@ -50,11 +51,11 @@ def cross_entropy(
         return np.asarray(costs)
     total: Array = costs.sum()
     if reduction == "mean":
-        with np.errstate(invalid="ignore"):
-            total = total / logits.dtype.type(len(logits))
+        total = total / logits.dtype.type(len(logits))
     return total
 
 
+@no_warnings
 def cross_entropy_backward(
     logits: Array,
     target: Array,

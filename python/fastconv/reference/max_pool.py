@@ -20,9 +20,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from .conv import check_grad
-from .windows import Array, Axis, Padding, Pair, as_batch, axes, like_batch, pad, pair
+from .windows import Array, Axis, Padding, Pair, as_batch, axes, like_batch, no_warnings, pad, pair
 
 
+@no_warnings
 def max_pool2d(
     x: Array,
     kernel_size: Pair,
@@ -76,6 +77,7 @@ def max_pool2d(
     return like_batch(best, x)
 
 
+@no_warnings
 def max_pool2d_backward(
     grad_output: Array,
     indices: Array,
@@ -114,6 +116,7 @@ def max_pool2d_backward(
     return like_batch(scatter(grads, as_batch(indices), input_shape), grad_output)
 
 
+@no_warnings
 def max_unpool2d(x: Array, indices: Array, *, output_size: Pair) -> Array:
     """Put the maxima back where `max_pool2d` found them, 0 elsewhere.
 
@@ -143,6 +146,7 @@ def max_unpool2d(x: Array, indices: Array, *, output_size: Pair) -> Array:
     return like_batch(y.reshape(shape), x)
 
 
+@no_warnings
 def max_unpool2d_backward(grad_output: Array, indices: Array) -> Array:
     """dL/dx: the gradient at the place each value went to; 0 for index -1.
 

@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .windows import Array
+from .windows import Array, no_warnings
 
 
+@no_warnings
 def batch_norm(
     x: Array,
     *,
@@ -87,6 +88,7 @@ def batch_norm(
     return y, mean, rstd
 
 
+@no_warnings
 def batch_norm_backward(
     grad_output: Array,
     x: Array,

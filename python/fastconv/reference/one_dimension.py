@@ -15,11 +15,12 @@ import numpy as np
 from .avg_pool import avg_pool2d
 from .conv import conv2d
 from .max_pool import max_pool2d
-from .windows import Array, pair
+from .windows import Array, no_warnings, pair
 
 Padding1d: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
 
 
+@no_warnings
 def conv1d(
     x: Array,
     weight: Array,
@@ -54,6 +55,7 @@ def conv1d(
     return without_height(y)
 
 
+@no_warnings
 def max_pool1d(
     x: Array,
     kernel_size: int,
@@ -86,6 +88,7 @@ def max_pool1d(
     return without_height(found)
 
 
+@no_warnings
 def avg_pool1d(
     x: Array,
     kernel_size: int,

@@ -13,10 +13,10 @@ Not handled: negative padding (cropping).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeAlias
+from functools import cached_property, wraps
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,20 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 Pair: TypeAlias = int | Sequence[int]
 Padding: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def no_warnings(function: Callable[P, R]) -> Callable[P, R]:
+    """NaN and infinities are values here, as in the compiled kernels: NumPy need not warn."""
+
+    @wraps(function)
+    def silent(*args: P.args, **kwargs: P.kwargs) -> R:
+        with np.errstate(all="ignore"):
+            return function(*args, **kwargs)
+
+    return silent
 
 
 @dataclass(frozen=True)
