@@ -6,7 +6,7 @@ import cases
 import numpy as np
 import pytest
 from fastconv import reference
-from fastconv.gradcheck import gradcheck
+from fastconv.gradient_check import gradcheck
 from support import assert_exact, assert_within_bound, integers, params, sum_bound
 
 SHORT = [case for case in cases.CONV if not case.full]

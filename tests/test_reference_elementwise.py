@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import IMAGES, LINEAR
 from fastconv import reference
-from fastconv.gradcheck import gradcheck
+from fastconv.gradient_check import gradcheck
 from fastconv.reference.dropout import philox
 from support import assert_exact, assert_within_bound, params
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import IMAGES
 from fastconv import reference
-from fastconv.gradcheck import gradcheck
+from fastconv.gradient_check import gradcheck
 from support import assert_exact, assert_within_bound
 
 NORMAL = [shape for shape in IMAGES if shape[0] * shape[2] * shape[3] > 1]

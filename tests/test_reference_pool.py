@@ -4,7 +4,7 @@ import cases
 import numpy as np
 import pytest
 from fastconv import reference
-from fastconv.gradcheck import gradcheck
+from fastconv.gradient_check import gradcheck
 from support import assert_exact, assert_within_bound, integers, params
 
 INF, NAN = np.inf, np.nan

@@ -85,7 +85,7 @@ def test_examples_print_what_they_say(module):
 
 
 def test_gradcheck_examples_print_what_they_say():
-    failed, tried = doctest.testmod(importlib.import_module("fastconv.gradcheck"))
+    failed, tried = doctest.testmod(importlib.import_module("fastconv.gradient_check"))
     assert tried
     assert not failed
 
