@@ -1,0 +1,90 @@
+"""The command line. Imports neither NumPy nor a peer: ``prepare_environment`` comes first."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+DIRECTIONS = ("forward", "forward_indices", "backward", "grad_input", "grad_weight")
+QUICK_SECONDS = 110.0  # all of --quick ends within two minutes
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options, with what they take when not given."""
+    top = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures fastconv beside NumPy and PyTorch on the layers of known networks. "
+        "Every implementation is checked before it is timed.",
+    )
+    what = top.add_argument_group("what is measured")
+    what.add_argument("--suite", type=_names, metavar="NAMES", help="networks or collections (--list names them); all, or quick with --quick")  # fmt: skip  # noqa: E501
+    what.add_argument("-k", dest="pattern", default="", metavar="PATTERN", help="only problems whose name contains it (* is allowed)")  # fmt: skip  # noqa: E501
+    what.add_argument("--batch", type=_numbers, default=[1], metavar="NUMBERS", help="images in a call (1)")  # fmt: skip  # noqa: E501
+    what.add_argument("--direction", type=_directions, metavar="NAMES", help=f"of {', '.join(DIRECTIONS)} (the first three)")  # fmt: skip  # noqa: E501
+    what.add_argument("--algorithms", type=_names, default=["auto", "im2col", "naive"], metavar="NAMES", help="fastconv's, by name (auto,im2col,naive)")  # fmt: skip  # noqa: E501
+    what.add_argument("--peers", type=_names, default=["fastconv", "pytorch", "numpy"], metavar="NAMES", help="libraries (fastconv,pytorch,numpy)")  # fmt: skip  # noqa: E501
+    how = top.add_argument_group("how")
+    how.add_argument("--device", choices=["cpu"], default="cpu")
+    how.add_argument("--threads", type=int, metavar="N", help="for every library (all processors)")
+    how.add_argument("--isa", choices=["scalar", "avx2", "avx512"], help="limit fastconv and PyTorch to it")  # fmt: skip  # noqa: E501
+    how.add_argument("--own-process", type=_names, default=[], metavar="PEERS", help="run these peers in processes of their own")  # fmt: skip  # noqa: E501
+    how.add_argument(
+        "--quick", action="store_true", help="few layers, few samples, under two minutes"
+    )
+    how.add_argument("--seconds", type=float, metavar="S", help="sampling time for one problem (2, quick 0.6)")  # fmt: skip  # noqa: E501
+    how.add_argument("--tolerance", type=float, default=0.03, metavar="R", help="stop when the ratio's interval is this narrow (0.03)")  # fmt: skip  # noqa: E501
+    how.add_argument(
+        "--time-limit", type=float, metavar="S", help="begin no further problem after this"
+    )
+    how.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of samples (0)")
+    out = top.add_argument_group("output")
+    out.add_argument(
+        "--list", action="store_true", help="name suites and problems, measure nothing"
+    )
+    out.add_argument("--json", type=Path, metavar="FILE", help="write everything, every sample too")
+    out.add_argument("--compare", type=Path, nargs="+", metavar=("OLD", "NEW"), help="compare with OLD.json after the run, or two files; exit code 1 where a row is slower, 2 where nothing can be compared")  # fmt: skip  # noqa: E501
+    out.add_argument("--fail", type=float, default=5.0, metavar="PERCENT", help="what counts as slower (5)")  # fmt: skip  # noqa: E501
+    return top
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"a batch is at least 1, not {min(numbers)}")
+    return numbers
+
+
+def _directions(text: str) -> list[str]:
+    names = _names(text)
+    for name in names:
+        if name not in DIRECTIONS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(DIRECTIONS)}")
+    return names
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options, with what --quick changes filled in."""
+    top = parser()
+    options = top.parse_args(arguments)
+    if options.compare and len(options.compare) > 2:
+        top.error("--compare takes one or two files")
+    if options.threads is not None and options.threads < 1:
+        top.error(f"--threads {options.threads}: at least 1")
+    quick = options.quick
+    options.suite = options.suite or (["quick"] if quick else ["all"])
+    options.direction = options.direction or list(DIRECTIONS[:3])
+    options.seconds = options.seconds or (0.6 if quick else 2.0)
+    if quick and options.time_limit is None:
+        options.time_limit = QUICK_SECONDS
+    return options
+
+
+def prepare_environment(threads: int) -> None:
+    """NumPy's matrix products take their number of threads from here, at its import."""
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))

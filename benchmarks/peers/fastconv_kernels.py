@@ -1,0 +1,142 @@
+"""fastconv's own kernels: ``auto``, or any algorithm by name, in both memory orders.
+
+A variant is an algorithm's name (on channels last, the kernels' native order) or ``auto C order``.
+What a build does not have (a function, an algorithm) gives no row, and the report says why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ..operations import Operands
+from ..operations.convolution import Convolution
+from ..operations.linear import Linear
+from ..operations.pooling import Pooling
+from ..problems import Problem
+from . import Prepared, Settings
+
+C_ORDER_SUFFIX = " C order"
+
+#: seconds for 10**9 multiply-adds, a first guess; measured rates replace it
+SLOWNESS = {"naive": 1.5, "im2col": 0.05}
+
+Call = Callable[[], Any]
+#: a call and the function that ``explain`` takes with its arguments
+Explained = tuple[Call, Callable[[], str]]
+
+
+class FastconvKernels:
+    """One row an algorithm."""
+
+    def __init__(self) -> None:
+        self._fastconv: Any = None
+        self._settings = Settings(1)
+
+    def start(self, settings: Settings) -> str | None:
+        os.environ["FASTCONV_NUM_THREADS"] = str(settings.threads)
+        try:
+            import fastconv
+        except ImportError as error:
+            return f"fastconv cannot be imported ({error}); install it: python -m pip install ."
+        self._fastconv, self._settings = fastconv, settings
+        fastconv._core.set_num_threads(settings.threads)
+        if settings.isa:
+            fastconv._core.set_process_isa(settings.isa)
+        return None
+
+    def versions(self) -> dict[str, str]:
+        core = self._fastconv._core
+        return {
+            "fastconv": core.__version__,
+            "fastconv compiler": core.compiler,
+            "fastconv isa": core.current_isa(),
+        }
+
+    def variants(self, problem: Problem) -> list[str]:
+        if isinstance(problem.shape, Linear):
+            return ["auto"]
+        named = [name for name in self._settings.algorithms if name != "auto"]
+        if isinstance(problem.shape, Pooling) or problem.direction == "backward":
+            named = []  # they take no algorithm
+        automatic = ["auto"] if "auto" in self._settings.algorithms or not named else []
+        return [*automatic, *named, *(row + C_ORDER_SUFFIX for row in automatic)]
+
+    def slowness(self, variant: str) -> float:
+        return SLOWNESS.get(variant, 0.02)
+
+    def prepare(self, problem: Problem, operands: Operands, variant: str) -> Prepared:
+        fc, algorithm = self._fastconv, variant.removesuffix(C_ORDER_SUFFIX)
+        try:
+            if not isinstance(problem.shape, Linear) and algorithm == variant:
+                operands = {name: fc.channels_last(array) for name, array in operands.items()}
+            call, plan = _CALLS[problem.shape.operation](fc, problem, operands, algorithm)
+        except AttributeError as error:
+            raise LookupError(f"not in this build of fastconv: {error}") from error
+
+        def arrays(result: Any) -> tuple[Any, ...]:
+            parts = result if isinstance(result, tuple) else (result,)
+            return tuple(part for part in parts if part is not None)
+
+        return Prepared(call, arrays, plan)
+
+
+def _explained(fc: Any, function: Any, *arguments: Any, **keywords: Any) -> Explained:
+    """The call, and a function that gives the first line of its plan by ``fastconv.explain``."""
+
+    def plan() -> str:
+        try:
+            return str(fc.explain(function, *arguments, **keywords)).splitlines()[0].strip()
+        except (AttributeError, NotImplementedError, LookupError, TypeError, ValueError):
+            return ""  # this build explains no such call
+
+    return (lambda: function(*arguments, **keywords)), plan
+
+
+def _convolution(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> Explained:
+    shape = problem.shape
+    assert isinstance(shape, Convolution)
+    keywords = shape.keywords()
+    x, weight = operands["x"], operands["weight"]
+    named = keywords if algorithm == "auto" else {**keywords, "algorithm": algorithm}
+    if problem.direction == "forward":
+        return _explained(fc, fc.conv2d, x, weight, **named)
+    grad = operands["grad_output"]
+    if problem.direction == "grad_input":
+        return _explained(fc, fc.conv2d_grad_input, grad, weight, x.shape, **named)
+    if problem.direction == "grad_weight":
+        return _explained(fc, fc.conv2d_grad_weight, grad, x, weight.shape, **named)
+    need = ("input", "weight")
+    return _explained(fc, fc.conv2d_backward, grad, x, weight, need=need, **keywords)
+
+
+def _pooling(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> Explained:
+    shape, x = problem.shape, operands["x"]
+    assert isinstance(shape, Pooling)
+    kernel, keywords = shape.kernel, shape.keywords()
+    if problem.direction == "forward_indices":
+        return _explained(fc, fc.max_pool2d, x, kernel, return_indices=True, **keywords)
+    if problem.direction == "forward":
+        function = fc.max_pool2d if shape.mode == "max" else fc.avg_pool2d
+        return _explained(fc, function, x, kernel, **keywords)
+    grad = operands["grad_output"]
+    if shape.mode == "avg":
+        return _explained(fc, fc.avg_pool2d_backward, grad, x.shape, kernel, **keywords)
+    _, indices = fc.max_pool2d(x, kernel, return_indices=True, **keywords)
+    return _explained(fc, fc.max_pool2d_backward, grad, indices, x.shape, kernel, **keywords)
+
+
+def _linear(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> Explained:
+    x, weight = operands["x"], operands["weight"]
+    if problem.direction == "forward":
+        return _explained(fc, fc.linear, x, weight)
+    grad, need = operands["grad_output"], ("input", "weight")
+    return _explained(fc, fc.linear_backward, grad, x, weight, need=need)
+
+
+_CALLS = {"conv2d": _convolution, "pool2d": _pooling, "linear": _linear}
+
+
+def peer() -> FastconvKernels:
+    return FastconvKernels()

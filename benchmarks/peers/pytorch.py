@@ -1,0 +1,131 @@
+"""PyTorch on the CPU (oneDNN underneath), float32, in both memory orders.
+
+Weights are plain tensors in the order of the variant, as ``torch.nn`` layers hold them; oneDNN
+reorders them inside each call, as fastconv packs them inside each call. Gradients come from the
+ATen functions that autograd itself would call, without the graph around them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..operations import Operands
+from ..operations.convolution import Convolution
+from ..operations.linear import Linear
+from ..operations.pooling import Pooling
+from ..problems import Problem
+from . import Prepared, Settings
+
+#: what limits ATen's own kernels and oneDNN's to an instruction set of ours; read at import
+LIMITS: dict[str, dict[str, str]] = {
+    "scalar": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "avx512": {},
+}
+
+CHANNELS_LAST, C_ORDER = "channels_last", "C order"
+
+
+class PyTorch:
+    """Two rows a problem: channels_last and C order."""
+
+    def __init__(self) -> None:
+        self._torch: Any = None
+
+    def start(self, settings: Settings) -> str | None:
+        limits = LIMITS.get(settings.isa or "", {})
+        if "torch" in sys.modules and any(os.environ.get(name) != limits[name] for name in limits):
+            return f"torch was imported before it could be limited to {settings.isa}"
+        os.environ.update(limits)
+        # libgomp's workers spin after each region, for some 16 ms by default; 20,000 turns (about
+        # 1 ms) bridge the gaps within a call and between calls, and the next sample waits less
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+        try:
+            import torch
+        except ImportError:
+            return "torch is not installed"
+        torch.set_num_threads(settings.threads)
+        torch.set_grad_enabled(False)
+        torch.set_float32_matmul_precision("highest")
+        self._torch = torch
+        return None
+
+    def versions(self) -> dict[str, str]:
+        lines = self._torch.__config__.show().splitlines()
+        onednn = [line.strip(" -") for line in lines if "MKL-DNN" in line or "oneDNN" in line]
+        return {
+            "torch": self._torch.__version__,
+            "torch capability": self._torch.backends.cpu.get_cpu_capability(),
+            "torch oneDNN": onednn[0] if onednn else "none",
+        }
+
+    def variants(self, problem: Problem) -> list[str]:
+        # a matrix has one order only
+        return [C_ORDER] if isinstance(problem.shape, Linear) else [CHANNELS_LAST, C_ORDER]
+
+    def slowness(self, variant: str) -> float:
+        return 0.02
+
+    def prepare(self, problem: Problem, operands: Operands, variant: str) -> Prepared:
+        torch, tensors = self._torch, {}
+        for name, operand in operands.items():
+            tensor = torch.from_numpy(operand)
+            if variant == CHANNELS_LAST:
+                tensor = tensor.to(memory_format=torch.channels_last)
+            tensors[name] = tensor
+
+        def arrays(result: Any) -> tuple[Any, ...]:
+            parts = result if isinstance(result, (tuple, list)) else (result,)
+            return tuple(part.numpy() for part in parts if part is not None)
+
+        return Prepared(_CALLS[problem.shape.operation](torch, problem, tensors), arrays)
+
+
+def _convolution(torch: Any, problem: Problem, tensors: dict[str, Any]) -> Callable[[], Any]:
+    shape = problem.shape
+    assert isinstance(shape, Convolution)
+    x, weight = tensors["x"], tensors["weight"]
+    layer = (shape.stride, shape.padding, shape.dilation)
+    if problem.direction == "forward":
+        return lambda: torch.conv2d(x, weight, None, *layer, shape.groups)
+    grad_output, backward = tensors["grad_output"], torch.ops.aten.convolution_backward
+    wanted = (problem.direction != "grad_weight", problem.direction != "grad_input", False)
+    rest = (*layer, False, (0, 0), shape.groups, wanted)
+    return lambda: backward(grad_output, x, weight, None, *rest)
+
+
+def _pooling(torch: Any, problem: Problem, tensors: dict[str, Any]) -> Callable[[], Any]:
+    shape, x = problem.shape, tensors["x"]
+    assert isinstance(shape, Pooling)
+    window, ceil = (shape.kernel, shape.stride, shape.padding), shape.ceil_mode
+    if shape.mode == "avg":
+        if problem.direction == "forward":
+            return lambda: torch.nn.functional.avg_pool2d(x, *window, ceil)
+        grad_output, backward = tensors["grad_output"], torch.ops.aten.avg_pool2d_backward
+        return lambda: backward(grad_output, x, *window, ceil, True, None)
+    if problem.direction == "forward":
+        return lambda: torch.max_pool2d(x, *window, 1, ceil)
+    with_indices = torch.ops.aten.max_pool2d_with_indices
+    if problem.direction == "forward_indices":
+        return lambda: with_indices(x, *window, (1, 1), ceil)
+    _, indices = with_indices(x, *window, (1, 1), ceil)
+    grad_output, backward = tensors["grad_output"], torch.ops.aten.max_pool2d_with_indices_backward
+    return lambda: backward(grad_output, x, *window, (1, 1), ceil, indices)
+
+
+def _linear(torch: Any, problem: Problem, tensors: dict[str, Any]) -> Callable[[], Any]:
+    x, weight = tensors["x"], tensors["weight"]
+    if problem.direction == "forward":
+        return lambda: torch.nn.functional.linear(x, weight)
+    grad_output = tensors["grad_output"]
+    return lambda: (grad_output @ weight, grad_output.t() @ x)
+
+
+_CALLS = {"conv2d": _convolution, "pool2d": _pooling, "linear": _linear}
+
+
+def peer() -> PyTorch:
+    return PyTorch()
