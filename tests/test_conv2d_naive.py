@@ -1,8 +1,10 @@
 """algorithm="naive": all directions of every problem against the reference, by the definition."""
 
 import cases
+import fastconv as fc
 import numpy as np
 import pytest
+from fastconv import _core, reference
 from support import (
     ORDERS,
     assert_exact,
@@ -13,9 +15,6 @@ from support import (
     params,
     poisoned,
 )
-
-import fastconv as fc
-from fastconv import _core, reference
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -115,8 +115,12 @@ def check_kernels() -> Iterator[Finding]:
     weight = (np.arange(17 * 5 * 3 * 3) % 5 - 2).astype(np.float32).reshape(17, 5, 3, 3)
     expected = reference.conv2d(x, weight, padding=1)
     for name in _core.supported_isas():
-        with config.isa(name):
-            right = np.array_equal(ops.conv2d(x, weight, padding=1), expected)
+        try:
+            with config.isa(name):
+                right = np.array_equal(ops.conv2d(x, weight, padding=1), expected)
+        except ValueError as error:
+            yield Finding("broken", f"kernels {name}", str(error))
+            continue
         if right:
             yield Finding("ok", f"kernels {name}", "a test convolution is exact")
         else:
