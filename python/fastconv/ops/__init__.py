@@ -13,6 +13,7 @@ from .conv import (
     conv2d_output_shape,
     pack_weight,
 )
+from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
 
 __all__ = [
     "PackedWeight",
@@ -25,6 +26,8 @@ __all__ = [
     "conv2d_grad_input",
     "conv2d_grad_weight",
     "conv2d_output_shape",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
     "is_channels_last",
     "pack_weight",
 ]
