@@ -8,87 +8,15 @@
 //               lie evenly spaced become one long row of positions
 //
 // Any stride, dilation, padding, groups and memory order, float32 and float64.
-#include <numeric>
-
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
+#include "cpu/phases.h"
 
 namespace fastconv::cpu {
 namespace {
 
 constexpr const char* kTooLarge =
     "one output position needs more scratch than a thread may have (4 MB)";
-
-AxisTaps forward_taps(const Axis& axis) {
-    return {axis.kernel, axis.stride, -axis.pad_lo, axis.dilation, 0, 1};
-}
-
-// Taps of phase a, by rising source position, that is by falling kernel index.
-AxisTaps phase_taps(const Axis& axis, std::int64_t a) {
-    AxisTaps taps;
-    const std::int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
-    std::int64_t first = 0;
-    while (first < period && (a + axis.pad_lo - first * axis.dilation) % axis.stride != 0) ++first;
-    if (first == period || first >= axis.kernel) return taps;
-    taps.count = (axis.kernel - 1 - first) / period + 1;
-    taps.kernel = first + (taps.count - 1) * period;
-    taps.kernel_step = -period;
-    taps.offset = (a + axis.pad_lo - taps.kernel * axis.dilation) / axis.stride;
-    taps.offset_step = period * axis.dilation / axis.stride;
-    return taps;
-}
-
-Correlation forward_phase(const ConvPlan& plan) {
-    const Conv& conv = plan.problem;
-    Correlation phase;
-    phase.batch = conv.batch;
-    phase.groups = conv.groups;
-    phase.channels = conv.group_in();
-    phase.cols = conv.group_out();
-    phase.source_h = conv.height.in;
-    phase.source_w = conv.width.in;
-    phase.out_h = conv.height.out;
-    phase.out_w = conv.width.out;
-    phase.taps_h = forward_taps(conv.height);
-    phase.taps_w = forward_taps(conv.width);
-    phase.source = plan.strides.input;
-    phase.out = plan.strides.output;
-    phase.residual = plan.strides.has_residual ? plan.strides.residual : phase.out;
-    return phase;
-}
-
-Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t b) {
-    const Conv& conv = plan.problem;
-    Correlation phase;
-    phase.batch = conv.batch;
-    phase.groups = conv.groups;
-    phase.channels = conv.group_out();
-    phase.cols = conv.group_in();
-    phase.source_h = conv.height.out;
-    phase.source_w = conv.width.out;
-    phase.out_h = (conv.height.in - a + conv.height.stride - 1) / conv.height.stride;
-    phase.out_w = (conv.width.in - b + conv.width.stride - 1) / conv.width.stride;
-    phase.taps_h = phase_taps(conv.height, a);
-    phase.taps_w = phase_taps(conv.width, b);
-    if (phase.taps_h.count == 0 || phase.taps_w.count == 0) phase.taps_h = phase.taps_w = {};
-    phase.source = plan.strides.output;
-    phase.out = plan.strides.input;
-    phase.out_first_elems = a * phase.out.height_elems + b * phase.out.width_elems;
-    phase.out.height_elems *= conv.height.stride;
-    phase.out.width_elems *= conv.width.stride;
-    phase.residual = phase.out;
-    return phase;
-}
-
-// Groups follow each other by the operands' own strides; then, a dimension of 1 has no stride: give
-// it the one that lets it be read in place.
-void settle(Correlation& phase) {
-    phase.source_group_elems = phase.channels * phase.source.channel_elems;
-    phase.out_group_elems = phase.cols * phase.out.channel_elems;
-    phase.residual_group_elems = phase.cols * phase.residual.channel_elems;
-    if (phase.channels == 1) phase.source.channel_elems = 1;
-    if (phase.cols == 1) phase.out.channel_elems = phase.residual.channel_elems = 1;
-}
 
 // Rows of `outer` lines become one line where every operand's lines follow each other evenly.
 bool merge_lines(std::int64_t outer, std::int64_t inner, std::initializer_list<std::int64_t*> outer_elems,

@@ -1,0 +1,84 @@
+// The taps and views of a convolution's dense correlations (cpu/phases.h).
+//
+//   forward     source h = p * stride + r * dilation - pad
+//   grad_input  position h = a + stride * i meets the taps r with (h + pad - r * dilation) % stride == 0
+//               at source p = (h + pad - r * dilation) / stride = i + (a + pad - r * dilation) / stride
+#include "cpu/phases.h"
+
+#include <numeric>
+
+namespace fastconv::cpu {
+namespace {
+
+AxisTaps forward_taps(const Axis& axis) {
+    return {axis.kernel, axis.stride, -axis.pad_lo, axis.dilation, 0, 1};
+}
+
+// Taps of phase a, by rising source position, that is by falling kernel index.
+AxisTaps phase_taps(const Axis& axis, std::int64_t a) {
+    AxisTaps taps;
+    const std::int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
+    std::int64_t first = 0;
+    while (first < period && (a + axis.pad_lo - first * axis.dilation) % axis.stride != 0) ++first;
+    if (first == period || first >= axis.kernel) return taps;
+    taps.count = (axis.kernel - 1 - first) / period + 1;
+    taps.kernel = first + (taps.count - 1) * period;
+    taps.kernel_step = -period;
+    taps.offset = (a + axis.pad_lo - taps.kernel * axis.dilation) / axis.stride;
+    taps.offset_step = period * axis.dilation / axis.stride;
+    return taps;
+}
+
+}  // namespace
+
+Correlation forward_phase(const ConvPlan& plan) {
+    const Conv& conv = plan.problem;
+    Correlation phase;
+    phase.batch = conv.batch;
+    phase.groups = conv.groups;
+    phase.channels = conv.group_in();
+    phase.cols = conv.group_out();
+    phase.source_h = conv.height.in;
+    phase.source_w = conv.width.in;
+    phase.out_h = conv.height.out;
+    phase.out_w = conv.width.out;
+    phase.taps_h = forward_taps(conv.height);
+    phase.taps_w = forward_taps(conv.width);
+    phase.source = plan.strides.input;
+    phase.out = plan.strides.output;
+    phase.residual = plan.strides.has_residual ? plan.strides.residual : phase.out;
+    return phase;
+}
+
+Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t b) {
+    const Conv& conv = plan.problem;
+    Correlation phase;
+    phase.batch = conv.batch;
+    phase.groups = conv.groups;
+    phase.channels = conv.group_out();
+    phase.cols = conv.group_in();
+    phase.source_h = conv.height.out;
+    phase.source_w = conv.width.out;
+    phase.out_h = (conv.height.in - a + conv.height.stride - 1) / conv.height.stride;
+    phase.out_w = (conv.width.in - b + conv.width.stride - 1) / conv.width.stride;
+    phase.taps_h = phase_taps(conv.height, a);
+    phase.taps_w = phase_taps(conv.width, b);
+    if (phase.taps_h.count == 0 || phase.taps_w.count == 0) phase.taps_h = phase.taps_w = {};
+    phase.source = plan.strides.output;
+    phase.out = plan.strides.input;
+    phase.out_first_elems = a * phase.out.height_elems + b * phase.out.width_elems;
+    phase.out.height_elems *= conv.height.stride;
+    phase.out.width_elems *= conv.width.stride;
+    phase.residual = phase.out;
+    return phase;
+}
+
+void settle(Correlation& phase) {
+    phase.source_group_elems = phase.channels * phase.source.channel_elems;
+    phase.out_group_elems = phase.cols * phase.out.channel_elems;
+    phase.residual_group_elems = phase.cols * phase.residual.channel_elems;
+    if (phase.channels == 1) phase.source.channel_elems = 1;
+    if (phase.cols == 1) phase.out.channel_elems = phase.residual.channel_elems = 1;
+}
+
+}  // namespace fastconv::cpu

@@ -1,0 +1,19 @@
+// A convolution's directions as dense correlations: what the implicit GEMM and Winograd compute.
+#pragma once
+
+#include "core/plan.h"
+
+namespace fastconv::cpu {
+
+/// Forward: one correlation over the input.
+Correlation forward_phase(const ConvPlan& plan);
+
+/// grad_input's positions h = a + stride * i, w = b + stride * j: a unit-stride correlation over
+/// grad_output. A phase that no tap reaches has no taps: its gradient is zero.
+Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t b);
+
+/// Groups follow each other by the operands' own strides; then, a dimension of 1 has no stride: it
+/// gets the one that lets it be read in place.
+void settle(Correlation& phase);
+
+}  // namespace fastconv::cpu
