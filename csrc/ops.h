@@ -39,4 +39,12 @@ void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* worksp
 /// Packs `weight` as the plan's algorithm wants it: plan.packed_elems elements.
 void pack_conv2d(const ConvPlan& plan, const void* weight, void* packed);
 
+/// grad_bias[k] = sum over n, p, q of grad_output[n, k, p, q]: any strides, at the memory's speed.
+/// `conv` needs batch, out_channels, both axes' `out` and the dtype. `workspace` as its own function
+/// says, 64-byte aligned; `out` has out_elems between its elements.
+std::size_t grad_bias_workspace_bytes(const Conv& conv);
+void run_grad_bias(const Conv& conv, const Strides& grad_output, const Isa& isa, int threads,
+                   const void* grad, void* out, std::int64_t out_elems, bool accumulate,
+                   void* workspace);
+
 }  // namespace fastconv::cpu

@@ -166,6 +166,30 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     return result;
 }
 
+// out (K,) = the sum of grad_output (N, K, P, Q) over N, P and Q.
+void conv2d_grad_bias(const py::array& grad_output, py::array out, bool accumulate) {
+    const Strides strides = strides_of(grad_output);
+    require_rank(out, 1);
+    const Shape shape = grad_output.shape();
+    Conv conv;
+    conv.batch = shape[0];
+    conv.out_channels = shape[1];
+    conv.height.out = shape[2];
+    conv.width.out = shape[3];
+    conv.dtype = dtype_of(grad_output);
+    if (out.shape(0) != shape[1] || dtype_of(out) != conv.dtype)
+        throw std::invalid_argument("_core: shapes do not belong together");
+    const void* grad = grad_output.data();
+    void* target = writable_data_of(out);
+    const std::int64_t out_elems = out.strides(0) / out.itemsize();
+    const cpu::Isa& isa = cpu::current_isa();
+    const int threads = num_threads();
+    py::gil_scoped_release release;
+    const Workspace workspace = Workspace::acquire(cpu::grad_bias_workspace_bytes(conv));
+    cpu::run_grad_bias(conv, strides, isa, threads, grad, target, out_elems, accumulate,
+                       workspace.data());
+}
+
 }  // namespace
 
 void bind_conv2d(py::module_& module) {
@@ -187,6 +211,8 @@ void bind_conv2d(py::module_& module) {
     module.def("conv2d", &conv2d, py::arg("direction"), py::arg("input"), py::arg("weight"),
                py::arg("output"), py::arg("packed"), py::arg("bias"), py::arg("residual"),
                py::arg("geometry"), py::arg("relu"), py::arg("accumulate"), py::arg("algorithm"));
+    module.def("conv2d_grad_bias", &conv2d_grad_bias, py::arg("grad_output"), py::arg("out"),
+               py::arg("accumulate"));
 }
 
 }  // namespace fastconv

@@ -81,6 +81,29 @@ struct Correlation {
     std::int64_t tasks() const { return batch * groups * blocks_h * blocks_w * parts; }
 };
 
+/// How a sum of outer products is cut: weight[k, c, a, b] += out[n, i, j, k] * source[n, y, x, c], the
+/// view's weight gradient (cpu/outer.h). Chunks and sums follow from shape and ISA alone: they fix
+/// the bits. Parts only decide who computes what.
+struct OuterBlocking {
+    std::int64_t weight_group_elems = 0, weight_row_elems = 0, weight_tap_elems = 0;
+    std::int64_t weight_channel_elems = 0, weight_col_elems = 0;
+
+    // A chunk is what one accumulator sums from zero: positions of a few images, rows and columns.
+    std::int64_t chunk_n = 1, chunk_h = 1, chunk_w = 1;
+    std::int64_t chunks_n = 0, chunks_h = 0, chunks_w = 0;
+    std::int64_t sums = 1;  // runs of chunks, each with a total of its own, added in order
+
+    std::int64_t channel_parts = 1;  // a task has all taps of a part of the channels
+    std::int64_t panel_parts = 1;    // and of a part of the column panels
+    bool swapped = false;  // source is grad_output, out the input: without taps they are alike
+    bool taps_inside = false;  // totals lie as (channel, tap), as in a weight in C order
+    std::int64_t total_elems = 0;  // of one task's totals
+    std::size_t scratch_bytes = 0;
+
+    std::int64_t chunks() const { return chunks_n * chunks_h * chunks_w; }
+    std::int64_t positions() const { return chunk_n * chunk_h * chunk_w; }
+};
+
 struct ConvPlan {
     Conv problem;
     Direction direction = Direction::kForward;
@@ -89,6 +112,7 @@ struct ConvPlan {
     int threads = 1;
     std::int64_t tasks = 0;  // pieces of work for threads, of algorithms without phases
     std::vector<Correlation> phases;      // of direct, pointwise and im2col
+    OuterBlocking outer;                  // of grad_weight, beside its one phase
     std::int64_t packed_elems = 0;        // of the packed weights
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch
     ConvStrides strides;

@@ -16,5 +16,7 @@ struct Candidate {
 extern const Candidate conv2d_direct;
 extern const Candidate conv2d_pointwise;
 extern const Candidate conv2d_naive;
+extern const Candidate conv2d_grad_weight_direct;
+extern const Candidate conv2d_grad_weight_pointwise;
 
 }  // namespace fastconv::cpu

@@ -18,40 +18,6 @@ namespace {
 constexpr const char* kTooLarge =
     "one output position needs more scratch than a thread may have (4 MB)";
 
-// Rows of `outer` lines become one line where every operand's lines follow each other evenly.
-bool merge_lines(std::int64_t outer, std::int64_t inner, std::initializer_list<std::int64_t*> outer_elems,
-                 std::initializer_list<std::int64_t*> inner_elems) {
-    if (outer == 1) return true;
-    if (inner == 1) {
-        auto to = inner_elems.begin();
-        for (std::int64_t* from : outer_elems) **to++ = *from;
-        return true;
-    }
-    auto step = inner_elems.begin();
-    for (std::int64_t* elems : outer_elems)
-        if (*elems != inner * **step++) return false;
-    return true;
-}
-
-void flatten_pointwise(Correlation& phase) {
-    phase.source.height_elems *= phase.taps_h.step;
-    phase.source.width_elems *= phase.taps_w.step;
-    phase.taps_h.step = phase.taps_w.step = 1;
-    phase.source_h = phase.out_h;
-    phase.source_w = phase.out_w;
-    Strides &x = phase.source, &y = phase.out, &z = phase.residual;
-    if (!merge_lines(phase.out_h, phase.out_w, {&x.height_elems, &y.height_elems, &z.height_elems},
-                     {&x.width_elems, &y.width_elems, &z.width_elems}))
-        return;
-    phase.source_w = phase.out_w *= phase.out_h;
-    phase.source_h = phase.out_h = 1;
-    if (!merge_lines(phase.batch, phase.out_w, {&x.batch_elems, &y.batch_elems, &z.batch_elems},
-                     {&x.width_elems, &y.width_elems, &z.width_elems}))
-        return;
-    phase.source_w = phase.out_w *= phase.batch;
-    phase.batch = 1;
-}
-
 const char* finish_plan(ConvPlan& plan) {
     plan.packed_elems = 0;
     const auto block = [&plan](auto zero) {

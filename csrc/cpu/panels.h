@@ -7,14 +7,15 @@
 
 namespace fastconv::cpu {
 
-/// The narrowest tile that holds `cols` columns, or the widest there is; in vectors.
-template <class T>
-int vectors_for(const GemmKernels<T>& gemm, std::int64_t cols) {
+/// The narrowest tile that holds `cols` columns, or the widest there is; in vectors. TileKernels is
+/// any family with lanes, max_rows and kMaxVectors: GemmKernels, OuterKernels.
+template <class TileKernels>
+int vectors_for(const TileKernels& tiles, std::int64_t cols) {
     int vectors = 0;
-    for (int wider = 1; wider <= GemmKernels<T>::kMaxVectors; ++wider) {
-        if (gemm.max_rows[wider] == 0) continue;
+    for (int wider = 1; wider <= TileKernels::kMaxVectors; ++wider) {
+        if (tiles.max_rows[wider] == 0) continue;
         vectors = wider;
-        if (wider * gemm.lanes >= cols) break;
+        if (wider * tiles.lanes >= cols) break;
     }
     return vectors;
 }
@@ -28,12 +29,13 @@ struct Panels {
     int last_vectors;
     std::int64_t padded_cols;
 
-    Panels(const GemmKernels<T>& gemm, std::int64_t columns) : cols(columns) {
-        const int widest = vectors_for(gemm, INT64_MAX);
-        width = std::int64_t{widest} * gemm.lanes;
+    template <class TileKernels>
+    Panels(const TileKernels& tiles, std::int64_t columns) : cols(columns) {
+        const int widest = vectors_for(tiles, INT64_MAX);
+        width = std::int64_t{widest} * tiles.lanes;
         count = cols > 0 ? (cols + width - 1) / width : 0;
-        last_vectors = vectors_for(gemm, count > 0 ? cols - (count - 1) * width : 1);
-        padded_cols = count > 0 ? (count - 1) * width + std::int64_t{last_vectors} * gemm.lanes : 0;
+        last_vectors = vectors_for(tiles, count > 0 ? cols - (count - 1) * width : 1);
+        padded_cols = count > 0 ? (count - 1) * width + std::int64_t{last_vectors} * tiles.lanes : 0;
     }
     std::int64_t first_col(std::int64_t panel) const { return panel * width; }
     std::int64_t panel_width(std::int64_t panel, int lanes) const {

@@ -16,4 +16,8 @@ Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t 
 /// gets the one that lets it be read in place.
 void settle(Correlation& phase);
 
+/// A 1x1 view without padding: strides go into the views, and images, rows and columns that lie
+/// evenly spaced become one long row of positions.
+void flatten_pointwise(Correlation& view);
+
 }  // namespace fastconv::cpu
