@@ -48,3 +48,10 @@ void run_grad_bias(const Conv& conv, const Strides& grad_output, const Isa& isa,
                    void* workspace);
 
 }  // namespace fastconv::cpu
+
+namespace fastconv::cuda {
+
+bool built();                 // are CUDA kernels part of this build?
+const char* why_not_built();  // one sentence for error messages; empty if they are
+
+}  // namespace fastconv::cuda

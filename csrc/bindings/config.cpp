@@ -10,7 +10,7 @@
 #include "core/parallel.h"
 #include "core/workspace.h"
 #include "cpu/isa.h"
-#include "cuda/cuda.h"
+#include "ops.h"
 
 namespace py = pybind11;
 

@@ -1,5 +1,5 @@
 // The CUDA half of a build without CUDA kernels: the same symbols, each saying so.
-#include "cuda/cuda.h"
+#include "ops.h"
 
 namespace fastconv::cuda {
 
