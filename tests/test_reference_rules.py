@@ -16,8 +16,8 @@ from fastconv import reference
 CONTRACT = re.findall(
     r"\w+",
     """
-    conv2d conv2d_grad_input conv2d_grad_weight conv2d_backward pack_weight conv_transpose2d
-    conv_transpose2d_backward max_pool2d max_pool2d_backward max_unpool2d
+    conv2d conv2d_grad_bias conv2d_grad_input conv2d_grad_weight conv2d_backward pack_weight
+    conv_transpose2d conv_transpose2d_backward max_pool2d max_pool2d_backward max_unpool2d
     max_unpool2d_backward avg_pool2d avg_pool2d_backward adaptive_avg_pool2d
     adaptive_avg_pool2d_backward adaptive_max_pool2d adaptive_max_pool2d_backward
     global_avg_pool2d global_avg_pool2d_backward linear linear_backward relu relu_backward

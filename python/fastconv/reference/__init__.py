@@ -32,6 +32,7 @@ from .avg_pool import avg_pool2d, avg_pool2d_backward
 from .conv import (
     conv2d,
     conv2d_backward,
+    conv2d_grad_bias,
     conv2d_grad_input,
     conv2d_grad_weight,
     pack_weight,
@@ -64,6 +65,7 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv2d_backward",
+    "conv2d_grad_bias",
     "conv2d_grad_input",
     "conv2d_grad_weight",
     "conv2d_output_shape",

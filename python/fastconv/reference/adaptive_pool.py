@@ -18,9 +18,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .conv import check_grad
 from .max_pool import index_map, scatter
-from .windows import Array, as_batch, like_batch, no_warnings
+from .windows import Array, as_batch, check_grad, like_batch, no_warnings
 
 OutputSize: TypeAlias = int | Sequence[int | None] | None
 

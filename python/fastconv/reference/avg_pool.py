@@ -16,9 +16,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .conv import check_grad
 from .max_pool import pool_axes
-from .windows import Array, Axis, Padding, Pair, as_batch, like_batch, no_warnings, pad, pair
+from .windows import (
+    Array,
+    Axis,
+    Padding,
+    Pair,
+    as_batch,
+    check_grad,
+    like_batch,
+    no_warnings,
+    pad,
+    pair,
+)
 
 
 @no_warnings

@@ -25,7 +25,19 @@ from typing import Any
 import numpy as np
 
 from .activation import activate, activation_backward
-from .windows import Array, Axis, Padding, Pair, as_batch, axes, like_batch, no_warnings, pad
+from .channels import check_channels, correlate_channels, mix_channels, transpose_groups
+from .windows import (
+    Array,
+    Axis,
+    Padding,
+    Pair,
+    as_batch,
+    axes,
+    check_grad,
+    like_batch,
+    no_warnings,
+    pad,
+)
 
 
 @no_warnings
@@ -182,6 +194,27 @@ def conv2d_grad_weight(
 
 
 @no_warnings
+def conv2d_grad_bias(grad_output: Array) -> Array:
+    """dL/dbias: the gradient summed over the batch and all positions.
+
+    Parameters
+    ----------
+    grad_output : array (N, K, P, Q) or (K, P, Q)
+
+    Returns
+    -------
+    array (K,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d_grad_bias(np.ones((2, 1, 2, 2)))
+    array([8.])
+    """
+    return np.asarray(as_batch(grad_output, "grad_output").sum(axis=(0, 2, 3)))
+
+
+@no_warnings
 def conv2d_backward(
     grad_output: Array,
     x: Array,
@@ -228,7 +261,7 @@ def conv2d_backward(
     if "weight" in need:
         grad_weight = conv2d_grad_weight(grad, x, np.shape(weight), **problem)
     if "bias" in need:
-        grad_bias = as_batch(grad).sum(axis=(0, 2, 3))
+        grad_bias = conv2d_grad_bias(grad)
     return grad_input, grad_weight, grad_bias
 
 
@@ -254,47 +287,3 @@ def conv_axes(
     """The windows of a kernel (K, C // groups, R, S) over images (N, C, H, W)."""
     kernel = (weight_shape[2], weight_shape[3])
     return axes(input_shape[2:], kernel, stride, padding, dilation)
-
-
-def mix_channels(matrix: Array, images: Array, groups: int) -> Array:
-    """(K, C // groups) times (N, C, P, Q) -> (N, K, P, Q), group by group."""
-    n, c, p, q = images.shape
-    matrices = matrix.reshape(groups, matrix.shape[0] // groups, c // groups)
-    columns = images.reshape(n, groups, c // groups, p * q)
-    mixed: Array = np.matmul(matrices, columns).reshape(n, matrix.shape[0], p, q)
-    return mixed
-
-
-def correlate_channels(left: Array, right: Array, groups: int) -> Array:
-    """(N, K, P, Q) with (N, C, P, Q) -> (K, C // groups): products summed over n, p, q."""
-    n, k, p, q = left.shape
-    c = right.shape[1]
-    left = left.reshape(n, groups, k // groups, p * q)
-    right = right.reshape(n, groups, c // groups, p * q)
-    products: Array = np.matmul(left, right.transpose(0, 1, 3, 2)).sum(axis=0)
-    return products.reshape(k, c // groups)
-
-
-def transpose_groups(weight: Array, groups: int) -> Array:
-    """(K, C // groups, R, S) -> (C, K // groups, R, S): the matrix of each group transposed."""
-    k, c_group, r, s = weight.shape
-    grouped: Array = weight.reshape(groups, k // groups, c_group, r, s).transpose(0, 2, 1, 3, 4)
-    return grouped.reshape(groups * c_group, k // groups, r, s)
-
-
-def check_channels(channels: int, weight_shape: Sequence[int], groups: int) -> None:
-    """Complain unless `channels` inputs fit a kernel (K, C // groups, R, S)."""
-    if len(weight_shape) != 4 or groups < 1:
-        raise ValueError(f"weight has shape {tuple(weight_shape)} and groups={groups}")
-    k, c_group = weight_shape[:2]
-    if c_group * groups != channels or k % groups != 0:
-        raise ValueError(
-            f"weight has {c_group} input channels x {groups} groups and {k} filters, "
-            f"but x has {channels} channels"
-        )
-
-
-def check_grad(shape: Sequence[int], wanted: Sequence[int]) -> None:
-    """Complain unless a gradient has the shape of what it is the gradient of."""
-    if tuple(shape) != tuple(wanted):
-        raise ValueError(f"grad_output has shape {tuple(shape)}: wanted {tuple(wanted)}")

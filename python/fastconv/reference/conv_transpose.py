@@ -27,8 +27,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .conv import check_grad, correlate_channels, mix_channels, transpose_groups
-from .windows import Array, Padding, Pair, as_batch, explicit_padding, like_batch, no_warnings, pair
+from .channels import correlate_channels, mix_channels, transpose_groups
+from .windows import (
+    Array,
+    Padding,
+    Pair,
+    as_batch,
+    check_grad,
+    explicit_padding,
+    like_batch,
+    no_warnings,
+    pair,
+)
 
 
 @dataclass(frozen=True)

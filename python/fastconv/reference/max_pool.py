@@ -19,8 +19,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .conv import check_grad
-from .windows import Array, Axis, Padding, Pair, as_batch, axes, like_batch, no_warnings, pad, pair
+from .windows import (
+    Array,
+    Axis,
+    Padding,
+    Pair,
+    as_batch,
+    axes,
+    check_grad,
+    like_batch,
+    no_warnings,
+    pad,
+    pair,
+)
 
 
 @no_warnings

@@ -166,3 +166,9 @@ def as_batch(x: Array, name: str = "x") -> Array:
 def like_batch(result: Array, given: Array) -> Array:
     """`result` (1, ...) without its batch axis if `given` had none."""
     return result if np.ndim(given) == 4 else result[0]
+
+
+def check_grad(shape: Sequence[int], wanted: Sequence[int]) -> None:
+    """Complain unless a gradient has the shape of what it is the gradient of."""
+    if tuple(shape) != tuple(wanted):
+        raise ValueError(f"grad_output has shape {tuple(shape)}: wanted {tuple(wanted)}")
