@@ -7,7 +7,9 @@
 
 #include "core/plan.h"
 #include "core/problem.h"
+#include "core/tensor.h"
 #include "cpu/isa.h"
+#include "cpu/kernels_elementwise.h"
 
 namespace fastconv::cpu {
 
@@ -46,6 +48,25 @@ std::size_t grad_bias_workspace_bytes(const Conv& conv);
 void run_grad_bias(const Conv& conv, const Strides& grad_output, const Isa& isa, int threads,
                    const void* grad, void* out, std::int64_t out_elems, bool accumulate,
                    void* workspace);
+// ---- element-wise --------------------------------------------------------------------------------
+// Arrays of one shape and dtype, any strides; the plan is the grid of cpu/grid.h.
+
+/// y = op(a, b); b is null for an operation of one operand. y may be a or b itself.
+void run_elementwise(ElementwiseOp op, const Tensor& a, const Tensor* b, const Tensor& y,
+                     double parameter, const Isa& isa, int threads);
+
+/// y = x * scale where element i (in C order of the shape) is kept, else 0: kept if the i-th word of
+/// Philox4x32-10 keyed by seed is at least threshold, 0 .. 2^32.
+void run_dropout(const Tensor& x, const Tensor& y, std::uint64_t seed, std::uint64_t threshold,
+                 double scale, const Isa& isa, int threads);
+
+struct SgdStep {
+    double rate = 0, momentum = 0, weight_decay = 0;
+    bool nesterov = false;
+};
+/// One step of gradient descent in place; velocity may be null where momentum is 0.
+void run_sgd(const Tensor& parameter, const Tensor& grad, const Tensor* velocity,
+             const SgdStep& step, const Isa& isa, int threads);
 
 }  // namespace fastconv::cpu
 

@@ -1,5 +1,17 @@
 """Validation, allocation and dispatch: one module a family, one call into _core a function."""
 
+from .activation import (
+    dropout,
+    dropout_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    tanh,
+    tanh_backward,
+)
 from .arrays import channels_last, is_channels_last
 from .conv import (
     PackedWeight,
@@ -28,6 +40,16 @@ __all__ = [
     "conv2d_output_shape",
     "conv_transpose2d",
     "conv_transpose2d_backward",
+    "dropout",
+    "dropout_backward",
     "is_channels_last",
+    "leaky_relu",
+    "leaky_relu_backward",
     "pack_weight",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "tanh",
+    "tanh_backward",
 ]

@@ -1,0 +1,128 @@
+// One walk over the elements of a few arrays of one shape, whatever their strides: the frame of every
+// element-wise loop nest.
+//
+//   make_grid   dimensions sorted by the first operand's strides, its reversed ones turned around,
+//               and merged where every operand is evenly spaced: identical dense layouts become one
+//               flat row
+//   for_tiles   cuts the grid into cache-sized tiles (rows, cols) and hands them to the threads. An
+//               operand without unit stride along cols is gathered into scratch before and scattered
+//               after (a transpose in registers where rows are its unit stride), so that a body
+//               only ever sees rows of neighbours.
+//
+// Tiles depend on shapes and strides alone.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <initializer_list>
+
+#include "core/parallel.h"
+#include "core/tensor.h"
+#include "cpu/kernels.h"
+#include "cpu/kernels_copy.h"
+
+namespace fastconv::cpu {
+
+constexpr int kMaxOperands = 4;
+
+struct Grid {
+    int rank = 0;  // at least 2 after make_grid: (..., rows, cols)
+    int operands = 0;
+    std::int64_t size[kMaxRank + 1] = {};
+    std::int64_t elems[kMaxOperands][kMaxRank + 1] = {};
+    std::int64_t first[kMaxOperands] = {};  // offset of the element where the walk begins
+
+    bool in_place[kMaxOperands] = {};  // unit stride along cols
+    std::int64_t tile_rows = 1;
+    std::int64_t tile_cols = 1;
+    std::int64_t row_tiles = 0;
+    std::int64_t col_tiles = 0;
+    std::int64_t outer = 0;  // product of the other dimensions
+    bool empty = false;
+
+    std::int64_t rows() const { return size[rank - 2]; }
+    std::int64_t cols() const { return size[rank - 1]; }
+    std::int64_t row_elems(int operand) const { return elems[operand][rank - 2]; }
+    std::int64_t col_elems(int operand) const { return elems[operand][rank - 1]; }
+    std::int64_t tasks() const { return outer * row_tiles * col_tiles; }
+};
+
+/// The first operand, usually the result, decides the order of the walk. `may_turn`: a dimension may
+/// be walked backwards.
+Grid make_grid(std::initializer_list<const Tensor*> operands, bool may_turn = true);
+
+/// kNone: only the offset matters, the operand has no data.
+enum Access : std::uint8_t { kNone = 0, kRead = 1, kWrite = 2, kReadWrite = 3 };
+
+/// What a body gets: operand k's row r begins at data[k] + r * pitch[k].
+template <class T>
+struct Tile {
+    std::int64_t rows = 0;
+    std::int64_t cols = 0;
+    T* data[kMaxOperands] = {};
+    std::int64_t pitch[kMaxOperands] = {};
+    std::int64_t offset[kMaxOperands] = {};  // of the tile's first element, from the operand's data
+    T* scratch = nullptr;         // kMaxOperands slots; slot k is free unless operand k is gathered
+    std::int64_t slot_elems = 0;  // at least rows * cols
+
+    /// Calls line(n, pointers...) for every row, or once if all rows follow each other.
+    template <class Line>
+    void for_lines(int operands, Line&& line) const {
+        bool dense = true;
+        for (int k = 0; k < operands; ++k) dense = dense && pitch[k] == cols;
+        T* at[kMaxOperands] = {};
+        for (std::int64_t r = 0; r < (dense ? 1 : rows); ++r) {
+            for (int k = 0; k < operands; ++k) at[k] = data[k] + r * pitch[k];
+            line(dense ? rows * cols : cols, at);
+        }
+    }
+};
+
+/// Threads worth waking for this much work: below 30 us the caller is done before they begin.
+inline int threads_for(double nanoseconds, int threads) { return nanoseconds < 30e3 ? 1 : threads; }
+
+template <class T, class Body>
+void for_tiles(const Grid& grid, T* const* data, const Access* access, const Kernels<T>& kernels,
+               int threads, Body&& body) {
+    if (grid.empty) return;
+    parallel_for(grid.tasks(), threads, FloatMode::kIeee, [&](std::int64_t task, int) {
+        const std::int64_t col = task % grid.col_tiles * grid.tile_cols;
+        task /= grid.col_tiles;
+        const std::int64_t row = task % grid.row_tiles * grid.tile_rows;
+        task /= grid.row_tiles;
+        Tile<T> tile;
+        tile.rows = std::min(grid.tile_rows, grid.rows() - row);
+        tile.cols = std::min(grid.tile_cols, grid.cols() - col);
+        for (int k = 0; k < grid.operands; ++k)
+            tile.offset[k] = grid.first[k] + row * grid.row_elems(k) + col * grid.col_elems(k);
+        for (int d = grid.rank - 3; d >= 0; --d) {
+            const std::int64_t index = task % grid.size[d];
+            task /= grid.size[d];
+            for (int k = 0; k < grid.operands; ++k) tile.offset[k] += index * grid.elems[k][d];
+        }
+        tile.slot_elems = grid.tile_rows * grid.tile_cols;
+        tile.scratch =
+            static_cast<T*>(thread_scratch(sizeof(T) * tile.slot_elems * kMaxOperands));
+        for (int k = 0; k < grid.operands; ++k) {
+            if (access[k] == kNone) continue;
+            T* const at = data[k] + tile.offset[k];
+            if (grid.in_place[k]) {
+                tile.data[k] = at;
+                tile.pitch[k] = grid.row_elems(k);
+                continue;
+            }
+            tile.data[k] = tile.scratch + k * tile.slot_elems;
+            tile.pitch[k] = tile.cols;
+            if (access[k] & kRead)
+                kernels.copy->copy(tile.rows, tile.cols, {at, grid.row_elems(k), grid.col_elems(k)},
+                                   {tile.data[k], tile.cols, 1});
+        }
+        body(static_cast<const Tile<T>&>(tile));
+        for (int k = 0; k < grid.operands; ++k)
+            if (!grid.in_place[k] && (access[k] & kWrite))
+                kernels.copy->copy(tile.rows, tile.cols, {tile.data[k], tile.cols, 1},
+                                   {data[k] + tile.offset[k], grid.row_elems(k), grid.col_elems(k)});
+    });
+}
+
+}  // namespace fastconv::cpu

@@ -1,0 +1,361 @@
+"""Activations and dropout (kernels: csrc/cpu/tiles/{elementwise,dropout}.cpp; formulas:
+reference/activation.py, reference/dropout.py)."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .arrays import give, take
+from .elementwise import result_for, take_pair
+
+
+def relu(x: Any, *, out: Any = None) -> Any:
+    """max(x, 0), element by element; NaN stays NaN.
+
+    Parameters
+    ----------
+    x : array of any shape and strides, float32 or float64
+    out : array of x's shape, optional
+
+    Returns
+    -------
+    array like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x has another dtype, or `out` another shape or dtype or memory in common with x.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+    return _apply("relu", _core.relu, x, 0.0, out)
+
+
+def relu_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
+    """The gradient of `relu`: 0 where output <= 0, else grad_output.
+
+    Parameters
+    ----------
+    grad_output, output : arrays of one shape
+        `output` is what `relu` returned.
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array like grad_output
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.relu_backward(np.array([5.0, 5.0]), np.array([0.0, 2.0]))
+    array([0., 5.])
+    """
+    return _apply_backward("relu_backward", _core.relu_backward, grad_output, output, 0.0, out)
+
+
+def leaky_relu(x: Any, negative_slope: float = 0.01, *, out: Any = None) -> Any:
+    """x where x > 0, else negative_slope * x.
+
+    Parameters
+    ----------
+    x : array of any shape and strides, float32 or float64
+    negative_slope : float
+    out : array of x's shape, optional
+
+    Returns
+    -------
+    array like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `relu`.
+
+    Notes
+    -----
+    A. Maas, A. Hannun, A. Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models"
+    (2013).
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.leaky_relu(np.array([-1.0, 2.0]), 0.5)
+    array([-0.5,  2. ])
+    """
+    return _apply("leaky_relu", _core.leaky_relu, x, float(negative_slope), out)
+
+
+def leaky_relu_backward(
+    grad_output: Any, output: Any, negative_slope: float = 0.01, *, out: Any = None
+) -> Any:
+    """The gradient of `leaky_relu`: negative_slope * grad_output where output <= 0.
+
+    Parameters
+    ----------
+    grad_output, output : arrays of one shape
+    negative_slope : float, at least 0
+        With a negative slope the output would hide x's sign.
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array like grad_output
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes differ, or negative_slope < 0.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.leaky_relu_backward(np.array([4.0, 4.0]), np.array([-0.5, 2.0]), 0.5)
+    array([2., 4.])
+    """
+    name = "leaky_relu_backward"
+    slope = float(negative_slope)
+    if not slope >= 0:
+        raise ValueError(
+            f"{name}: negative_slope={negative_slope}, but it must be at least 0: below 0 the "
+            f"output hides the sign of x"
+        )
+    return _apply_backward(name, _core.leaky_relu_backward, grad_output, output, slope, out)
+
+
+def sigmoid(x: Any, *, out: Any = None) -> Any:
+    """1 / (1 + exp(-x)), within 3 ulp over the whole range.
+
+    Parameters
+    ----------
+    x : array of any shape and strides, float32 or float64
+    out : array of x's shape, optional
+
+    Returns
+    -------
+    array like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.sigmoid(np.array([-1000.0, 0.0]))
+    array([0. , 0.5])
+    """
+    return _apply("sigmoid", _core.sigmoid, x, 0.0, out)
+
+
+def sigmoid_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
+    """The gradient of `sigmoid`: grad_output * output * (1 - output).
+
+    Parameters
+    ----------
+    grad_output, output : arrays of one shape
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array like grad_output
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.sigmoid_backward(np.array([1.0]), np.array([0.5]))
+    array([0.25])
+    """
+    return _apply_backward(
+        "sigmoid_backward", _core.sigmoid_backward, grad_output, output, 0.0, out
+    )
+
+
+def tanh(x: Any, *, out: Any = None) -> Any:
+    """The hyperbolic tangent, within 4 ulp over the whole range, small x included.
+
+    Parameters
+    ----------
+    x : array of any shape and strides, float32 or float64
+    out : array of x's shape, optional
+
+    Returns
+    -------
+    array like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.tanh(np.array([0.0, 100.0]))
+    array([0., 1.])
+    """
+    return _apply("tanh", _core.tanh, x, 0.0, out)
+
+
+def tanh_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
+    """The gradient of `tanh`: grad_output * (1 - output ** 2).
+
+    Parameters
+    ----------
+    grad_output, output : arrays of one shape
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array like grad_output
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.tanh_backward(np.array([1.0]), np.array([0.5]))
+    array([0.75])
+    """
+    return _apply_backward("tanh_backward", _core.tanh_backward, grad_output, output, 0.0, out)
+
+
+def dropout(x: Any, p: float = 0.5, *, seed: int, training: bool = True, out: Any = None) -> Any:
+    """Zero each element with probability p and multiply the others by 1 / (1 - p).
+
+    Whether an element is kept depends on `seed` and its position in C order alone: the mask is the
+    same for any memory order, device and number of threads (the exact rule is in
+    `fastconv.reference.dropout`).
+
+    Parameters
+    ----------
+    x : array of any shape and strides, float32 or float64
+    p : float, 0 <= p <= 1
+    seed : int, 0 <= seed < 2**64
+        The same seed gives the same mask: draw a new one for each training step.
+    training : bool
+        If False, the result is a copy of x.
+    out : array of x's shape, optional
+
+    Returns
+    -------
+    array like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `relu`, and if p or seed is out of range.
+
+    Notes
+    -----
+    N. Srivastava et al., "Dropout" (2014); J. Salmon et al., "Parallel Random Numbers: As Easy as
+    1, 2, 3" (2011).
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.dropout(np.ones(6), 0.5, seed=5)
+    array([2., 0., 2., 2., 0., 0.])
+    """
+    if training:
+        return _masked("dropout", "x", x, p, seed, out)
+    _check_draw("dropout", p, seed)
+    array = take("dropout", "x", x)
+    result = result_for("dropout", array, out, x=array)
+    np.copyto(result, array)
+    return give(result, x) if out is None else out
+
+
+def dropout_backward(grad_output: Any, p: float, *, seed: int, out: Any = None) -> Any:
+    """The gradient of `dropout`: its mask and factor applied to grad_output.
+
+    Parameters
+    ----------
+    grad_output : array of x's shape
+    p, seed
+        As in `dropout`.
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array like grad_output
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.dropout_backward(np.ones(6), 0.5, seed=5)
+    array([2., 0., 2., 2., 0., 0.])
+    """
+    return _masked("dropout_backward", "grad_output", grad_output, p, seed, out)
+
+
+def _apply(name: str, kernel: Callable[..., None], x: Any, parameter: float, out: Any) -> Any:
+    array = take(name, "x", x)
+    result = result_for(name, array, out, x=array)
+    kernel(array, result, parameter)
+    return give(result, x) if out is None else out
+
+
+def _apply_backward(
+    name: str,
+    kernel: Callable[..., None],
+    grad_output: Any,
+    output: Any,
+    parameter: float,
+    out: Any,
+) -> Any:
+    grads = take(name, "grad_output", grad_output)
+    stored = take_pair(name, "output", output, grads, "grad_output", "grad_output's shape")
+    result = result_for(name, grads, out, grad_output=grads, output=stored)
+    kernel(grads, stored, result, parameter)
+    return give(result, grad_output) if out is None else out
+
+
+def _check_draw(name: str, p: float, seed: int) -> tuple[float, int]:
+    if not 0 <= p <= 1:
+        raise ValueError(f"{name}: p={p}, but a probability is wanted: 0 <= p <= 1")
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"{name}: seed={seed!r} is no integer") from None
+    if not 0 <= number < 2**64:
+        raise ValueError(f"{name}: seed={number}, but 0 <= seed < 2**64 is wanted")
+    return float(p), number
+
+
+def _masked(name: str, argument: str, x: Any, p: float, seed: int, out: Any) -> Any:
+    probability, number = _check_draw(name, p, seed)
+    array = take(name, argument, x)
+    result = result_for(name, array, out, **{argument: array})
+    threshold = math.floor(probability * 2.0**32 + 0.5)
+    scale = 1 / (1 - probability) if probability < 1 else 0.0
+    _core.dropout(array, result, number, threshold, scale)
+    return give(result, x) if out is None else out
