@@ -36,7 +36,7 @@ class Host(Protocol):
     def slowness(self, variant: str) -> float: ...
     def load(self, problem: Problem, operands: Operands | None) -> None: ...
     def first(self, variant: str) -> tuple[Array, ...]: ...
-    def sample(self, variant: str, calls: int) -> float: ...
+    def sample(self, variant: str, calls: int, warm: bool = True) -> float: ...
     def plan(self, variant: str) -> str: ...
     def unload(self) -> None: ...
     def stop(self) -> None: ...
@@ -79,13 +79,14 @@ class LocalHost:
         self._ready[variant] = prepared
         return results
 
-    def sample(self, variant: str, calls: int) -> float:
-        """Seconds a call, over ``calls`` calls after one that is not timed (it warms caches)."""
+    def sample(self, variant: str, calls: int, warm: bool = True) -> float:
+        """Seconds a call, over ``calls`` calls after one that warms the caches and is not timed."""
         call = self._ready[variant].call
         collecting = gc.isenabled()
         gc.disable()
         try:
-            call()
+            if warm:
+                call()
             start = time.perf_counter()
             for _ in range(calls):
                 call()
@@ -149,8 +150,8 @@ class ProcessHost:
     def first(self, variant: str) -> tuple[Array, ...]:
         return tuple(self._ask("first", variant))
 
-    def sample(self, variant: str, calls: int) -> float:
-        return float(self._ask("sample", variant, calls))
+    def sample(self, variant: str, calls: int, warm: bool = True) -> float:
+        return float(self._ask("sample", variant, calls, warm))
 
     def plan(self, variant: str) -> str:
         return str(self._ask("plan", variant))

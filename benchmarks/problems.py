@@ -62,8 +62,7 @@ class Problem:
             self.identity,
             *(f"{layer.title} {self.direction} {self.identity}" for layer in self.layers),
         ]
-        pattern = pattern.lower()
-        wildcard = pattern if "*" in pattern else f"*{pattern}*"
+        wildcard = f"*{pattern.lower()}*"
         return any(fnmatch.fnmatchcase(name.lower(), wildcard) for name in names)
 
 

@@ -57,3 +57,12 @@ def _state(process: int, thread: str) -> str:
             return file.read().rpartition(")")[2].split()[0]  # the name before may hold spaces
     except (OSError, IndexError):
         return ""
+
+
+def others_running() -> int | None:
+    """Threads of the whole system that run or wait for a processor, this one aside."""
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            return max(0, int(file.read().split()[3].partition("/")[0]) - 1)
+    except (OSError, ValueError, IndexError):
+        return None

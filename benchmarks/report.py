@@ -12,6 +12,8 @@ from .statistics import Ratio, geometric_mean
 
 WORST_ROWS = 5
 
+STOPPED = {"tight": "ratios tight", "time": "time out", "rounds": "no more"}
+
 #: the states of ``timing.states`` in words
 STATES = {
     "near": "cores near each other",
@@ -84,7 +86,10 @@ def block(result: ProblemResult) -> str:
     if result.ping:
         machine.append(f"ping {result.ping * 1e9:.0f} ns ({STATES[result.state]})")
     if result.stopped:
-        machine.append(f"{len(result.rounds)} rounds, {result.stopped}")
+        machine.append(f"{len(result.rounds)} rounds, {STOPPED[result.stopped]}")
+    busy = sum(bool(each["others"]) for each in result.rounds)
+    if busy:
+        machine.append(f"other programs ran in {busy} of them")
     name = (
         f"{problem.title}  {problem.direction}, batch {problem.batch}, {problem.shape.key}, {size}"
     )

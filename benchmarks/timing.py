@@ -3,8 +3,9 @@
 A round takes one sample of every implementation, in an order that is drawn anew (with a fixed
 seed), so that drifts of the machine meet all alike. Before each sample all other threads must stand
 still. Around each round the machine is pinged, and within it its peak is measured; only rounds in
-one state of the machine are compared (``used_rounds``). A slow implementation takes part until it
-has had its share of the time, at least three times.
+one state of the machine are compared (``used_rounds``). An implementation that no ratio waits for
+takes part until it has had its share of the time, at least three times, and its time is not
+counted: a reference of a second a call must not cost its betters their rounds.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ import numpy as np
 
 from .hosts import Host
 from .machine import Probes
-from .quiet import wait_until_quiet
+from .quiet import others_running, wait_until_quiet
 from .statistics import ratio_of_medians, split_point
+
+PATIENCE = 4  # the least number of rounds may cost this many times the time of a problem
+SLOW_SECONDS = 0.1  # so long a call needs no other before it to be warm
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Row:
     host: Host
     variant: str
     leads: bool = False  # takes part in every round, however slow
+    once: float = 0.0  # seconds of a first call
     calls: int = 1
     spent: float = 0.0
     samples: dict[int, float] = field(default_factory=dict)
@@ -56,7 +61,8 @@ class Round:
     ping_before: float | None = None
     ping_after: float | None = None
     peak: float | None = None
-    quiet: bool = True
+    quiet: bool = True  # all threads of the peers slept before each sample
+    others: int | None = None  # threads of other programs that ran as the round began
 
 
 @dataclass
@@ -81,24 +87,22 @@ def measure(
     processes = [row.host.process for row in rows if row.host.process is not None]
     for row in rows:
         wait_until_quiet(processes)
-        once = row.host.sample(row.variant, 1)
-        row.calls = int(np.clip(np.ceil(limits.sample_seconds / max(once, 1e-9)), 1, 10000))
+        row.once = row.host.sample(row.variant, 1)
+        wished = np.ceil(limits.sample_seconds / max(row.once, 1e-9))
+        row.calls = int(np.clip(wished, 1, 10000))
     measured = Measured(rows, [], "rounds")
     start = time.perf_counter()
     while len(measured.rounds) < limits.most_rounds:
         number = len(measured.rounds)
         measured.rounds.append(_round(number, rows, processes, probes, limits, generator))
         progress(number + 1)
-        if number + 1 < limits.least_rounds:
-            if time.perf_counter() - start > 5 * limits.seconds and number >= 2:
-                measured.stopped = "budget"
-                break
-            continue
-        if leading and all(_is_tight(measured, pair, limits.tolerance) for pair in leading):
+        counted = time.perf_counter() - start - sum(row.spent for row in rows if not row.leads)
+        enough = number + 1 >= limits.least_rounds
+        if enough and leading and all(_is_tight(measured, pair, limits) for pair in leading):
             measured.stopped = "tight"
             break
-        if time.perf_counter() - start > limits.seconds:
-            measured.stopped = "budget"
+        if counted > (limits.seconds if enough else PATIENCE * limits.seconds):
+            measured.stopped = "time"
             break
     return measured
 
@@ -112,25 +116,27 @@ def _round(
     generator: np.random.Generator,
 ) -> Round:
     wait_until_quiet(processes)
-    this = Round(ping_before=probes.ping(), peak=probes.peak_flops())
+    others = others_running()
+    this = Round(probes.ping(), peak=probes.peak_flops(), others=others)
     for at in generator.permutation(len(rows)):
         row = rows[at]
         if number >= 3 and not row.leads and row.spent > limits.seconds / len(rows):
             continue
         this.quiet &= wait_until_quiet(processes)
         began = time.perf_counter()
-        row.samples[number] = row.host.sample(row.variant, row.calls)
+        warm = row.once < SLOW_SECONDS
+        row.samples[number] = row.host.sample(row.variant, row.calls, warm)
         row.spent += time.perf_counter() - began
     wait_until_quiet(processes)
     this.ping_after = probes.ping()
     return this
 
 
-def _is_tight(measured: Measured, pair: tuple[str, str], tolerance: float) -> bool:
+def _is_tight(measured: Measured, pair: tuple[str, str], limits: Limits) -> bool:
     above, below = (next(row for row in measured.rows if row.name == name) for name in pair)
     common = sorted(above.samples.keys() & below.samples.keys())
     ratio = ratio_of_medians([above.samples[i] for i in common], [below.samples[i] for i in common])
-    return ratio.half_width <= tolerance
+    return ratio.half_width <= limits.tolerance
 
 
 def states(rounds: Sequence[Round], border: float | None) -> list[str]:

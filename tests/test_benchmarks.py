@@ -459,3 +459,69 @@ def test_files_of_another_schema_are_refused(tmp_path: Path) -> None:
 def test_every_peer_can_be_loaded_without_its_library() -> None:
     for name in PEERS:
         assert LocalHost(name).name == name
+
+
+def test_rows_that_no_ratio_waits_for_do_not_cost_the_others_their_rounds() -> None:
+    class Timed(LocalHost):
+        def sample(self, variant: str, calls: int, warm: bool = True) -> float:
+            time.sleep(0.05 if variant == "slow" else 0.001)
+            return 0.05 if variant == "slow" else 0.001
+
+    host = Timed("numpy")
+    rows = [timing.Row(host, "fast", leads=True), timing.Row(host, "slow")]
+    limits = Limits(seconds=0.1, least_rounds=10, most_rounds=12)
+    measured = timing.measure(rows, [], Probes(1), limits, seed=0)
+    assert len(rows[0].samples) == len(measured.rounds) >= 10
+    assert len(rows[1].samples) == 3
+
+
+def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
+    from benchmarks import cli, options
+
+    chosen = options.parse(
+        [
+            "--suite",
+            "lenet5_classic",
+            "--direction",
+            "forward",
+            "--seconds",
+            "0.01",
+            "--peers",
+            "numpy",
+            "--json",
+            str(tmp_path / "part.json"),
+            "--threads",
+            "1",
+        ]
+    )
+    original, calls = Session.run, []
+
+    def run(self: Session, problem: Problem) -> results.ProblemResult:
+        calls.append(problem)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, problem)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "run", run)
+        assert cli.run(chosen) == 130
+    content = results.read(tmp_path / "part.json")
+    assert not content["complete"]
+    assert len(content["problems"]) == 2
+
+
+def test_the_isa_reaches_every_library(tmp_path: Path) -> None:
+    from fastconv import _core
+
+    if "avx2" not in _core.supported_isas():
+        pytest.skip("no AVX2 here")
+    file = tmp_path / "avx2.json"
+    done = run_suite(
+        "--suite", "lenet5_classic", "-k", "lenet5_classic/C3", "--direction", "forward",
+        "--seconds", "0.01", "--isa", "avx2", "--json", str(file),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    versions = results.read(file)["versions"]
+    assert versions["fastconv isa"] == "avx2"
+    assert versions.get("torch capability", "AVX2") == "AVX2"
+    assert "limited to avx2" in done.stdout

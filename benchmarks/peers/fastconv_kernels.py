@@ -83,15 +83,20 @@ class FastconvKernels:
 
 
 def _explained(fc: Any, function: Any, *arguments: Any, **keywords: Any) -> Explained:
-    """The call, and a function that gives the first line of its plan by ``fastconv.explain``."""
+    """The call, and a function that names its plan."""
+    return (
+        lambda: function(*arguments, **keywords),
+        lambda: _plan(fc, function, *arguments, **keywords),
+    )
 
-    def plan() -> str:
-        try:
-            return str(fc.explain(function, *arguments, **keywords)).splitlines()[0].strip()
-        except (AttributeError, NotImplementedError, LookupError, TypeError, ValueError):
-            return ""  # this build explains no such call
 
-    return (lambda: function(*arguments, **keywords)), plan
+def _plan(fc: Any, function: Any, *arguments: Any, **keywords: Any) -> str:
+    """Algorithm and instruction set, by ``fastconv.explain``; empty where it has no plan."""
+    try:
+        found = fc.explain(function, *arguments, **keywords)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return ""  # pooling and linear have one way each
+    return f"{found.algorithm} on {found.isa}, {found.tasks} tasks"
 
 
 def _convolution(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> Explained:
@@ -108,7 +113,12 @@ def _convolution(fc: Any, problem: Problem, operands: Operands, algorithm: str) 
     if problem.direction == "grad_weight":
         return _explained(fc, fc.conv2d_grad_weight, grad, x, weight.shape, **named)
     need = ("input", "weight")
-    return _explained(fc, fc.conv2d_backward, grad, x, weight, need=need, **keywords)
+
+    def plan() -> str:
+        by_input = _plan(fc, fc.conv2d_grad_input, grad, weight, x.shape, **keywords)
+        return f"{by_input}; {_plan(fc, fc.conv2d_grad_weight, grad, x, weight.shape, **keywords)}"
+
+    return lambda: fc.conv2d_backward(grad, x, weight, need=need, **keywords), plan
 
 
 def _pooling(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> Explained:

@@ -32,7 +32,7 @@ class NumpyReference:
         return ["reference"]
 
     def slowness(self, variant: str) -> float:
-        return 0.3
+        return 1.0
 
     def prepare(self, problem: Problem, operands: Operands, variant: str) -> Prepared:
         def call() -> Any:
