@@ -109,12 +109,17 @@ class Session:
                 return RowResult(row.name, absent=str(error))
             return RowResult(row.name, Verdict(False, float("nan"), text), absent="failed")
         if problem.macs:
-            self.rates[row.name] = (time.perf_counter() - begun) / problem.macs
+            self._add_rate(row.name, (time.perf_counter() - begun) / problem.macs)
         verdict = checker.check(row.name, results)
         return RowResult(row.name, verdict, absent="" if verdict.passed else "WRONG")
 
     def _expected_seconds(self, row: Row, problem: Problem) -> float:
-        return self.rates.get(row.name, row.host.slowness(row.variant) * 1e-9) * problem.macs
+        guess = row.host.slowness(row.variant) * 1e-9
+        return (self.rates.get(row.name, guess) if guess else 0.0) * problem.macs
+
+    def _add_rate(self, name: str, rate: float) -> None:
+        """Keep the best rate: small problems are mostly the cost of a call."""
+        self.rates[name] = min(rate, self.rates.get(name, rate))
 
     def _reference(self) -> Any:
         try:
@@ -141,7 +146,7 @@ class Session:
         if result.problem.macs:
             for timed in result.rows:
                 if timed.summary:
-                    self.rates[timed.name] = timed.summary.median / result.problem.macs
+                    self._add_rate(timed.name, timed.summary.median / result.problem.macs)
 
     def _add_plans(self, result: ProblemResult, measured: Measured) -> None:
         plans = {row.name: row.host.plan(row.variant) for row in measured.rows}

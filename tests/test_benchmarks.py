@@ -478,22 +478,8 @@ def test_rows_that_no_ratio_waits_for_do_not_cost_the_others_their_rounds() -> N
 def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     from benchmarks import cli, options
 
-    chosen = options.parse(
-        [
-            "--suite",
-            "lenet5_classic",
-            "--direction",
-            "forward",
-            "--seconds",
-            "0.01",
-            "--peers",
-            "numpy",
-            "--json",
-            str(tmp_path / "part.json"),
-            "--threads",
-            "1",
-        ]
-    )
+    arguments = "--suite lenet5_classic --direction forward --seconds 0.01 --peers numpy".split()
+    chosen = options.parse([*arguments, "--threads", "1", "--json", str(tmp_path / "part.json")])
     original, calls = Session.run, []
 
     def run(self: Session, problem: Problem) -> results.ProblemResult:
@@ -525,3 +511,12 @@ def test_the_isa_reaches_every_library(tmp_path: Path) -> None:
     assert versions["fastconv isa"] == "avx2"
     assert versions.get("torch capability", "AVX2") == "AVX2"
     assert "limited to avx2" in done.stdout
+
+
+def test_only_hopeless_rows_are_left_out() -> None:
+    session, peer = planted_session()
+    session.slow_seconds = 1e-9
+    peer.slowness = lambda variant: float(variant == "wrong")  # type: ignore[method-assign]
+    rows = {row.name: row for row in session.run(Problem(SMALL, 1, "forward")).rows}
+    assert rows["fastconv wrong"].absent.startswith("slow: about")
+    assert rows["fastconv auto"].summary is not None

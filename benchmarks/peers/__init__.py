@@ -58,7 +58,10 @@ class Peer(Protocol):
         ...
 
     def slowness(self, variant: str) -> float:
-        """Seconds for 10**9 multiply-adds: a first guess, so that a hopeless row is not begun."""
+        """Seconds for 10**9 multiply-adds, a first guess: hopeless rows are not begun.
+
+        0 for a row that is never left out.
+        """
         ...
 
     def prepare(self, problem: Problem, operands: Operands, variant: str) -> Prepared:
