@@ -68,22 +68,21 @@ def _measure(options: argparse.Namespace, wanted: list[Problem], old: dict[str, 
     limits = Limits(options.tolerance, options.seconds, 5 if quick else 7)
     session = Session(settings, limits, 0.15 if quick else 1.0, options.seed)
     found: list[results.ProblemResult] = []
-    complete = False
+    session.start(options.peers, options.own_process)
+    about = {
+        "machine": machine.facts(),
+        "versions": session.versions(),
+        "commit": machine.commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "probes": session.probes.available,
+    }
+    print(report.header(about, vars(options), session.missing), flush=True)
+    if not session.hosts:
+        print("no peer can be measured here", file=sys.stderr)
+        return 2
+    complete, code = False, 0
     try:
-        session.start(options.peers, options.own_process)
-        about = {
-            "machine": machine.facts(),
-            "versions": session.versions(),
-            "commit": machine.commit(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "probes": session.probes.available,
-        }
-        print(report.header(about, vars(options), session.missing), flush=True)
-        if not session.hosts:
-            print("no peer can be measured here", file=sys.stderr)
-            return 2
         complete = _run_all(session, wanted, found, options.time_limit)
-        code = 0
     except KeyboardInterrupt:
         print("\ninterrupted: what follows is what was measured until then", flush=True)
         code = INTERRUPTED

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import signal
 import time
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -168,11 +169,12 @@ class ProcessHost:
 
 def _serve(pipe: Connection, name: str) -> None:
     """The child's loop: one question, one answer; an exception is an answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     host = LocalHost(name)
     while True:
         try:
             method, arguments = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         try:
             answer = getattr(host, method)(*arguments)

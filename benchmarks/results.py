@@ -158,14 +158,21 @@ def _problem_json(result: ProblemResult) -> dict[str, Any]:
         "bytes": problem.bytes_moved,
         **plain,
         "ratios": {name: dataclasses.asdict(ratio) for name, ratio in result.ratios.items()},
-        "rows": [dataclasses.asdict(row) for row in result.rows],
+        "rows": [_row_json(row) for row in result.rows],
     }
+
+
+def _row_json(row: RowResult) -> dict[str, Any]:
+    plain = dataclasses.asdict(row)
+    if row.verdict is not None and not np.isfinite(row.verdict.error):
+        plain["verdict"]["error"] = None  # JSON has no infinity
+    return plain
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write the file whole or not at all."""
     draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     draft.replace(path)
 
 

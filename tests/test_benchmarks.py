@@ -456,6 +456,16 @@ def test_files_of_another_schema_are_refused(tmp_path: Path) -> None:
         results.read(file)
 
 
+def test_what_is_written_is_strict_json(tmp_path: Path) -> None:
+    session, _ = planted_session()
+    found = [session.run(Problem(SMALL, 1, "forward"))]
+    results.write(tmp_path / "a.json", results.to_json(found, {}, {}, True))
+    text = (tmp_path / "a.json").read_text()
+    content = json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are not JSON
+    verdicts = [row["verdict"] for row in content["problems"][0]["rows"]]
+    assert [verdict and verdict["passed"] for verdict in verdicts] == [True, False, False, None]
+
+
 def test_every_peer_can_be_loaded_without_its_library() -> None:
     for name in PEERS:
         assert LocalHost(name).name == name
@@ -478,7 +488,8 @@ def test_rows_that_no_ratio_waits_for_do_not_cost_the_others_their_rounds() -> N
 def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     from benchmarks import cli, options
 
-    arguments = "--suite lenet5_classic --direction forward --seconds 0.01 --peers numpy".split()
+    arguments = ["--suite", "lenet5_classic", "--direction", "forward", "--seconds", "0.01"]
+    arguments += ["--peers", "numpy"]
     chosen = options.parse([*arguments, "--threads", "1", "--json", str(tmp_path / "part.json")])
     original, calls = Session.run, []
 
