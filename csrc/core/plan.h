@@ -15,10 +15,12 @@ struct Isa;
 }
 
 /// The public names of algorithms, in the order in which fc.algorithms lists them.
-enum class Algorithm : std::uint8_t { kNaive, kIm2col, kDirect, kPointwise, kDepthwise };
-constexpr int kAlgorithms = 5;
-constexpr const char* kAlgorithmNames[kAlgorithms] = {"naive", "im2col", "direct", "pointwise",
-                                                      "depthwise"};
+enum class Algorithm : std::uint8_t {
+    kNaive, kIm2col, kDirect, kPointwise, kDepthwise, kWinograd2, kWinograd4
+};
+constexpr int kAlgorithms = 7;
+constexpr const char* kAlgorithmNames[kAlgorithms] = {
+    "naive", "im2col", "direct", "pointwise", "depthwise", "winograd2", "winograd4"};
 
 /// Strides of a convolution's operands; `output` is grad_output in the backward directions.
 struct ConvStrides {
@@ -104,6 +106,20 @@ struct OuterBlocking {
     std::int64_t positions() const { return chunk_n * chunk_h * chunk_w; }
 };
 
+/// How a Winograd convolution cuts its output into tiles of m x m (cpu/conv2d_winograd.cpp).
+struct WinogradPlan {
+    int variant = 0;  // of the kernel table
+    int m = 0;
+    std::int64_t tiles_h = 0, tiles_w = 0;  // of an image
+    std::int64_t block_tiles = 0;           // at most, a task
+    std::int64_t blocks = 0;
+    std::int64_t parts = 1;  // tasks that share a block, each with some of the column panels
+    std::int64_t pitch = 0;  // elements from one transformed tile's channels to the next's
+    std::int64_t transformed_elems = 0;
+
+    std::int64_t tiles() const { return tiles_h * tiles_w; }
+};
+
 struct ConvPlan {
     Conv problem;
     Direction direction = Direction::kForward;
@@ -113,6 +129,7 @@ struct ConvPlan {
     std::int64_t tasks = 0;  // pieces of work for threads, of algorithms without phases
     std::vector<Correlation> phases;      // of direct, pointwise and im2col
     OuterBlocking outer;                  // of grad_weight, beside its one phase
+    WinogradPlan winograd;
     std::int64_t packed_elems = 0;        // of the packed weights
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch
     ConvStrides strides;

@@ -15,6 +15,8 @@ struct Candidate {
 
 extern const Candidate conv2d_direct;
 extern const Candidate conv2d_pointwise;
+extern const Candidate conv2d_winograd2;
+extern const Candidate conv2d_winograd4;
 extern const Candidate conv2d_naive;
 extern const Candidate conv2d_grad_weight_direct;
 extern const Candidate conv2d_grad_weight_pointwise;

@@ -16,6 +16,7 @@
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/panels.h"
+#include "cpu/strip.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -94,38 +95,17 @@ private:
                 }
     }
 
-    // strip[u][v][c] = the source at row y(u), column x(v), or zero outside of it.
     void gather_strip() {
         const AxisTaps &th = phase_.taps_h, &tw = phase_.taps_w;
-        const std::int64_t pace_h = th.count == 1 ? th.step : 1;
-        const std::int64_t pace_w = tw.count == 1 ? tw.step : 1;
-        const std::int64_t first_y = i_begin_ * th.step + th.offset;
-        const std::int64_t first_x = j_begin_ * tw.step + tw.offset;
-        const std::int64_t height = strip_extent(i_end_ - i_begin_, phase_.strip_step_h(), th);
-        const std::int64_t width = strip_extent(j_end_ - j_begin_, phase_.strip_step_w(), tw);
-        // Columns [v_begin, v_end) of the strip lie inside the source.
-        const std::int64_t v_begin =
-            std::clamp<std::int64_t>(first_x < 0 ? (-first_x + pace_w - 1) / pace_w : 0, 0, width);
-        const std::int64_t inside = phase_.source_w - first_x;
-        const std::int64_t v_end = std::clamp<std::int64_t>(
-            inside > 0 ? (inside + pace_w - 1) / pace_w : 0, v_begin, width);
-        const std::int64_t channels = phase_.channels;
-        for (std::int64_t u = 0; u < height; ++u) {
-            T* line = at<T>(layout_.strip) + u * layout_.strip_w * channels;
-            const std::int64_t y = first_y + u * pace_h;
-            if (y < 0 || y >= phase_.source_h || v_begin == v_end) {
-                std::fill_n(line, width * channels, T(0));
-                continue;
-            }
-            std::fill_n(line, v_begin * channels, T(0));
-            kernels_.copy->copy(
-                v_end - v_begin, channels,
-                {source_image() + y * phase_.source.height_elems +
-                     (first_x + v_begin * pace_w) * phase_.source.width_elems,
-                 phase_.source.width_elems * pace_w, phase_.source.channel_elems},
-                {line + v_begin * channels, channels, 1});
-            std::fill_n(line + v_end * channels, (width - v_end) * channels, T(0));
-        }
+        Strip strip;
+        strip.first_y = i_begin_ * th.step + th.offset;
+        strip.first_x = j_begin_ * tw.step + tw.offset;
+        strip.pace_y = th.count == 1 ? th.step : 1;
+        strip.pace_x = tw.count == 1 ? tw.step : 1;
+        strip.height = strip_extent(i_end_ - i_begin_, phase_.strip_step_h(), th);
+        strip.width = strip_extent(j_end_ - j_begin_, phase_.strip_step_w(), tw);
+        strip.line_pixels = layout_.strip_w;
+        fill_strip(*kernels_.copy, phase_, source_image(), strip, at<T>(layout_.strip));
     }
 
     static std::int64_t strip_extent(std::int64_t outputs, std::int64_t step,

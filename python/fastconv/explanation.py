@@ -15,7 +15,7 @@ from .ops.conv import _ALGORITHMS, _algorithm_index, _check_channels, shape4
 from .ops.geometry import window_geometry
 
 _DIRECTIONS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
-_ORDER = ("depthwise", "pointwise", "direct", "im2col", "naive")
+_ORDER = ("depthwise", "pointwise", "winograd4", "winograd2", "direct", "im2col", "naive")
 
 
 @dataclass(frozen=True)

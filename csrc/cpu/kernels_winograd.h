@@ -1,0 +1,67 @@
+// The transforms of Winograd's minimal filtering F(m, r): m x m outputs of an r x r kernel from a tile
+// of alpha x alpha inputs, alpha = m + r - 1, with alpha^2 products instead of m^2 r^2:
+//
+//     y = A^T [ (G g G^T) * (B^T d B) ] A          summed over channels between the brackets
+//
+//   input   d: alpha x alpha pixels, channels last  ->  V[point][tile][c]
+//   weight  g: r x r taps of packed panels          ->  U[point][c][k]
+//   output  M[point][tile][k] = sum_c V U           ->  m x m pixels, + bias, + residual, ReLU
+//
+// point = alpha * row + column. Each call handles one tile (or one channel of a panel) and all its
+// channels (or columns), a vector at a time.
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv::cpu {
+
+constexpr int kMostWinogradAlpha = 6;
+constexpr int kMostWinogradTile = 4;  // m
+
+template <class T>
+struct WinogradInput {
+    const T* pixels[kMostWinogradAlpha * kMostWinogradAlpha];  // lines of zeros outside the image
+    std::int64_t channels = 0;
+    T* points = nullptr;  // V[0][tile]; channels are padded with zeros to whole vectors
+    std::int64_t point_elems = 0;
+};
+
+template <class T>
+struct WinogradWeight {
+    const T* taps = nullptr;  // (tap, c, width) at one c
+    std::int64_t tap_elems = 0;
+    int vectors = 0;  // of the panel's width
+    T* points = nullptr;
+    std::int64_t point_elems = 0;
+};
+
+template <class T>
+struct WinogradOutput {
+    const T* points = nullptr;  // M[0][tile]
+    std::int64_t point_elems = 0;
+    T* pixels[kMostWinogradTile * kMostWinogradTile];  // null outside the output
+    const T* residual[kMostWinogradTile * kMostWinogradTile];  // where pixels are, or all null
+    const T* bias = nullptr;  // (cols) or null
+    std::int64_t cols = 0;
+    bool relu = false;
+};
+
+template <class T>
+struct WinogradVariant {
+    int m;
+    int r;
+    void (*input)(const WinogradInput<T>&);
+    void (*weight)(const WinogradWeight<T>&);
+    void (*output)(const WinogradOutput<T>&);
+
+    int alpha() const { return m + r - 1; }
+    int points() const { return alpha() * alpha(); }
+};
+
+template <class T>
+struct WinogradKernels {
+    static constexpr int kVariants = 3;
+    WinogradVariant<T> variants[kVariants];
+};
+
+}  // namespace fastconv::cpu

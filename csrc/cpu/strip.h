@@ -1,0 +1,51 @@
+// A strip: a rectangle of a source image copied to scratch, channels last and zero-padded, for sources
+// whose channels are strided and for kernels that want padding to be memory.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/plan.h"
+#include "cpu/kernels_copy.h"
+
+namespace fastconv::cpu {
+
+/// Line u, column v of the strip is the source's pixel (first_y + u * pace_y, first_x + v * pace_x).
+struct Strip {
+    std::int64_t first_y = 0, first_x = 0;
+    std::int64_t pace_y = 1, pace_x = 1;
+    std::int64_t height = 0, width = 0;
+    std::int64_t line_pixels = 0;  // from one line of the strip to the next, at least `width`
+};
+
+/// strip[u][v][c] = the pixel's channel c, or zero outside of the image. `image` is the first pixel
+/// of the image and group that the strip is cut from.
+template <class T>
+void fill_strip(const CopyKernels<T>& copy, const Correlation& phase, const T* image,
+                const Strip& strip, T* to) {
+    const std::int64_t channels = phase.channels;
+    // Columns [begin, end) lie inside the source.
+    const std::int64_t before = strip.first_x < 0 ? -strip.first_x : 0;
+    const std::int64_t inside = phase.source_w - strip.first_x;
+    const std::int64_t begin =
+        std::clamp<std::int64_t>((before + strip.pace_x - 1) / strip.pace_x, 0, strip.width);
+    const std::int64_t end = std::clamp<std::int64_t>(
+        inside > 0 ? (inside + strip.pace_x - 1) / strip.pace_x : 0, begin, strip.width);
+    for (std::int64_t u = 0; u < strip.height; ++u) {
+        T* line = to + u * strip.line_pixels * channels;
+        const std::int64_t y = strip.first_y + u * strip.pace_y;
+        if (y < 0 || y >= phase.source_h || begin == end) {
+            std::fill_n(line, strip.width * channels, T(0));
+            continue;
+        }
+        const T* pixel = image + y * phase.source.height_elems +
+                         (strip.first_x + begin * strip.pace_x) * phase.source.width_elems;
+        std::fill_n(line, begin * channels, T(0));
+        copy.copy(end - begin, channels,
+                  {pixel, phase.source.width_elems * strip.pace_x, phase.source.channel_elems},
+                  {line + begin * channels, channels, 1});
+        std::fill_n(line + end * channels, (strip.width - end) * channels, T(0));
+    }
+}
+
+}  // namespace fastconv::cpu

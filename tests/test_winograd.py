@@ -1,0 +1,179 @@
+"""Winograd: the matrices derived again with rational numbers, the error, the edges."""
+
+import math
+from fractions import Fraction
+
+import fastconv as fc
+import numpy as np
+import pytest
+from cases import CONV, conv
+from fastconv import _core, reference
+from support import ORDERS, assert_only_wrote, in_order, normals, params, poisoned
+
+POINTS = {
+    ("winograd2", 3): [Fraction(0), Fraction(1), Fraction(-1)],
+    ("winograd4", 3): [Fraction(p) for p in ("0", "5/8", "-5/8", "3/2", "-3/2")],
+    ("winograd2", 5): [Fraction(p) for p in ("0", "5/8", "-5/8", "3/2", "-3/2")],
+}
+OUTPUTS = {"winograd2": 2, "winograd4": 4}
+
+
+def toom_cook(points, m, r):
+    """A^T (m, alpha), G (alpha, r), B^T (alpha, alpha) of F(m, r) over `points` and infinity."""
+    alpha = m + r - 1
+    assert len(points) == alpha - 1
+
+    def product(roots):
+        poly = [Fraction(1)]
+        for root in roots:  # multiply by (x - root); lowest power first
+            poly = [
+                (poly[i - 1] if i > 0 else 0) - root * (poly[i] if i < len(poly) else 0)
+                for i in range(len(poly) + 1)
+            ]
+        return poly
+
+    at, g, bt = [[] for _ in range(m)], [], []
+    for p in points:
+        others = [q for q in points if q != p]
+        scale = math.prod(p - q for q in others)
+        bt.append([*product(others), Fraction(0)])
+        g.append([p**j / scale for j in range(r)])
+        for j in range(m):
+            at[j].append(p**j)
+    bt.append(product(points))
+    g.append([Fraction(int(j == r - 1)) for j in range(r)])
+    for j in range(m):
+        at[j].append(Fraction(int(j == m - 1)))
+    return at, g, bt
+
+
+@pytest.mark.parametrize(("algorithm", "r"), POINTS)
+def test_rational_matrices_are_an_exact_convolution(algorithm, r):
+    m = OUTPUTS[algorithm]
+    at, g, bt = toom_cook(POINTS[algorithm, r], m, r)
+    kernel = [Fraction(3 * i * i - 7, 5) for i in range(r)]
+    data = [Fraction(2 * i + 1, 3) for i in range(m + r - 1)]
+    u = [sum(a * b for a, b in zip(row, kernel, strict=True)) for row in g]
+    v = [sum(a * b for a, b in zip(row, data, strict=True)) for row in bt]
+    y = [sum(a * p * q for a, p, q in zip(row, u, v, strict=True)) for row in at]
+    assert y == [sum(kernel[i] * data[i + j] for i in range(r)) for j in range(m)]
+
+
+@pytest.mark.parametrize(("algorithm", "r"), POINTS)
+def test_kernels_use_those_matrices(algorithm, r, isa):
+    """One tile in float32 against the rational transform in float64: a wrong constant shows."""
+    m = OUTPUTS[algorithm]
+    at, g, bt = (np.array(a, dtype=np.float64) for a in toom_cook(POINTS[algorithm, r], m, r))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        d, w = rng.standard_normal((m + r - 1,) * 2), rng.standard_normal((r, r))
+        d, w = d.astype(np.float32), w.astype(np.float32)
+        expected = at @ ((g @ w @ g.T) * (bt @ d @ bt.T)) @ at.T
+        actual = fc.conv2d(d[None, None], w[None, None], algorithm=algorithm)[0, 0]
+        assert np.abs(actual - expected).max() < 2e-5 * max(1.0, np.abs(expected).max())
+
+
+def winograd_cases():
+    return [
+        case for case in CONV
+        if case.r == case.s and case.r in (3, 5) and case.stride == case.dilation == (1, 1)
+    ]  # fmt: skip
+
+
+def tolerance(x, weight, groups):
+    """Winograd's own bound is tile-wise; normal data stay far within this share of it."""
+    depth = x.shape[1] // groups * weight.shape[2] * weight.shape[3]
+    return 4e-6 * math.sqrt(depth) * max(1.0, float(np.abs(x).max(initial=0))) * 4
+
+
+@pytest.mark.parametrize("case", params(winograd_cases()))
+def test_against_the_reference(case, isa, rng):
+    x, weight = normals(case.input_shape, rng), normals(case.weight_shape, rng)
+    bias = normals((case.k,), rng)
+    expected = reference.conv2d(
+        x.astype(np.float64), weight.astype(np.float64), bias.astype(np.float64), **case.arguments
+    )
+    residual = normals(expected.shape, rng)
+    expected = np.maximum(expected + residual, 0)
+    grad = normals(expected.shape, rng)
+    back = reference.conv2d_grad_input(
+        grad.astype(np.float64), weight.astype(np.float64), x.shape, **case.arguments
+    )
+    for algorithm in ("winograd2", "winograd4"):
+        if (algorithm, case.r) not in POINTS:
+            continue
+        for order in ("C", "channels_last"):
+            out = poisoned(expected.shape, order=order)
+            fc.conv2d(
+                in_order(x, order), weight, bias, residual=in_order(residual, order), out=out,
+                activation="relu", algorithm=algorithm, **case.arguments
+            )  # fmt: skip
+            limit = tolerance(x, weight, case.groups)
+            assert np.abs(out - expected).max(initial=0) < limit
+            assert_only_wrote(out)
+            out = poisoned(back.shape, order=order)
+            fc.conv2d_grad_input(
+                in_order(grad, order), weight, x.shape, out=out, algorithm=algorithm,
+                **case.arguments
+            )  # fmt: skip
+            assert np.abs(out - back).max(initial=0) < limit * math.sqrt(case.k / case.c + 1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_any_strides_give_the_same_bits(order, isa, rng):
+    case = conv("n2c19h11w13-k70r3s3-pad1")
+    x, weight = normals(case.input_shape, rng), normals(case.weight_shape, rng)
+    for algorithm in ("winograd2", "winograd4"):
+        expected = fc.conv2d(x, weight, padding=1, algorithm=algorithm)
+        out = poisoned(expected.shape, order=order)
+        fc.conv2d(
+            in_order(x, order), in_order(weight, order), padding=1, out=out, algorithm=algorithm
+        )
+        assert np.array_equal(out, expected)
+
+
+def test_same_bits_for_any_thread_count_and_batch(isa, rng):
+    x, weight = normals((5, 24, 10, 9), rng), normals((130, 24, 3, 3), rng)
+    before = _core.num_threads()
+    for algorithm in ("winograd2", "winograd4"):
+        expected = fc.conv2d(x, weight, padding=1, algorithm=algorithm)
+        for threads in (1, 3, 8):
+            _core.set_num_threads(threads)
+            try:
+                again = fc.conv2d(x, weight, padding=1, algorithm=algorithm)
+            finally:
+                _core.set_num_threads(before)
+            assert np.array_equal(again, expected)
+        for n in range(5):
+            one = fc.conv2d(x[n : n + 1], weight, padding=1, algorithm=algorithm)
+            assert np.array_equal(one[0], expected[n])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "channels", "r"),
+    [("winograd2", 64, 3), ("winograd4", 64, 3), ("winograd4", 512, 3), ("winograd2", 128, 5)],
+)
+def test_relative_error_is_within_the_contract(algorithm, channels, r, isa, rng):
+    """ReLU'd normal inputs, He weights, relative L2 error against float64: at most 2e-6."""
+    x = np.maximum(normals((1, channels, 12, 12), rng), 0)
+    weight = normals((32, channels, r, r), rng) * np.float32(math.sqrt(2 / (channels * r * r)))
+    exact = reference.conv2d(x.astype(np.float64), weight.astype(np.float64), padding=r // 2)
+    actual = fc.conv2d(x, weight, padding=r // 2, algorithm=algorithm)
+    assert np.linalg.norm(actual - exact) / np.linalg.norm(exact) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "arguments", "reason"),
+    [
+        ((1, 3, 8, 8), (4, 3, 3, 3), {"stride": 2}, "strided or dilated"),
+        ((1, 3, 8, 8), (4, 3, 3, 3), {"dilation": 2}, "strided or dilated"),
+        ((1, 3, 8, 8), (4, 3, 3, 5), {}, "not square"),
+        ((1, 3, 8, 8), (4, 3, 7, 7), {}, "not 3x3"),
+    ],
+)
+def test_what_it_cannot_do_is_said(shape, kernel, arguments, reason):
+    x, weight = np.zeros(shape, np.float32), np.zeros(kernel, np.float32)
+    with pytest.raises(ValueError, match=f"'winograd4' cannot do this problem: winograd.*{reason}"):
+        fc.conv2d(x, weight, algorithm="winograd4", **arguments)
+    with pytest.raises(ValueError, match="float64 has none"):
+        fc.conv2d(x.astype(float), weight.astype(float), algorithm="winograd4", **arguments)
