@@ -66,7 +66,7 @@ def _measure(options: argparse.Namespace, wanted: list[Problem], old: dict[str, 
     settings = Settings(options.threads, options.isa, tuple(options.algorithms))
     quick = options.quick
     limits = Limits(options.tolerance, options.seconds, 5 if quick else 7)
-    session = Session(settings, limits, 0.15 if quick else 1.0, options.seed)
+    session = Session(settings, limits, 0.15 if quick else 1.0, options.seed, options.orders)
     found: list[results.ProblemResult] = []
     session.start(options.peers, options.own_process)
     about = {

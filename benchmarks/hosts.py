@@ -174,7 +174,7 @@ def _serve(pipe: Connection, name: str) -> None:
     while True:
         try:
             method, arguments = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent has closed its end
             return
         try:
             answer = getattr(host, method)(*arguments)
@@ -182,4 +182,7 @@ def _serve(pipe: Connection, name: str) -> None:
                 answer = tuple(np.ascontiguousarray(result) for result in answer)
         except Exception as error:  # whatever it is, it belongs to the one who asked
             answer = LookupError(f"{type(error).__name__}: {error}")
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except OSError:
+            return

@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--batch", type=_numbers, default=[1], metavar="NUMBERS", help="images in a call (1)")  # fmt: skip  # noqa: E501
     what.add_argument("--direction", type=_directions, metavar="NAMES", help=f"of {', '.join(DIRECTIONS)} (the first three)")  # fmt: skip  # noqa: E501
     what.add_argument("--algorithms", type=_names, default=["auto", "im2col", "naive"], metavar="NAMES", help="fastconv's, by name (auto,im2col,naive)")  # fmt: skip  # noqa: E501
+    what.add_argument("--orders", choices=["both", "channels_last", "c"], default="both", help="memory orders (both)")  # fmt: skip  # noqa: E501
     what.add_argument("--peers", type=_names, default=["fastconv", "pytorch", "numpy"], metavar="NAMES", help="libraries (fastconv,pytorch,numpy)")  # fmt: skip  # noqa: E501
     how = top.add_argument_group("how")
     how.add_argument("--device", choices=["cpu"], default="cpu")

@@ -118,6 +118,8 @@ def _line(row: RowResult, result: ProblemResult) -> str:
 
 
 def ratio_text(ratio: Ratio) -> str:
+    if ratio.high == float("inf"):
+        return f"{ratio.value:.2f}x [too few samples]"
     return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 

@@ -157,9 +157,15 @@ def _problem_json(result: ProblemResult) -> dict[str, Any]:
         "macs_inside": problem.macs_inside,
         "bytes": problem.bytes_moved,
         **plain,
-        "ratios": {name: dataclasses.asdict(ratio) for name, ratio in result.ratios.items()},
+        "ratios": {name: _ratio_json(ratio) for name, ratio in result.ratios.items()},
         "rows": [_row_json(row) for row in result.rows],
     }
+
+
+def _ratio_json(ratio: Ratio) -> dict[str, float | None]:
+    """Without an interval (too few samples) ``high`` is null."""
+    high = ratio.high if np.isfinite(ratio.high) else None
+    return {"value": ratio.value, "low": ratio.low, "high": high}
 
 
 def _row_json(row: RowResult) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Session:
     limits: Limits
     slow_seconds: float = 1.0  # a row whose call is expected to take longer is left out
     seed: int = 0
+    orders: str = "both"
     hosts: list[Host] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
@@ -80,7 +81,11 @@ class Session:
         checker = Checker(problem, operands, self._reference(), REFERENCE_MACS)
         found: dict[str, RowResult] = {}
         ready: dict[str, Row] = {}
-        wanted = [(host, variant) for host in self.hosts for variant in host.variants(problem)]
+        wanted = [
+            (host, variant)
+            for host in self.hosts
+            for variant in in_orders(host.variants(problem), self.orders)
+        ]
         # others first: the first right result is what later ones are compared with as a whole
         for host, variant in sorted(wanted, key=lambda pair: pair[0].name == OURS):
             row = Row(host, variant)
@@ -152,6 +157,13 @@ class Session:
         plans = {row.name: row.host.plan(row.variant) for row in measured.rows}
         for row in result.rows:
             row.plan = plans.get(row.name, "")
+
+
+def in_orders(variants: list[str], orders: str) -> list[str]:
+    """The variants in the wanted memory order; all of them where none is, as for matrices."""
+    in_c_order = {variant: variant.endswith("C order") for variant in variants}
+    wanted = [name for name in variants if orders == "both" or in_c_order[name] == (orders == "c")]
+    return wanted or variants
 
 
 def leading_pairs(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:

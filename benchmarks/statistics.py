@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 1000
+FEWEST = 5  # samples for an interval: all of 4 lie on one side of the truth once in 8 times
 
 
 @dataclass(frozen=True)
@@ -58,21 +59,25 @@ def ratio_of_medians(
     """``median(numerator) / median(denominator)`` with its 95 % bootstrap interval.
 
     Where samples of equal place come from one round (``paired``) whole rounds are drawn, else each
-    side is drawn by itself. The seed is fixed: the same samples give the same interval.
+    side is drawn by itself. The seed is fixed: the same samples give the same interval. Fewer than
+    ``FEWEST`` samples on a side tell nothing: the interval is [0, inf].
     """
     above = np.asarray(numerator, dtype=np.float64)
     below = np.asarray(denominator, dtype=np.float64)
-    generator = np.random.default_rng(seed)
-    above_draw = generator.integers(0, above.size, (RESAMPLES, above.size))
     if paired and above.size != below.size:
         raise ValueError(f"pairs need equal numbers of samples, not {above.size} and {below.size}")
+    value = float(np.median(above) / np.median(below))
+    if min(above.size, below.size) < FEWEST:
+        return Ratio(value, 0.0, float("inf"))
+    generator = np.random.default_rng(seed)
+    above_draw = generator.integers(0, above.size, (RESAMPLES, above.size))
     if paired:
         below_draw = above_draw
     else:
         below_draw = generator.integers(0, below.size, (RESAMPLES, below.size))
     ratios = np.median(above[above_draw], axis=1) / np.median(below[below_draw], axis=1)
     low, high = np.percentile(ratios, [2.5, 97.5])
-    return Ratio(float(np.median(above) / np.median(below)), float(low), float(high))
+    return Ratio(value, float(low), float(high))
 
 
 def geometric_mean(values: Sequence[float]) -> float:

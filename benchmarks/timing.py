@@ -20,7 +20,7 @@ import numpy as np
 from .hosts import Host
 from .machine import Probes
 from .quiet import others_running, wait_until_quiet
-from .statistics import ratio_of_medians, split_point
+from .statistics import FEWEST, ratio_of_medians, split_point
 
 PATIENCE = 4  # the least number of rounds may cost this many times the time of a problem
 SLOW_SECONDS = 0.1  # so long a call needs no other before it to be warm
@@ -101,7 +101,8 @@ def measure(
         if enough and leading and all(_is_tight(measured, pair, limits) for pair in leading):
             measured.stopped = "tight"
             break
-        if counted > (limits.seconds if enough else PATIENCE * limits.seconds):
+        patience = 1 if enough else PATIENCE
+        if number + 1 >= FEWEST and counted > patience * limits.seconds:
             measured.stopped = "time"
             break
     return measured

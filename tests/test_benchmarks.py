@@ -25,7 +25,7 @@ from benchmarks.operations.linear import Linear  # noqa: E402
 from benchmarks.operations.pooling import Pooling  # noqa: E402
 from benchmarks.peers import PEERS, Prepared, Settings  # noqa: E402
 from benchmarks.problems import Problem, problems  # noqa: E402
-from benchmarks.session import Session, leading_pairs  # noqa: E402
+from benchmarks.session import Session, in_orders, leading_pairs  # noqa: E402
 from benchmarks.timing import Limits, Round  # noqa: E402
 
 reference = pytest.importorskip("fastconv.reference")
@@ -149,6 +149,12 @@ def test_the_interval_of_a_ratio_holds_the_truth_about_as_often_as_it_says() -> 
         ratio = statistics.ratio_of_medians(above, below, paired=False, seed=seed)
         held += ratio.low <= 1.5 <= ratio.high
     assert 180 <= held <= 200
+
+
+def test_too_few_samples_have_no_interval() -> None:
+    ratio = statistics.ratio_of_medians([1.0] * 4, [2.0] * 4)
+    assert (ratio.value, ratio.low, ratio.high) == (0.5, 0.0, np.inf)
+    assert not ratio.half_width <= 1e9  # never tight
 
 
 def test_pairs_need_equal_numbers() -> None:
@@ -522,6 +528,14 @@ def test_the_isa_reaches_every_library(tmp_path: Path) -> None:
     assert versions["fastconv isa"] == "avx2"
     assert versions.get("torch capability", "AVX2") == "AVX2"
     assert "limited to avx2" in done.stdout
+
+
+def test_memory_orders_can_be_chosen() -> None:
+    rows = ["auto", "im2col", "auto C order"]
+    assert in_orders(rows, "both") == rows
+    assert in_orders(rows, "c") == ["auto C order"]
+    assert in_orders(rows, "channels_last") == ["auto", "im2col"]
+    assert in_orders(["C order"], "channels_last") == ["C order"]  # a matrix has one
 
 
 def test_only_hopeless_rows_are_left_out() -> None:
