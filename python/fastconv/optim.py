@@ -3,9 +3,8 @@
 SGD:  g = grad + weight_decay * p;  v = momentum * v + g  (v = g at first);
       p = p - lr * (g + momentum * v if nesterov else v)
 
-Parameters are updated in place, in blocks that stay in the cache, so that each array is read and
-written once per step and the only temporary is one block. ``state_dict`` and ``load_state_dict`` of
-optimisers and schedules make a resume exact.
+Parameters are updated in place, each in one pass over its arrays. ``state_dict`` and
+``load_state_dict`` of optimisers and schedules make a resume exact.
 """
 
 from __future__ import annotations
@@ -17,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.layers.parameter import Parameter
-
-# parameter + gradient + velocity + temporary: 4 x 128 KiB of float32, within a 1 MiB L2 cache.
-BLOCK = 32768
+from fastconv.ops.optimizer import sgd_update
 
 
 class SGD:
@@ -93,33 +90,14 @@ class SGD:
         for index, parameter in enumerate(self.params):
             if not (parameter.requires_grad and parameter.has_grad):
                 continue
-            first = self.momentum != 0 and self.velocity[index] is None
-            if first:
-                self.velocity[index] = np.empty_like(parameter.data)
-            self._update(parameter, self.velocity[index], first)
-
-    def _update(self, parameter: Parameter, velocity: Any, first: bool) -> None:
-        kind = parameter.dtype.type
-        lr, momentum, decay = kind(self.lr), kind(self.momentum), kind(self.weight_decay)
-        values, grads = parameter.data.reshape(-1), parameter.grad.reshape(-1)
-        flat = None if velocity is None else velocity.reshape(-1)
-        room = np.empty(min(BLOCK, values.size), values.dtype)
-        for begin in range(0, values.size, BLOCK):
-            p, g = values[begin : begin + BLOCK], grads[begin : begin + BLOCK]
-            t = room[: p.size]
-            if decay:
-                np.multiply(p, decay, out=t)
-                t += g
-                g = t  # grad itself stays as it is
-            if flat is not None:
-                v = flat[begin : begin + BLOCK]
-                if first:
-                    v[...] = g
-                else:
-                    v *= momentum
-                    v += g
-                g = np.add(g, momentum * v, out=t) if self.nesterov else v
-            p -= np.multiply(g, lr, out=t)
+            if self.momentum != 0 and self.velocity[index] is None:
+                self.velocity[index] = np.zeros_like(parameter.data)
+            sgd_update(
+                parameter.data,
+                parameter.grad,
+                self.velocity[index] if self.momentum != 0 else None,
+                **self._hyper(),
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """``{"hyper": {...}, "velocity": [array or None, ...]}``; the live arrays, not copies."""

@@ -95,19 +95,22 @@ class Conv2d(Layer):
         else:
             # Two threads may both pack at first; either result is right, and one is kept.
             if self._packed is None:
-                self.__dict__["_packed"] = pack(self.weight.data, geometry)
+                self.__dict__["_packed"] = ops.pack_weight(self.weight.data, groups=self.groups)
             weight = self._packed
         return ops.conv2d(x, weight, _data(self.bias), **geometry)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         (x,) = self.saved()
-        need = needed(need_input, self.weight, self.bias)
-        grad_x, grad_weight, grad_bias = ops.conv2d_backward(
-            grad_y, x, self.weight.data, **self.geometry(x.shape), need=need
-        )
-        accumulate(self.weight, grad_weight)
-        accumulate(self.bias, grad_bias)
-        return grad_x
+        geometry, weight, bias = self.geometry(x.shape), self.weight, self.bias
+        if weight.requires_grad:
+            ops.conv2d_grad_weight(
+                grad_y, x, weight.shape, **geometry, out=weight.grad, accumulate=True
+            )
+        if bias is not None and bias.requires_grad:
+            ops.conv2d_grad_bias(grad_y, out=bias.grad, accumulate=True)
+        if not need_input:
+            return None
+        return ops.conv2d_grad_input(grad_y, weight.data, x.shape, **geometry)
 
     def lower(self, x: Value) -> Value:
         names = {"weight": "weight"} | ({"bias": "bias"} if self.bias is not None else {})
@@ -206,11 +209,6 @@ class ConvTranspose2d(Layer):
             groups=(self.groups, 1),
             bias=(self.bias is not None, True),
         )
-
-
-def pack(weight: Any, geometry: dict[str, Any]) -> Any:
-    """The weight in the kernels' own order; the one place where layers pack."""
-    return weight
 
 
 def _data(parameter: Parameter | None) -> Any:
