@@ -100,7 +100,7 @@ py::array conv2d_pack(const py::array& weight, std::int64_t groups) {
     problem.dtype = dtype_of(weight);
     ConvStrides all{{0, 1, 0, 0}, strides, {0, 1, 0, 0}, {}, false};
     const auto plan = cpu::plan_conv2d(problem, Direction::kForward, all, cpu::current_isa(),
-                                       num_threads(), Algorithm::kDirect);
+                                       num_threads(), Algorithm::kIm2col);
     py::array packed(weight.dtype(), std::vector<py::ssize_t>{plan.packed_elems});
     void* target = writable_data_of(packed);
     const void* source = weight.data();

@@ -17,8 +17,10 @@ extern const Candidate conv2d_direct;
 extern const Candidate conv2d_pointwise;
 extern const Candidate conv2d_winograd2;
 extern const Candidate conv2d_winograd4;
+extern const Candidate conv2d_im2col;
 extern const Candidate conv2d_naive;
 extern const Candidate conv2d_grad_weight_direct;
 extern const Candidate conv2d_grad_weight_pointwise;
+extern const Candidate conv2d_grad_weight_im2col;
 
 }  // namespace fastconv::cpu

@@ -39,15 +39,7 @@ const char* finish_plan(ConvPlan& plan) {
 }
 
 const char* plan_direct(ConvPlan& plan) {
-    plan.phases.clear();
-    if (plan.direction == Direction::kForward) {
-        plan.phases.push_back(forward_phase(plan));
-    } else {
-        for (std::int64_t a = 0; a < std::min(plan.problem.height.stride, plan.problem.height.in); ++a)
-            for (std::int64_t b = 0; b < std::min(plan.problem.width.stride, plan.problem.width.in);
-                 ++b)
-                plan.phases.push_back(grad_input_phase(plan, a, b));
-    }
+    plan.phases = dense_phases(plan);
     return finish_plan(plan);
 }
 

@@ -5,6 +5,7 @@
 //               at source p = (h + pad - r * dilation) / stride = i + (a + pad - r * dilation) / stride
 #include "cpu/phases.h"
 
+#include <algorithm>
 #include <numeric>
 
 namespace fastconv::cpu {
@@ -71,6 +72,16 @@ Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t 
     phase.out.width_elems *= conv.width.stride;
     phase.residual = phase.out;
     return phase;
+}
+
+std::vector<Correlation> dense_phases(const ConvPlan& plan) {
+    if (plan.direction == Direction::kForward) return {forward_phase(plan)};
+    const Axis &height = plan.problem.height, &width = plan.problem.width;
+    std::vector<Correlation> phases;
+    for (std::int64_t a = 0; a < std::min(height.stride, height.in); ++a)
+        for (std::int64_t b = 0; b < std::min(width.stride, width.in); ++b)
+            phases.push_back(grad_input_phase(plan, a, b));
+    return phases;
 }
 
 void settle(Correlation& phase) {

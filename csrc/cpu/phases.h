@@ -1,6 +1,8 @@
 // A convolution's directions as dense correlations: what the implicit GEMM and Winograd compute.
 #pragma once
 
+#include <vector>
+
 #include "core/plan.h"
 
 namespace fastconv::cpu {
@@ -11,6 +13,9 @@ Correlation forward_phase(const ConvPlan& plan);
 /// grad_input's positions h = a + stride * i, w = b + stride * j: a unit-stride correlation over
 /// grad_output. A phase that no tap reaches has no taps: its gradient is zero.
 Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t b);
+
+/// All of a direction's correlations: forward's one, or grad_input's stride_h * stride_w.
+std::vector<Correlation> dense_phases(const ConvPlan& plan);
 
 /// Groups follow each other by the operands' own strides; then, a dimension of 1 has no stride: it
 /// gets the one that lets it be read in place.
