@@ -90,6 +90,9 @@ def block(result: ProblemResult) -> str:
     busy = sum(bool(each["others"]) for each in result.rounds)
     if busy:
         machine.append(f"other programs ran in {busy} of them")
+    restless = sum(not each["quiet"] for each in result.rounds)
+    if restless:
+        machine.append(f"threads of the peers did not come to rest in {restless} of them")
     name = (
         f"{problem.title}  {problem.direction}, batch {problem.batch}, {problem.shape.key}, {size}"
     )
@@ -109,7 +112,7 @@ def _line(row: RowResult, result: ProblemResult) -> str:
         share = "" if row.of_bandwidth is None else f" {100 * row.of_bandwidth:4.0f} % of read"
         parts.append(f"{count(row.bandwidth, 'B/s'):>13}{share}")
     parts += [
-        f"{ratio_text(ratio)} {name.split(' / ')[0]}"
+        ratio_text(ratio, name.split()[0])
         for name, ratio in result.ratios.items()
         if name.split(" / ")[1] == row.name
     ]
@@ -117,10 +120,12 @@ def _line(row: RowResult, result: ProblemResult) -> str:
     return text + "".join(f"\n    ! {flag}" for flag in row.flags)
 
 
-def ratio_text(ratio: Ratio) -> str:
+def ratio_text(ratio: Ratio, rival: str = "") -> str:
+    """``2.49x pytorch [2.41, 2.56]``: how many times as fast, and the 95 % interval."""
+    value = f"{ratio.value:.2f}x{rival and ' ' + rival}"
     if ratio.high == float("inf"):
-        return f"{ratio.value:.2f}x [too few samples]"
-    return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+        return f"{value} [too few samples]"
+    return f"{value} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def summary(results: Sequence[ProblemResult]) -> str:

@@ -8,6 +8,7 @@ ATen functions that autograd itself would call, without the graph around them.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -54,12 +55,11 @@ class PyTorch:
         return None
 
     def versions(self) -> dict[str, str]:
-        lines = self._torch.__config__.show().splitlines()
-        onednn = [line.strip(" -") for line in lines if "MKL-DNN" in line or "oneDNN" in line]
+        onednn = re.search(r"(?:MKL-DNN|oneDNN) (v[\d.]+)", self._torch.__config__.show())
         return {
             "torch": self._torch.__version__,
             "torch capability": self._torch.backends.cpu.get_cpu_capability(),
-            "torch oneDNN": onednn[0] if onednn else "none",
+            "torch oneDNN": onednn.group(1) if onednn else "none",
         }
 
     def variants(self, problem: Problem) -> list[str]:
