@@ -11,6 +11,7 @@ from .session import OURS
 from .statistics import Ratio, geometric_mean
 
 WORST_ROWS = 5
+MOST_BUSY = 0.2  # share of rounds with other programs running, above which the report warns
 
 STOPPED = {"tight": "ratios tight", "time": "time out", "rounds": "no more"}
 
@@ -138,7 +139,7 @@ def summary(results: Sequence[ProblemResult]) -> str:
             groups.setdefault(key, []).append(result)
     for (pair, direction, batch), members in groups.items():
         lines += _group(pair, direction, batch, members)
-    return "\n".join([*lines, *_totals(results), *_wrong(results)])
+    return "\n".join([*lines, *_totals(results), *_wrong(results), *_disturbed(results)])
 
 
 def _group(pair: str, direction: str, batch: int, members: list[ProblemResult]) -> list[str]:
@@ -217,6 +218,16 @@ def _wrong(results: Sequence[ProblemResult]) -> list[str]:
         for row in result.rows
         if row.verdict is not None and not row.verdict.passed
     ]
+
+
+def _disturbed(results: Sequence[ProblemResult]) -> list[str]:
+    """Libraries suffer differently from a busy machine, so interleaving does not save the ratios."""
+    rounds = [each for result in results for each in result.rounds]
+    busy = sum(bool(each["others"]) for each in rounds)
+    if busy <= MOST_BUSY * len(rounds):
+        return []
+    share = 100 * busy / len(rounds)
+    return [f"Other programs ran in {share:.0f} % of the rounds: do not quote these figures."]
 
 
 def wrong_ours(results: Sequence[ProblemResult]) -> bool:

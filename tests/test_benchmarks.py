@@ -295,6 +295,19 @@ def test_a_figure_above_the_peak_is_flagged() -> None:
     assert any("read bandwidth" in flag for flag in row.flags)
 
 
+def test_a_busy_machine_is_told() -> None:
+    from benchmarks import report
+
+    session, _ = planted_session()
+    result = session.run(Problem(SMALL, 1, "forward"))
+    for each in result.rounds:
+        each["others"] = 0
+    assert "do not quote" not in report.summary([result])
+    for each in result.rounds:
+        each["others"] = 3
+    assert "100 % of the rounds: do not quote" in report.summary([result])
+
+
 def test_ours_is_compared_in_the_same_memory_order() -> None:
     rows = [
         ("fastconv", "auto"),
