@@ -68,6 +68,24 @@ struct SgdStep {
 void run_sgd(const Tensor& parameter, const Tensor& grad, const Tensor* velocity,
              const SgdStep& step, const Isa& isa, int threads);
 
+// ---- linear ----------------------------------------------------------------------------------------
+
+/// How one direction of y = relu?(x W^T + bias) is computed: grad_input = y W, grad_weight = y^T x
+/// with y = grad_output. grad_bias is run_grad_bias of (batch 1, K, P = rows, Q = 1).
+LinearPlan plan_linear(const Linear& problem, Direction direction, const LinearStrides& strides,
+                       const Isa& isa, int threads);
+
+struct LinearPointers {
+    void* x = nullptr;
+    void* weight = nullptr;
+    void* y = nullptr;
+    const void* bias = nullptr;  // unit stride; forward only
+    bool relu = false;           // forward only
+    bool accumulate = false;     // grad_weight only
+};
+
+void run_linear(const LinearPlan& plan, const LinearPointers& pointers, void* workspace);
+
 }  // namespace fastconv::cpu
 
 namespace fastconv::cuda {

@@ -136,4 +136,22 @@ struct ConvPlan {
     const char* rejected[kAlgorithms] = {};  // why not; nullptr: could do it
 };
 
+struct LinearStrides {
+    MatrixStrides x, weight, y;  // y is grad_output in the backward directions
+};
+
+struct LinearPlan {
+    Linear problem;
+    Direction direction = Direction::kForward;
+    const cpu::Isa* isa = nullptr;
+    int threads = 1;
+    LinearStrides strides;
+    // Forward and grad_input: a task has block_rows rows of x (or y) and block_cols columns.
+    std::int64_t block_rows = 1, block_cols = 1;
+    std::int64_t group_cols = 1;  // columns whose sums are kept between depth blocks
+    Correlation view;             // grad_weight: rows of the batch as positions
+    OuterBlocking outer;
+    std::size_t workspace_bytes = 0;
+};
+
 }  // namespace fastconv

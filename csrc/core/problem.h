@@ -84,4 +84,22 @@ struct Pool {
     Axis width;
 };
 
+/// A fully connected layer, y = x W^T: x (batch, in), W (out, in), y (batch, out).
+struct Linear {
+    std::int64_t batch = 0;
+    std::int64_t in = 0;
+    std::int64_t out = 0;
+    DType dtype = DType::kFloat32;
+
+    std::int64_t element_bytes() const { return dtype == DType::kFloat32 ? 4 : 8; }
+    std::int64_t macs() const { return batch * in * out; }
+    std::int64_t bytes() const { return (batch * in + in * out + batch * out) * element_bytes(); }
+};
+
+/// Distances between neighbours of a matrix, in elements.
+struct MatrixStrides {
+    std::int64_t row_elems = 0;
+    std::int64_t col_elems = 1;
+};
+
 }  // namespace fastconv

@@ -97,3 +97,14 @@ def sgd_update(
     weight_decay: float,
     nesterov: bool,
 ) -> None: ...
+
+# linear: direction 0 writes y, 1 (grad_input) x, 2 (grad_weight) weight
+def linear(
+    direction: int,
+    x: Array,
+    weight: Array,
+    y: Array,
+    bias: Array | None,
+    relu: bool,
+    accumulate: bool,
+) -> None: ...

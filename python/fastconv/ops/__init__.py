@@ -26,6 +26,7 @@ from .conv import (
     pack_weight,
 )
 from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
+from .linear import linear, linear_backward
 
 __all__ = [
     "PackedWeight",
@@ -45,6 +46,8 @@ __all__ = [
     "is_channels_last",
     "leaky_relu",
     "leaky_relu_backward",
+    "linear",
+    "linear_backward",
     "pack_weight",
     "relu",
     "relu_backward",

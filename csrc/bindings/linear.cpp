@@ -1,0 +1,57 @@
+// linear and its gradients: matrices to a plan, the plan run without the GIL.
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bindings/array.h"
+#include "core/parallel.h"
+#include "core/workspace.h"
+#include "ops.h"
+
+namespace fastconv {
+namespace {
+
+MatrixStrides matrix_strides_of(const py::array& array) {
+    require_rank(array, 2);
+    const py::ssize_t size = array.itemsize();
+    if (array.strides(0) % size != 0 || array.strides(1) % size != 0)
+        throw std::invalid_argument("_core: strides split an element");
+    return {array.strides(0) / size, array.strides(1) / size};
+}
+
+// Writes into the operand that the direction computes: y, x or weight.
+void linear(int direction_index, py::array x, py::array weight, py::array y,
+            std::optional<py::array> bias, bool relu, bool accumulate) {
+    const Direction direction = static_cast<Direction>(direction_index);
+    const LinearStrides strides{matrix_strides_of(x), matrix_strides_of(weight), matrix_strides_of(y)};
+    const Linear problem{x.shape(0), x.shape(1), weight.shape(0), dtype_of(x)};
+    if (weight.shape(1) != problem.in || y.shape(0) != problem.batch || y.shape(1) != problem.out ||
+        dtype_of(weight) != problem.dtype || dtype_of(y) != problem.dtype)
+        throw std::invalid_argument("_core: shapes do not belong together");
+    cpu::LinearPointers pointers;
+    py::array& result = direction == Direction::kForward     ? y
+                        : direction == Direction::kGradInput ? x
+                                                             : weight;
+    pointers.x = data_of(x);
+    pointers.weight = data_of(weight);
+    pointers.y = data_of(y);
+    writable_data_of(result);  // throws if it is not
+    if (bias) pointers.bias = bias->data();
+    pointers.relu = relu;
+    pointers.accumulate = accumulate;
+    const cpu::Isa& isa = cpu::current_isa();
+    const int threads = num_threads();
+    py::gil_scoped_release release;
+    const LinearPlan plan = cpu::plan_linear(problem, direction, strides, isa, threads);
+    const Workspace workspace = Workspace::acquire(plan.workspace_bytes);
+    cpu::run_linear(plan, pointers, workspace.data());
+}
+
+}  // namespace
+
+void bind_linear(py::module_& module) {
+    module.def("linear", &linear, py::arg("direction"), py::arg("x"), py::arg("weight"),
+               py::arg("y"), py::arg("bias"), py::arg("relu"), py::arg("accumulate"));
+}
+
+}  // namespace fastconv
