@@ -221,7 +221,7 @@ def _wrong(results: Sequence[ProblemResult]) -> list[str]:
 
 
 def _disturbed(results: Sequence[ProblemResult]) -> list[str]:
-    """Libraries suffer differently from a busy machine, so interleaving does not save the ratios."""
+    """A busy machine hits libraries unequally: interleaving does not save the ratios."""
     rounds = [each for result in results for each in result.rounds]
     busy = sum(bool(each["others"]) for each in rounds)
     if busy <= MOST_BUSY * len(rounds):
