@@ -8,15 +8,13 @@ PyTorch.
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, TypeVar
 
 import numpy as np
 
-from fastconv.errors import locate_error
+from fastconv.errors import locate_error, located_backward
 from fastconv.graph import Graph, Value
 from fastconv.layers.parameter import FLOATING, Parameter
 from fastconv.layers.state import load_into
@@ -74,7 +72,7 @@ class Layer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "backward" in cls.__dict__:
-            cls.backward = _located_backward(cls.__dict__["backward"])  # type: ignore[method-assign]
+            cls.backward = located_backward(cls.__dict__["backward"])  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._parameters.pop(name, None)
@@ -299,22 +297,3 @@ class Layer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-
-
-def _located_backward(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Name the layer in errors of ``backward``, and let it be defined without ``need_input``."""
-    parameters = inspect.signature(method).parameters
-    takes_need = "need_input" in parameters or any(
-        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
-    )
-
-    @functools.wraps(method)
-    def backward(self: Layer, *grads: Any, need_input: bool = True) -> Any:
-        options = {"need_input": need_input} if takes_need else {}
-        try:
-            return method(self, *grads, **options)
-        except (TypeError, ValueError) as error:
-            locate_error(error, self, self.path)
-            raise
-
-    return backward

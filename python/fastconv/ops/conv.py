@@ -68,7 +68,7 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
     --------
     >>> import numpy as np, fastconv as fc
     >>> packed = fc.pack_weight(np.ones((8, 3, 3, 3), np.float32))
-    >>> fc.conv2d(np.ones((1, 3, 5, 5), np.float32), packed)[0, 0, 0, 0]
+    >>> float(fc.conv2d(np.ones((1, 3, 5, 5), np.float32), packed)[0, 0, 0, 0])
     27.0
     """
     array = take("pack_weight", "weight", weight)
@@ -233,7 +233,7 @@ def conv2d_grad_input(
     --------
     >>> import numpy as np, fastconv as fc
     >>> g, w = np.ones((1, 1, 2, 2), np.float32), np.ones((1, 1, 2, 2), np.float32)
-    >>> fc.conv2d_grad_input(g, w, (1, 1, 3, 3))[0, 0, 1, 1]
+    >>> float(fc.conv2d_grad_input(g, w, (1, 1, 3, 3))[0, 0, 1, 1])
     4.0
     """
     name = "conv2d_grad_input"
@@ -298,7 +298,7 @@ def conv2d_grad_weight(
     --------
     >>> import numpy as np, fastconv as fc
     >>> g, x = np.ones((1, 1, 2, 2), np.float32), np.ones((1, 1, 3, 3), np.float32)
-    >>> fc.conv2d_grad_weight(g, x, (1, 1, 2, 2))[0, 0, 0, 0]
+    >>> float(fc.conv2d_grad_weight(g, x, (1, 1, 2, 2))[0, 0, 0, 0])
     4.0
     """
     name = "conv2d_grad_weight"
