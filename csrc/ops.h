@@ -10,6 +10,7 @@
 #include "core/tensor.h"
 #include "cpu/isa.h"
 #include "cpu/kernels_elementwise.h"
+#include "cpu/kernels_softmax.h"
 
 namespace fastconv::cpu {
 
@@ -85,6 +86,26 @@ struct LinearPointers {
 };
 
 void run_linear(const LinearPlan& plan, const LinearPointers& pointers, void* workspace);
+
+// ---- softmax and cross-entropy -------------------------------------------------------------------
+
+/// Forward: result = kind(a) along `axis`, b null. Backward: a = grad_output, b = output.
+void run_softmax(SoftmaxKind kind, const Tensor& result, const Tensor& a, const Tensor* b, int axis,
+                 const Isa& isa, int threads);
+
+/// Logits (N, C) against class numbers, all within 0 .. C - 1.
+struct CrossEntropy {
+    Tensor logits;
+    const std::int64_t* target = nullptr;
+    std::int64_t target_elems = 1;
+    double label_smoothing = 0;
+};
+/// losses[n], one a row.
+void run_cross_entropy(const CrossEntropy& problem, double* losses, const Isa& isa, int threads);
+/// grad[n] = dloss[n]/dlogits[n] * scales[n * scale_elems].
+void run_cross_entropy_backward(const CrossEntropy& problem, const Tensor& grad,
+                                const double* scales, std::int64_t scale_elems, const Isa& isa,
+                                int threads);
 
 }  // namespace fastconv::cpu
 

@@ -18,6 +18,7 @@
 
 #include "core/parallel.h"
 #include "core/tensor.h"
+#include "core/workspace.h"
 #include "cpu/kernels.h"
 #include "cpu/kernels_copy.h"
 
@@ -80,6 +81,14 @@ struct Tile {
 
 /// Threads worth waking for this much work: below 30 us the caller is done before they begin.
 inline int threads_for(double nanoseconds, int threads) { return nanoseconds < 30e3 ? 1 : threads; }
+
+/// Memory of one task: the thread's scratch, or where one line alone is too long for that (hundreds of
+/// thousands of elements), a workspace that lives as long as `borrowed`.
+inline void* tile_memory(std::size_t bytes, Workspace& borrowed) {
+    if (bytes <= kMaxThreadScratch) return thread_scratch(bytes);
+    borrowed = Workspace::acquire(bytes);
+    return borrowed.data();
+}
 
 template <class T, class Body>
 void for_tiles(const Grid& grid, T* const* data, const Access* access, const Kernels<T>& kernels,

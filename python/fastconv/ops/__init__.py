@@ -27,6 +27,14 @@ from .conv import (
 )
 from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
 from .linear import linear, linear_backward
+from .loss import (
+    cross_entropy,
+    cross_entropy_backward,
+    log_softmax,
+    log_softmax_backward,
+    softmax,
+    softmax_backward,
+)
 
 __all__ = [
     "PackedWeight",
@@ -41,6 +49,8 @@ __all__ = [
     "conv2d_output_shape",
     "conv_transpose2d",
     "conv_transpose2d_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
     "dropout",
     "dropout_backward",
     "is_channels_last",
@@ -48,11 +58,15 @@ __all__ = [
     "leaky_relu_backward",
     "linear",
     "linear_backward",
+    "log_softmax",
+    "log_softmax_backward",
     "pack_weight",
     "relu",
     "relu_backward",
     "sigmoid",
     "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
     "tanh",
     "tanh_backward",
 ]
