@@ -52,6 +52,15 @@ def available_isas() -> list[str]:
     return list(_core.supported_isas())
 
 
+def exact_algorithms(function: Callable[..., Any]) -> list[str]:
+    """The algorithms whose sums of small integers are exact: all but Winograd, whose transforms
+    divide (tests/test_winograd.py has its bounds). "auto" is left to the caller.
+    """
+    import fastconv as fc
+
+    return [name for name in fc.algorithms(function) if not name.startswith("winograd")]
+
+
 def integers(
     shape: Sequence[int],
     rng: np.random.Generator,

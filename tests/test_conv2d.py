@@ -10,6 +10,7 @@ from support import (
     assert_exact,
     assert_only_wrote,
     assert_within_bound,
+    exact_algorithms,
     float64,
     in_order,
     integers,
@@ -23,8 +24,7 @@ from support import (
 DTYPES = [np.float32, np.float64]
 
 
-# Sums of products of small integers are exact in any order; Winograd's are not (test_winograd.py).
-EXACT = ["auto", *(a for a in fc.algorithms(fc.conv2d) if not a.startswith("winograd"))]
+EXACT = ["auto", *exact_algorithms(fc.conv2d)]
 
 
 def operands(case, rng, dtype=np.float32):

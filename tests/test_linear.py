@@ -1,8 +1,10 @@
 """linear and its gradients: every instruction set against the reference."""
 
+import fastconv as fc
 import numpy as np
 import pytest
 from cases import LINEAR, linear
+from fastconv import _core, reference
 from support import (
     assert_exact,
     assert_only_wrote,
@@ -15,9 +17,6 @@ from support import (
     poisoned,
     sum_bound,
 )
-
-import fastconv as fc
-from fastconv import _core, reference
 
 # Around the tiles: 3 and 4 rows, 4 and 6 columns, blocks of 96 and 252 rows, 24 columns, 64 columns,
 # 512 and 1024 terms.
@@ -165,7 +164,11 @@ def test_one_vector_and_memory_order(rng):
 X, W = np.zeros((8, 32), np.float32), np.zeros((16, 32), np.float32)
 
 ERRORS = [
-    (lambda: fc.linear(X, W[:, :30]), ValueError, r"linear: weight has 30 inputs \(shape \(16, 30\)"),
+    (
+        lambda: fc.linear(X, W[:, :30]),
+        ValueError,
+        r"linear: weight has 30 inputs \(shape \(16, 30\)",
+    ),
     (lambda: fc.linear(X, W.astype(np.float64)), TypeError, "weight has dtype float64, but x has"),
     (lambda: fc.linear(X.astype(np.int64), W), TypeError, "x has dtype int64.*float32 and float64"),
     (lambda: fc.linear(X[None], W), ValueError, r"x has 3 dimensions.*reshape\(len\(x\), -1\)"),

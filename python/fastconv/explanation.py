@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _core
 from .ops.arrays import prefers_channels_last, take
-from .ops.conv import _ALGORITHMS, _algorithm_index, _check_channels, shape4
+from .ops.conv_problem import ALGORITHMS, algorithm_index, check_channels, shape4
 from .ops.geometry import window_geometry
 
 _DIRECTIONS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
@@ -158,12 +158,12 @@ def explain(function: Callable[..., Any], *operands: Any, **arguments: Any) -> E
         arguments.pop(ignored, None)
     if arguments:
         raise TypeError(f"explain: {name} has no argument {next(iter(arguments))!r}")
-    _check_channels(name, x, weight, groups)
+    check_channels(name, x, weight, groups)
     geometry = window_geometry(name, x[2:], weight[2:], **problem)
     y = (x[0], weight[0], *geometry.output)
     plan = _core.conv2d_plan(
         _DIRECTIONS.index(name), x, weight, y, geometry.numbers(groups), dtype == "float64",
-        last, _algorithm_index(name, algorithm), threads,
+        last, algorithm_index(name, algorithm), threads,
     )  # fmt: skip
     peak, bandwidth = _machine(threads, dtype, plan["isa"])
     tasks = plan["tasks"]
@@ -222,4 +222,4 @@ def _describe_phase(phase: dict[str, Any]) -> str:
     )
 
 
-assert set(_ORDER) <= set(_ALGORITHMS)
+assert set(_ORDER) <= set(ALGORITHMS)

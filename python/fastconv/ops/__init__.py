@@ -13,18 +13,14 @@ from .activation import (
     tanh_backward,
 )
 from .arrays import channels_last, is_channels_last
-from .conv import (
-    PackedWeight,
-    algorithms,
-    conv1d,
-    conv2d,
+from .conv import algorithms, conv1d, conv2d, conv2d_output_shape
+from .conv_gradients import (
     conv2d_backward,
     conv2d_grad_bias,
     conv2d_grad_input,
     conv2d_grad_weight,
-    conv2d_output_shape,
-    pack_weight,
 )
+from .conv_problem import PackedWeight, pack_weight
 from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
 from .linear import linear, linear_backward
 from .loss import (

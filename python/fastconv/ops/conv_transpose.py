@@ -21,15 +21,15 @@ from .arrays import (
     take_like,
     take_out,
 )
-from .conv import (
-    _FORWARD,
-    _GRAD_INPUT,
-    _GRAD_WEIGHT,
+from .conv_gradients import conv2d_grad_bias
+from .conv_problem import (
+    FORWARD,
+    GRAD_INPUT,
+    GRAD_WEIGHT,
     PackedWeight,
-    _algorithm_index,
-    _run,
-    _take_bias,
-    conv2d_grad_bias,
+    algorithm_index,
+    run,
+    take_bias,
 )
 from .geometry import Geometry, Padding, Pair, paddings, pair
 
@@ -95,12 +95,12 @@ def conv_transpose2d(
     images = as_images(name, "x", array)
     kernel = _take_kernel(name, weight, images, groups)
     filters = kernel.shape[1] * groups
-    offset = None if bias is None else _take_bias(name, bias, images, filters)
+    offset = None if bias is None else take_bias(name, bias, images, filters)
     geometry, size = _geometry(
         name, images.shape, kernel.shape, stride, padding, output_padding, dilation
     )
     shape = (images.shape[0], filters, *size)
-    index = _algorithm_index(name, algorithm)
+    index = algorithm_index(name, algorithm)
     single = array.ndim == 3
     if out is None:
         result = empty(shape, images.dtype, images, kernel)
@@ -108,7 +108,7 @@ def conv_transpose2d(
         inputs = {"x": array, "weight": kernel, "bias": offset}
         result = take_out(name, out, shape[1:] if single else shape, images.dtype, inputs)
         result = result[None] if single else result
-    _run(name, _GRAD_INPUT, result, kernel, images, geometry, groups, index, algorithm, bias=offset)
+    run(name, GRAD_INPUT, result, kernel, images, geometry, groups, index, algorithm, bias=offset)
     if out is not None:
         return out
     return give(result[0] if single else result, x)
@@ -176,11 +176,11 @@ def conv_transpose2d_backward(
     grad_input = grad_weight = grad_bias = None
     if "input" in need:
         result = empty_like_order(images.shape, images)
-        _run(name, _FORWARD, grads, kernel, result, geometry, groups, -1, "auto")
+        run(name, FORWARD, grads, kernel, result, geometry, groups, -1, "auto")
         grad_input = give(result[0] if array.ndim == 3 else result, x)
     if "weight" in need:
         result = empty_like_order(kernel.shape, kernel)
-        _run(name, _GRAD_WEIGHT, grads, result, images, geometry, groups, -1, "auto")
+        run(name, GRAD_WEIGHT, grads, result, images, geometry, groups, -1, "auto")
         grad_weight = give(result, x)
     if "bias" in need:
         grad_bias = give(conv2d_grad_bias(grads), x)

@@ -60,7 +60,9 @@ def linear(
     if out is None:
         result = np.empty(shape, array.dtype)
     else:
-        result = take_out(name, out, shape, array.dtype, {"x": array, "weight": kernel, "bias": vector})
+        result = take_out(
+            name, out, shape, array.dtype, {"x": array, "weight": kernel, "bias": vector}
+        )
     _core.linear(_FORWARD, _rows(array), kernel, _rows(result), vector, relu, False)
     return give(result, x) if out is None else out
 

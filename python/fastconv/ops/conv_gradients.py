@@ -1,0 +1,286 @@
+"""The gradients of a convolution (kernels: csrc/cpu/conv2d*.cpp; formulas: reference/conv.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .arrays import (
+    Array,
+    as_images,
+    check_shape,
+    empty,
+    empty_like_order,
+    give,
+    take,
+    take_like,
+    take_out,
+)
+from .conv_problem import (
+    GRAD_INPUT,
+    GRAD_WEIGHT,
+    algorithm_index,
+    check_channels,
+    is_relu,
+    run,
+    shape4,
+    take_weight,
+)
+from .geometry import Geometry, Padding, Pair, window_geometry
+
+
+def conv2d_grad_input(
+    grad_output: Any,
+    weight: Any,
+    input_shape: Sequence[int],
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+    out: Any = None,
+) -> Any:
+    """The gradient of `conv2d` with respect to x.
+
+    Parameters
+    ----------
+    grad_output : array (N, K, P, Q) or (K, P, Q)
+        dL/dy for the y that conv2d returned.
+    weight : array (K, C // groups, R, S)
+    input_shape : (N, C, H, W)
+        x.shape, with N always.
+    stride, padding, dilation, groups, algorithm, out
+        As `conv2d`'s.
+
+    Returns
+    -------
+    array (N, C, H, W), or (C, H, W) where grad_output is (K, P, Q)
+        In grad_output's memory order.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `conv2d`, and if grad_output does not have conv2d's output shape.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> g, w = np.ones((1, 1, 2, 2), np.float32), np.ones((1, 1, 2, 2), np.float32)
+    >>> float(fc.conv2d_grad_input(g, w, (1, 1, 3, 3))[0, 0, 1, 1])
+    4.0
+    """
+    name = "conv2d_grad_input"
+    array = take(name, "grad_output", grad_output)
+    grads = as_images(name, "grad_output", array)
+    kernel, _ = take_weight(name, weight, grads, groups, "grad_output")
+    sizes = shape4(name, "input_shape", input_shape)
+    geometry = backward_geometry(
+        name, grads, sizes, kernel.shape, stride, padding, dilation, groups
+    )
+    index = algorithm_index(name, algorithm)
+    single = array.ndim == 3
+    if out is None:
+        result = empty(sizes, grads.dtype, grads, kernel)
+    else:
+        inputs = {"grad_output": array, "weight": kernel}
+        result = take_out(name, out, sizes[1:] if single else sizes, grads.dtype, inputs)
+        result = result[None] if single else result
+    run(name, GRAD_INPUT, result, kernel, grads, geometry, groups, index, algorithm)
+    if out is not None:
+        return out
+    return give(result[0] if single else result, grad_output)
+
+
+def conv2d_grad_weight(
+    grad_output: Any,
+    x: Any,
+    weight_shape: Sequence[int],
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+    out: Any = None,
+    accumulate: bool = False,
+) -> Any:
+    """The gradient of `conv2d` with respect to weight, summed over the batch.
+
+    Parameters
+    ----------
+    grad_output : array (N, K, P, Q) or (K, P, Q)
+    x : array (N, C, H, W) or (C, H, W)
+    weight_shape : (K, C // groups, R, S)
+    stride, padding, dilation, groups, algorithm
+        As `conv2d`'s.
+    out : array of weight_shape, optional
+    accumulate : bool
+        Add to what `out` holds instead of overwriting it.
+
+    Returns
+    -------
+    array (K, C // groups, R, S)
+        C order unless `out` says otherwise.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `conv2d`, and if grad_output does not have conv2d's output shape.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> g, x = np.ones((1, 1, 2, 2), np.float32), np.ones((1, 1, 3, 3), np.float32)
+    >>> float(fc.conv2d_grad_weight(g, x, (1, 1, 2, 2))[0, 0, 0, 0])
+    4.0
+    """
+    name = "conv2d_grad_weight"
+    array = take(name, "x", x)
+    images = as_images(name, "x", array)
+    given = take_like(name, "grad_output", grad_output, images, "x")
+    grads = as_images(name, "grad_output", given)
+    kernel_shape = shape4(name, "weight_shape", weight_shape)
+    geometry = backward_geometry(
+        name, grads, images.shape, kernel_shape, stride, padding, dilation, groups
+    )
+    index = algorithm_index(name, algorithm)
+    if out is None:
+        if accumulate:
+            raise ValueError(f"{name}: accumulate=True adds to out, but out is None")
+        result = np.empty(kernel_shape, images.dtype)
+    else:
+        inputs = {"x": array, "grad_output": given}
+        result = take_out(name, out, kernel_shape, images.dtype, inputs)
+    run(name, GRAD_WEIGHT, images, result, grads, geometry, groups, index, algorithm,
+         accumulate=accumulate)  # fmt: skip
+    return give(result, x) if out is None else out
+
+
+def conv2d_grad_bias(grad_output: Any, *, out: Any = None, accumulate: bool = False) -> Any:
+    """The gradient of `conv2d` with respect to bias: grad_output summed over N, P and Q.
+
+    Parameters
+    ----------
+    grad_output : array (N, K, P, Q) or (K, P, Q)
+    out : array (K,), optional
+    accumulate : bool
+        Add to what `out` holds.
+
+    Returns
+    -------
+    array (K,)
+    """
+    name = "conv2d_grad_bias"
+    given = take(name, "grad_output", grad_output)
+    grads = as_images(name, "grad_output", given)
+    if out is None:
+        if accumulate:
+            raise ValueError(f"{name}: accumulate=True adds to out, but out is None")
+        result = np.empty(grads.shape[1], grads.dtype)
+    else:
+        result = take_out(name, out, grads.shape[1:2], grads.dtype, {"grad_output": given})
+    _core.conv2d_grad_bias(grads, result, accumulate)
+    return give(result, grad_output) if out is None else out
+
+
+def conv2d_backward(
+    grad_output: Any,
+    x: Any,
+    weight: Any,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    output: Any = None,
+    need: Sequence[str] = ("input", "weight", "bias"),
+) -> tuple[Any, Any, Any]:
+    """All gradients of `conv2d`.
+
+    Parameters
+    ----------
+    grad_output : array (N, K, P, Q) or (K, P, Q)
+    x : array (N, C, H, W) or (C, H, W)
+    weight : array (K, C // groups, R, S)
+    stride, padding, dilation, groups
+        As `conv2d`'s.
+    activation : None or "relu"
+        As in the forward call; "relu" needs `output`.
+    output : array of grad_output's shape
+        What the forward call returned: where it is not positive, no gradient passes.
+    need : sequence of "input", "weight", "bias"
+        Which gradients to compute.
+
+    Returns
+    -------
+    (grad_input, grad_weight, grad_bias)
+        None where not needed. grad_input has x's memory order, grad_weight weight's. The gradient
+        of a `residual` is grad_output after the activation's mask.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `conv2d`.
+    """
+    name = "conv2d_backward"
+    unknown = set(need) - {"input", "weight", "bias"}
+    if unknown:
+        raise ValueError(
+            f'{name}: need has {sorted(unknown)}; the names are "input", "weight", "bias"'
+        )
+    array = take(name, "x", x)
+    kernel, _ = take_weight(name, weight, as_images(name, "x", array), groups)
+    given = take_like(name, "grad_output", grad_output, array, "x")
+    if is_relu(name, activation):
+        if output is None:
+            raise ValueError(f'{name}: activation="relu" needs output, what conv2d returned')
+        forward = take_like(name, "output", output, array, "x")
+        check_shape(name, "output", forward, given.shape, "grad_output's shape")
+        given = relu_mask(given, forward)
+    problem: dict[str, Any] = {
+        "stride": stride, "padding": padding, "dilation": dilation, "groups": groups,
+    }  # fmt: skip
+    grad_input = grad_weight = grad_bias = None
+    if "input" in need:
+        shape = as_images(name, "x", array).shape
+        single = array.ndim == 3
+        grad_input = empty_like_order(shape, array[None] if single else array)
+        grad_input = grad_input[0] if single else grad_input
+        conv2d_grad_input(given, kernel, shape, out=grad_input, **problem)
+    if "weight" in need:
+        grad_weight = empty_like_order(kernel.shape, kernel)
+        conv2d_grad_weight(given, array, kernel.shape, out=grad_weight, **problem)
+    if "bias" in need:
+        grad_bias = conv2d_grad_bias(given)
+    wrapped = (None if g is None else give(g, x) for g in (grad_input, grad_weight, grad_bias))
+    return tuple(wrapped)  # type: ignore[return-value]
+
+
+def backward_geometry(
+    function: str,
+    grads: Array,
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> Geometry:
+    check_channels(function, input_shape, weight_shape, groups)
+    size, kernel = (input_shape[2], input_shape[3]), (weight_shape[2], weight_shape[3])
+    geometry = window_geometry(function, size, kernel, stride, padding, dilation)
+    wanted = (input_shape[0], weight_shape[0], *geometry.output)
+    check_shape(function, "grad_output", grads, wanted, "conv2d's output shape here")
+    return geometry
+
+
+def relu_mask(grad_output: Array, output: Array) -> Array:
+    from .activation import relu_backward
+
+    masked: Array = relu_backward(grad_output, output)
+    return masked

@@ -1,0 +1,179 @@
+"""What every function of a convolution does first and last: checks of its operands in words, the
+packed weight, the one call into _core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .arrays import Array, check_shape, take, take_like
+from .geometry import Geometry
+
+FORWARD, GRAD_INPUT, GRAD_WEIGHT = range(3)
+ALGORITHMS = {name: index for index, name in enumerate(_core.conv2d_algorithms)}
+
+
+class PackedWeight:
+    """A convolution's kernel, packed once as the register tiles read it; see `pack_weight`.
+
+    Holds its own read-only copy of the weight, for algorithms that read it unpacked.
+    """
+
+    def __init__(self, weight: Array, groups: int) -> None:
+        self.weight = weight.copy(order="K")
+        self.weight.flags.writeable = False
+        self.groups = groups
+        self.isa = _core.current_isa()
+        self.packed = _core.conv2d_pack(self.weight, groups)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.weight.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.weight.dtype
+
+    def __repr__(self) -> str:
+        return f"PackedWeight(shape={self.shape}, dtype={self.dtype}, isa={self.isa!r})"
+
+
+def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
+    """Pack a kernel for many forward convolutions; the result is accepted wherever `weight` is.
+
+    Parameters
+    ----------
+    weight : array (K, C // groups, R, S)
+    groups : int
+        As in the convolutions it will be used for.
+
+    Returns
+    -------
+    PackedWeight
+        A snapshot: later changes of `weight` do not reach it.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> packed = fc.pack_weight(np.ones((8, 3, 3, 3), np.float32))
+    >>> float(fc.conv2d(np.ones((1, 3, 5, 5), np.float32), packed)[0, 0, 0, 0])
+    27.0
+    """
+    array = take("pack_weight", "weight", weight)
+    check_weight("pack_weight", array)
+    if groups < 1 or array.shape[0] % groups:
+        raise ValueError(
+            f"pack_weight: {array.shape[0]} filters cannot be cut into groups={groups}"
+        )
+    return PackedWeight(array, groups)
+
+
+def shape4(function: str, name: str, shape: Sequence[int]) -> tuple[int, int, int, int]:
+    try:
+        sizes = tuple(int(size.__index__()) for size in shape)
+    except (TypeError, AttributeError):
+        sizes = ()
+    if len(sizes) != 4 or min(sizes) < 0:
+        raise ValueError(f"{function}: {name} is {shape!r}; wanted four sizes of 0 or more")
+    return sizes
+
+
+def take_weight(
+    function: str, weight: Any, x: Array, groups: int, beside_name: str = "x"
+) -> tuple[Array, Array | None]:
+    """The kernel as an array, and its packed form if that fits this call."""
+    packed = None
+    if type(weight) is PackedWeight:
+        if weight.groups == groups and weight.isa == _core.current_isa():
+            packed = weight.packed
+        weight = weight.weight
+    kernel = take_like(function, "weight", weight, x, beside_name)
+    check_weight(function, kernel)
+    return kernel, packed
+
+
+def check_weight(function: str, kernel: Array) -> None:
+    if kernel.ndim != 4:
+        raise ValueError(
+            f"{function}: weight has {kernel.ndim} dimensions (shape {kernel.shape}); "
+            f"wanted (K, C // groups, R, S)"
+        )
+    if kernel.shape[2] < 1 or kernel.shape[3] < 1:
+        raise ValueError(f"{function}: weight has shape {kernel.shape}: a kernel without taps")
+
+
+def check_channels(
+    function: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int
+) -> None:
+    channels, filters = x_shape[1], weight_shape[0]
+    if type(groups) is not int and not hasattr(groups, "__index__"):
+        raise TypeError(f"{function}: groups is {groups!r}; wanted an int")
+    if groups < 1:
+        raise ValueError(f"{function}: groups is {groups}; wanted at least 1")
+    if weight_shape[1] * groups != channels:
+        plural = "group" if groups == 1 else "groups"
+        raise ValueError(
+            f"{function}: weight has {weight_shape[1]} input channels x {groups} {plural}, but x "
+            f"has {channels} channels (shape {tuple(x_shape)})"
+        )
+    if filters % groups:
+        raise ValueError(
+            f"{function}: weight has {filters} filters, which {groups} groups do not divide"
+        )
+
+
+def take_bias(function: str, bias: Any, x: Array, filters: int) -> Array:
+    vector = take_like(function, "bias", bias, x, "x")
+    check_shape(function, "bias", vector, (filters,), "(K,) of the weight")
+    return vector if vector.flags.c_contiguous else np.ascontiguousarray(vector)
+
+
+def is_relu(function: str, activation: str | None) -> bool:
+    if activation is None:
+        return False
+    if activation != "relu":
+        raise ValueError(f'{function}: activation is {activation!r}; wanted None or "relu"')
+    return True
+
+
+def algorithm_index(function: str, algorithm: str) -> int:
+    if algorithm == "auto":
+        return -1
+    try:
+        return ALGORITHMS[algorithm]
+    except (KeyError, TypeError):
+        names = ", ".join(ALGORITHMS)
+        raise ValueError(
+            f"{function}: algorithm is {algorithm!r}; the names are auto, {names}"
+        ) from None
+
+
+def run(
+    function: str,
+    direction: int,
+    x: Array,
+    weight: Array,
+    y: Array,
+    geometry: Geometry,
+    groups: int,
+    index: int,
+    algorithm: str,
+    packed: Array | None = None,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    relu: bool = False,
+    accumulate: bool = False,
+) -> None:
+    numbers = geometry.numbers(groups)
+    try:
+        _core.conv2d(
+            direction, x, weight, y, packed, bias, residual, numbers, relu, accumulate, index
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{function}: algorithm {algorithm!r} cannot do this problem: {error}"
+        ) from None
