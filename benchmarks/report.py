@@ -106,7 +106,7 @@ def _line(row: RowResult, result: ProblemResult) -> str:
     if row.summary is None:
         return f"{label} - {row.absent}{f', not timed: {row.verdict}' if row.verdict else ''}"
     parts = [label, f"{seconds(row.summary.median):>9} +-{100 * row.summary.spread:4.1f} %"]
-    if row.flops:
+    if row.flops and not _waits_for_memory(result):
         share = "" if row.of_peak is None else f" {100 * row.of_peak:4.0f} % of peak"
         parts.append(f"{count(row.flops, 'FLOP/s'):>13}{share}")
     else:
@@ -119,6 +119,14 @@ def _line(row: RowResult, result: ProblemResult) -> str:
     ]
     text = "  ".join(parts) + (f"  [{row.plan}]" if row.plan else "")
     return text + "".join(f"\n    ! {flag}" for flag in row.flags)
+
+
+def _waits_for_memory(result: ProblemResult) -> bool:
+    """Whether reading the operands at the measured bandwidth takes longer than the arithmetic."""
+    if not (result.peak and result.bandwidth):
+        return False
+    reading = result.problem.bytes_moved / result.bandwidth
+    return reading > 2 * result.problem.macs_inside / result.peak
 
 
 def ratio_text(ratio: Ratio, rival: str = "") -> str:
@@ -192,7 +200,7 @@ def _totals(results: Sequence[ProblemResult]) -> list[str]:
         sums = {
             name: sum(_weighted(result, name, network) for result in members)
             for name in names
-            if all(result.row(name) for result in members)
+            if all(_row_in_total(result, name) for result in members)
         }
         if sums:
             parts = ", ".join(f"{name} {seconds(value)}" for name, value in sums.items())
@@ -203,8 +211,19 @@ def _totals(results: Sequence[ProblemResult]) -> list[str]:
     return lines
 
 
+def _row_in_total(result: ProblemResult, name: str) -> RowResult | None:
+    """The row of that name; matrices have one order, and one row for either order's total."""
+    host, _, variant = name.partition(" ")
+    if result.problem.shape.operation == "linear" and variant.endswith(
+        ("channels_last", "C order")
+    ):
+        own = (row for row in result.rows if row.summary and row.name.startswith(f"{host} "))
+        return next(own, None)
+    return result.row(name)
+
+
 def _weighted(result: ProblemResult, name: str, network: str) -> float:
-    row = result.row(name)
+    row = _row_in_total(result, name)
     assert row is not None
     assert row.summary is not None
     times = sum(layer.count for layer in result.problem.layers if layer.network == network)

@@ -33,9 +33,6 @@ SHAPES = [
 ]
 
 
-# ---- shapes and problems
-
-
 @pytest.mark.parametrize(
     ("network", "macs"),
     [
@@ -113,9 +110,6 @@ def test_sampled_expectations_agree_with_the_reference(shape: Convolution) -> No
             np.testing.assert_allclose(found[wanted.index], wanted.values, rtol=1e-12, atol=1e-12)
 
 
-# ---- statistics
-
-
 def test_summary_is_of_the_samples() -> None:
     summary = statistics.summarize([4.0, 1.0, 2.0, 3.0, 10.0])
     assert (summary.median, summary.minimum, summary.count) == (3.0, 1.0, 5)
@@ -173,9 +167,6 @@ def test_only_rounds_of_one_state_are_used() -> None:
     assert named == ["near", "mixed", "far", "near", "far", "near"]
     assert timing.used_rounds(named) == ("near", [0, 3, 5])
     assert timing.used_rounds(["mixed", "mixed"]) == ("mixed", [0, 1])
-
-
-# ---- checking, and the refusal to time what is wrong
 
 
 def test_the_check_passes_float32_rounding_and_finds_small_faults() -> None:

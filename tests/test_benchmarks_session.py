@@ -195,9 +195,6 @@ def test_every_peer_can_be_loaded_without_its_library() -> None:
         assert LocalHost(name).name == name
 
 
-# ---- the machine
-
-
 def test_waiting_ends_when_other_threads_sleep() -> None:
     stop = time.perf_counter() + 0.2
 
@@ -226,3 +223,22 @@ def test_probes_are_plausible() -> None:
     assert probes.ping() is None  # one thread has nobody to ping
     ping = Probes(threads=2).ping()
     assert ping is None or 1e-9 < ping < 1e-2
+
+
+def test_a_total_counts_each_layer_as_often_as_it_occurs() -> None:
+    from benchmarks import report, shapes, statistics
+    from benchmarks.problems import problems
+    from benchmarks.results import ProblemResult, RowResult
+
+    found = []
+    for problem in problems(shapes.suite("resnet50_v1_5"), [1], ["forward"]):
+        one_order = problem.shape.operation == "linear"
+        names = ["pytorch C order"] if one_order else ["pytorch channels_last", "pytorch C order"]
+        summary = statistics.summarize([0.001])
+        rows = [RowResult(name, samples={0: 0.001}, summary=summary) for name in names]
+        found.append(ProblemResult(problem, rows))
+    text = report.summary(found)
+    # 53 convolutions, 2 pools, 1 linear layer, a millisecond each
+    assert "resnet50_v1_5 (conv2d+linear+pool2d, forward, batch 1)" in text
+    assert "pytorch channels_last 56 ms, pytorch C order 56 ms" in text
+    assert "resnet50_v1_5" not in report.summary(found[1:])  # a part has no total
