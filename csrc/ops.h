@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/plan.h"
+#include "core/pool_plan.h"
 #include "core/problem.h"
 #include "core/tensor.h"
 #include "cpu/isa.h"
@@ -106,6 +107,37 @@ void run_cross_entropy(const CrossEntropy& problem, double* losses, const Isa& i
 void run_cross_entropy_backward(const CrossEntropy& problem, const Tensor& grad,
                                 const double* scales, std::int64_t scale_elems, const Isa& isa,
                                 int threads);
+
+// ---- pooling -------------------------------------------------------------------------------------
+
+/// How a pooling problem or its gradient is computed. Throws std::invalid_argument where indices are
+/// asked of float32 windows that span 2^31 elements.
+PoolPlan plan_pool2d(const PoolProblem& problem, const PoolStrides& strides, const Isa& isa,
+                     int threads);
+
+/// Forward reads input and writes output (and indices); a gradient reads output, that is
+/// grad_output, and indices where it is the maximum's, and writes input, that is grad_input.
+struct PoolPointers {
+    void* input = nullptr;
+    void* output = nullptr;
+    std::int64_t* indices = nullptr;
+};
+
+void run_pool2d(const PoolPlan& plan, const PoolPointers& pointers);
+
+/// Max unpooling: output(n, c, indices) = input, 0 elsewhere, the last of equal indices in row-major
+/// order stays; backward reads output and writes input. Index -1 is skipped. Returns the first index
+/// found outside [-1, out_h * out_w), with the result unfinished, or -1.
+struct UnpoolProblem {
+    DType dtype = DType::kFloat32;
+    std::int64_t batch = 0, channels = 0;
+    std::int64_t in_h = 0, in_w = 0;
+    std::int64_t out_h = 0, out_w = 0;
+    Strides input, output, indices;
+    bool backward = false;
+};
+
+std::int64_t run_unpool2d(const UnpoolProblem& problem, const PoolPointers& pointers, int threads);
 
 }  // namespace fastconv::cpu
 

@@ -29,13 +29,18 @@ struct Axis {
     std::int64_t extent() const { return (kernel - 1) * dilation + 1; }
 };
 
+/// Windows that start every `stride` elements, the last at most `room` after the first.
+inline std::int64_t window_count(std::int64_t room, std::int64_t stride) {
+    return room < 0 ? 0 : room / stride + 1;
+}
+
 /// The one output-size formula, (N - F) / S + 1 in its general form; `ceil_mode` is pooling's, which
 /// drops a last window that would start beyond the input and the low padding. Zero or negative: no
 /// window fits.
 inline std::int64_t output_size(const Axis& axis, bool ceil_mode = false) {
-    const std::int64_t room = axis.in + axis.pad_lo + axis.pad_hi - axis.extent();
-    if (room < 0) return 0;
-    std::int64_t out = (room + (ceil_mode ? axis.stride - 1 : 0)) / axis.stride + 1;
+    const std::int64_t over = ceil_mode ? axis.stride - 1 : 0;  // how far a window may hang over
+    const std::int64_t room = axis.in + axis.pad_lo + axis.pad_hi - axis.extent() + over;
+    std::int64_t out = window_count(room, axis.stride);
     if (ceil_mode && (out - 1) * axis.stride >= axis.in + axis.pad_lo) --out;
     return out;
 }

@@ -12,6 +12,14 @@ from .activation import (
     tanh,
     tanh_backward,
 )
+from .adaptive_pool import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+)
 from .arrays import channels_last, is_channels_last
 from .conv import algorithms, conv1d, conv2d, conv2d_output_shape
 from .conv_gradients import (
@@ -31,10 +39,26 @@ from .loss import (
     softmax,
     softmax_backward,
 )
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    pool2d_output_shape,
+)
+from .pool1d import avg_pool1d, max_pool1d
+from .unpool import max_unpool2d, max_unpool2d_backward
 
 __all__ = [
     "PackedWeight",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
     "algorithms",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "channels_last",
     "conv1d",
     "conv2d",
@@ -49,6 +73,8 @@ __all__ = [
     "cross_entropy_backward",
     "dropout",
     "dropout_backward",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
     "is_channels_last",
     "leaky_relu",
     "leaky_relu_backward",
@@ -56,7 +82,13 @@ __all__ = [
     "linear_backward",
     "log_softmax",
     "log_softmax_backward",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_unpool2d",
+    "max_unpool2d_backward",
     "pack_weight",
+    "pool2d_output_shape",
     "relu",
     "relu_backward",
     "sigmoid",

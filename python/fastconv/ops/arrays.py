@@ -48,6 +48,17 @@ def take_like(function: str, name: str, value: Any, first: Array, first_name: st
     return array
 
 
+def take_int64(function: str, name: str, value: Any) -> Array:
+    """`value`, an array of indices, as a NumPy array of int64 that shares its memory."""
+    array = value if type(value) is np.ndarray else _import(function, name, value)
+    if array.dtype != np.int64:
+        raise TypeError(
+            f"{function}: {name} has dtype {array.dtype}, wanted int64; "
+            f"convert it with {name}.astype(numpy.int64)"
+        )
+    return array
+
+
 def _import(function: str, name: str, value: Any) -> Array:
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)

@@ -1,0 +1,220 @@
+// The plan of a pooling problem: windows as runs, what the lanes are, what is staged, the tasks.
+//
+// Floor: input and output move once between memory and core. Tensors that are channels last, or C
+// order without a stride, are read in place; with a stride along W each line is split into its phases
+// in scratch (L1) first; other orders, and C order with images narrower than a vector, are transposed
+// strip by strip to scratch. Staged strips count twice against L2, not against memory.
+#include <stdexcept>
+
+#include "cpu/kernels_pool.h"
+#include "cpu/pool2d.h"
+#include "ops.h"
+
+namespace fastconv::cpu {
+namespace {
+
+// Elements of source or target a task: 128 KB of float, a few tens of microseconds.
+constexpr std::int64_t kTaskElems = 32768;
+constexpr std::int64_t kMinLanes = 64;  // channels a task keeps together: four AVX-512 vectors
+constexpr std::size_t kScratchLimit = std::size_t{3} << 20;  // of the 4 MB a thread may have
+
+std::vector<PoolOperand*> operands(PoolPlan& plan) {
+    std::vector<PoolOperand*> list = {&plan.source, &plan.target};
+    if (plan.problem.with_indices) list.push_back(&plan.indices);
+    return list;
+}
+
+bool indices_are_target(const PoolPlan& plan) { return !plan.problem.backward(); }
+
+/// Images whose channels follow each other evenly in every operand are one image of N C channels.
+void merge_images(PoolPlan& plan) {
+    if (plan.batch <= 1) return;
+    for (const PoolOperand* operand : operands(plan)) {
+        const Strides& strides = operand->strides;
+        if (plan.channels > 1 && strides.batch_elems != plan.channels * strides.channel_elems) return;
+    }
+    for (PoolOperand* operand : operands(plan))
+        if (plan.channels == 1) operand->strides.channel_elems = operand->strides.batch_elems;
+    plan.channels *= plan.batch;
+    plan.batch = 1;
+}
+
+bool channels_last(PoolPlan& plan) {
+    if (plan.problem.pool.channels == 1) return false;
+    for (const PoolOperand* operand : operands(plan))
+        if (operand->strides.channel_elems != 1) return false;
+    return true;
+}
+
+/// Whether the vectors can run along the width: all runs step alike, and one is long enough.
+bool width_is_long(const PoolPlan& plan, int lanes) {
+    std::int64_t longest = 0;
+    for (const PoolRun& run : plan.cols) {
+        if (run.count > 1 && run.source_step != 1 && run.target_step != 1) return false;
+        if (run.count > 1 && run.source_step == 0) return false;
+        longest = std::max(longest, run.count);
+    }
+    return 2 * longest >= lanes;
+}
+
+PoolLanes choose_lanes(PoolPlan& plan, int lanes) {
+    if (channels_last(plan)) return PoolLanes::kChannels;
+    const Strides& source = plan.source.strides;
+    const bool near = std::abs(source.channel_elems) < std::abs(source.width_elems);
+    if (near && plan.channels >= lanes) return PoolLanes::kChannels;
+    if (width_is_long(plan, lanes)) return PoolLanes::kWidth;
+    return PoolLanes::kChannels;
+}
+
+/// The stride along W that a source (or target) line is split by.
+std::int64_t line_split(const PoolPlan& plan, bool target) {
+    for (const PoolRun& run : plan.cols)
+        if (run.count > 1) return target ? run.target_step : run.source_step;
+    return 1;
+}
+
+void choose_staging(PoolPlan& plan) {
+    for (PoolOperand* operand : operands(plan)) {
+        const bool target =
+            operand == &plan.target || (operand == &plan.indices && indices_are_target(plan));
+        const Strides& strides = operand->strides;
+        operand->split = plan.lanes == PoolLanes::kWidth ? line_split(plan, target) : 1;
+        operand->staged =
+            (plan.lanes == PoolLanes::kChannels && strides.channel_elems != 1 && plan.channels > 1) ||
+            (plan.lanes == PoolLanes::kWidth && (operand->split > 1 || strides.width_elems != 1));
+        operand->row_elems = strides.height_elems;
+        operand->col_elems = strides.width_elems;
+    }
+}
+
+/// Cuts the target into tasks, by shapes alone.
+void choose_blocks(PoolPlan& plan) {
+    const Axis& height = plan.problem.pool.height;
+    const Axis& width = plan.problem.pool.width;
+    // Elements of one channel that one row of the target reads or writes.
+    const std::int64_t rows =
+        plan.problem.backward() ? 1 : std::max<std::int64_t>(1, height.in / height.out);
+    const std::int64_t line = std::max<std::int64_t>(1, rows * std::max(width.in, width.out));
+    if (plan.lanes == PoolLanes::kChannels) {
+        plan.block_c = plan.channels;
+        const bool strips = plan.source.staged || plan.target.staged;
+        if (strips || line * plan.channels > kTaskElems)
+            plan.block_c = std::min(
+                plan.channels, std::max(kMinLanes, kTaskElems / line / kMinLanes * kMinLanes));
+        if (strips) plan.block_c = std::min(plan.block_c, kMinLanes);
+        plan.block_h = std::clamp<std::int64_t>(kTaskElems / (line * plan.block_c), 1, plan.target_h);
+    } else {
+        plan.block_h = std::clamp<std::int64_t>(kTaskElems / line, 1, plan.target_h);
+        const std::int64_t plane = line * plan.target_h;
+        plan.block_c = std::clamp<std::int64_t>(kTaskElems / plane, 1, plan.channels);
+    }
+    plan.block_w = plan.target_w;
+    const std::int64_t lanes = plan.lanes == PoolLanes::kChannels ? plan.block_c : 1;
+    if (line * lanes > 4 * kTaskElems)
+        plan.block_w = std::clamp<std::int64_t>(plan.target_w * kTaskElems / (line * lanes),
+                                                std::min<std::int64_t>(64, plan.target_w),
+                                                plan.target_w);
+}
+
+std::int64_t longest_extent(const std::vector<PoolRun>& runs, std::int64_t size, std::int64_t block,
+                            bool target) {
+    std::int64_t longest = 0;
+    for (std::int64_t begin = 0; begin < size; begin += block) {
+        const std::int64_t end = std::min(size, begin + block);
+        longest = std::max(longest, target ? end - begin : source_extent(runs, begin, end).size());
+    }
+    return longest;
+}
+
+/// Sizes of the staged strips; lines of a power of two would share cache sets, so they get 16 more.
+void size_strips(PoolPlan& plan) {
+    plan.scratch_bytes = 0;
+    for (PoolOperand* operand : operands(plan)) {
+        if (!operand->staged) continue;
+        const bool index = operand == &plan.indices;
+        const bool target = operand == &plan.target || (index && indices_are_target(plan));
+        operand->strip_rows = longest_extent(plan.rows, plan.target_h, plan.block_h, target);
+        const std::int64_t cols = longest_extent(plan.cols, plan.target_w, plan.block_w, target);
+        if (plan.lanes == PoolLanes::kChannels) {
+            operand->col_elems = (plan.block_c + 15) / 16 * 16;
+            operand->row_elems = cols * operand->col_elems;
+        } else {
+            operand->phase_elems = (cols / operand->split + 2 + 15) / 16 * 16 + 16;
+            operand->col_elems = 1;
+            operand->row_elems = operand->split * operand->phase_elems;
+        }
+        const std::size_t size = index || plan.problem.dtype == DType::kFloat64 ? 8 : 4;
+        operand->scratch_bytes =
+            (static_cast<std::size_t>(operand->strip_rows * operand->row_elems) * size + 127) / 64 * 64;
+        plan.scratch_bytes += operand->scratch_bytes;
+    }
+}
+
+/// Blocks small enough that the strips fit into scratch; false: not even the smallest do.
+bool fit_strips(PoolPlan& plan) {
+    for (;;) {
+        size_strips(plan);
+        if (plan.scratch_bytes <= kScratchLimit) return true;
+        const bool wide = plan.lanes == PoolLanes::kChannels && plan.block_c > 16;
+        if (plan.block_h > 1) plan.block_h = (plan.block_h + 1) / 2;
+        else if (plan.block_w > 16) plan.block_w = (plan.block_w + 1) / 2;
+        else if (wide) plan.block_c = (plan.block_c + 1) / 2;
+        else return false;
+    }
+}
+
+void list_offsets(PoolPlan& plan) {
+    for (PoolRun& run : plan.cols) {
+        run.offsets = static_cast<std::int64_t>(plan.source_offsets.size());
+        for (std::int64_t t = 0; t < run.taps; ++t) {
+            const std::int64_t w = run.source + t * run.tap_step;
+            plan.source_offsets.push_back(plan.source.column(w));
+            if (plan.problem.backward()) plan.index_offsets.push_back(plan.indices.column(w));
+            else plan.index_adds.push_back(t * run.tap_step);
+        }
+    }
+}
+
+}  // namespace
+
+PoolPlan plan_pool2d(const PoolProblem& problem, const PoolStrides& strides, const Isa& isa,
+                     int threads) {
+    PoolPlan plan;
+    plan.problem = problem;
+    plan.isa = &isa;
+    plan.threads = threads;
+    const bool backward = problem.backward();
+    if (problem.operation == PoolOperation::kMaxBackward) plan.problem.with_indices = true;
+    plan.batch = problem.pool.batch;
+    plan.channels = problem.pool.channels;
+    plan.source.strides = backward ? strides.output : strides.input;
+    plan.target.strides = backward ? strides.input : strides.output;
+    plan.indices.strides = strides.indices;
+    const Axis &height = problem.pool.height, &width = problem.pool.width;
+    plan.target_h = backward ? height.in : height.out;
+    plan.target_w = backward ? width.in : width.out;
+    if (plan.batch * plan.channels * plan.target_h * plan.target_w == 0) {
+        plan.batch = 0;
+        return plan;
+    }
+    if (plan.problem.with_indices && problem.dtype == DType::kFloat32 &&
+        height.in * width.in >= (std::int64_t{1} << 31))
+        throw std::invalid_argument("indices of float32 images need H * W < 2**31");
+    plan.rows = pool_runs(problem, height);
+    plan.cols = pool_runs(problem, width);
+    const int lanes = problem.dtype == DType::kFloat32 ? isa.f32.pool->lanes : isa.f64.pool->lanes;
+    if (!channels_last(plan)) merge_images(plan);
+    plan.lanes = choose_lanes(plan, lanes);
+    choose_staging(plan);
+    choose_blocks(plan);
+    if (!fit_strips(plan)) {
+        plan.lanes = PoolLanes::kNone;
+        choose_staging(plan);
+        choose_blocks(plan);
+        size_strips(plan);
+    }
+    list_offsets(plan);
+    return plan;
+}
+
+}  // namespace fastconv::cpu

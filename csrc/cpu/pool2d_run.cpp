@@ -1,0 +1,236 @@
+// The loop nest of pooling: forward and gradient, all operations, all memory orders.
+//
+//   for each task (image, channels, rows, columns of the target)
+//     for each strip of lanes (all the task's channels, or one channel at a time)
+//       stage what is not read in place
+//       for each row of the target, for each run of columns that see their taps alike: one tile
+//       write back what is not written in place
+//
+// Every target element is computed by one task from its taps in row-major order, so neither threads,
+// nor the batch, nor the memory order change a bit of it.
+#include <type_traits>
+
+#include "core/parallel.h"
+#include "cpu/pool2d.h"
+#include "cpu/pool2d_strip.h"
+#include "ops.h"
+
+namespace fastconv::cpu {
+namespace {
+
+struct Block {  // of the target, of one task
+    std::int64_t image = 0;
+    Extent channels, h, w;
+};
+
+Extent block_extent(std::int64_t index, std::int64_t block, std::int64_t size) {
+    return {index * block, std::min(size, (index + 1) * block)};
+}
+
+Block block_of(const PoolPlan& plan, std::int64_t task) {
+    Block block;
+    block.w = block_extent(task % plan.blocks_w(), plan.block_w, plan.target_w);
+    task /= plan.blocks_w();
+    block.h = block_extent(task % plan.blocks_h(), plan.block_h, plan.target_h);
+    task /= plan.blocks_h();
+    block.channels = block_extent(task % plan.blocks_c(), plan.block_c, plan.channels);
+    block.image = task / plan.blocks_c();
+    return block;
+}
+
+template <class T>
+struct Task {
+    const PoolPlan& plan;
+    const PoolKernels<T>& kernels;
+    StripKernels<T> strips;
+    StripKernels<double> index_strips;  // int64 is moved as 8 bytes, whatever they mean
+    const PoolPointers& pointers;
+    Block block;
+    Extent source_h = {}, source_w = {};  // what the block needs of the source
+
+    // For the strip under way: element (row 0, column 0) of every operand.
+    T* source = nullptr;
+    T* target = nullptr;
+    std::int64_t* indices = nullptr;
+
+    T* source_data() const {
+        return static_cast<T*>(plan.problem.backward() ? pointers.output : pointers.input);
+    }
+    T* target_data() const {
+        return static_cast<T*>(plan.problem.backward() ? pointers.input : pointers.output);
+    }
+};
+
+template <class E>
+E* first_element(E* data, const PoolOperand& operand, std::int64_t image, std::int64_t channel) {
+    return data + image * operand.strides.batch_elems + channel * operand.strides.channel_elems;
+}
+
+template <class T>
+T exact_reciprocal(T divisor) {
+    const auto whole = static_cast<std::int64_t>(divisor);
+    const bool power_of_two = whole > 0 && (whole & (whole - 1)) == 0;
+    return power_of_two ? 1 / divisor : T{0};
+}
+
+template <class T>
+void run_tile(const Task<T>& task, const PoolRun& row, std::int64_t i, const PoolRun& col,
+              const RunPart& part, std::int64_t channels) {
+    const PoolPlan& plan = task.plan;
+    const bool along_width = plan.lanes == PoolLanes::kWidth;
+    const std::int64_t h = row.source + i * row.source_step;
+    const std::int64_t w = col.source + part.first * col.source_step;
+    const std::int64_t target_h = row.target + i * row.target_step;
+    const std::int64_t target_w = col.target + part.first * col.target_step;
+    const std::int64_t count = part.last - part.first;
+    const auto place = [&](const PoolOperand& x) {  // of tap (0, 0), less the column's own offset
+        return h * x.row_elems + x.column(w) - x.column(col.source);
+    };
+    const auto step = [](const PoolOperand& x, std::int64_t columns) { return columns * x.col_elems; };
+
+    PoolTile<T> tile;
+    tile.source = task.source + place(plan.source);
+    tile.rows = col.taps > 0 ? row.taps : 0;
+    tile.row_elems = row.tap_step * plan.source.row_elems;
+    tile.cols = plan.source_offsets.data() + col.offsets;
+    tile.col_count = col.taps;
+    tile.positions = along_width ? 1 : count;
+    tile.step_elems = step(plan.source, col.source_step);
+    tile.lanes = along_width ? count : channels;
+    tile.out = task.target + target_h * plan.target.row_elems + plan.target.column(target_w);
+    tile.out_step_elems = step(plan.target, col.target_step);
+
+    PoolIndexTile index;
+    const std::int64_t line = plan.problem.pool.width.in;
+    switch (plan.problem.operation) {
+        case PoolOperation::kMax:
+            if (!plan.problem.with_indices) return task.kernels.max(tile);
+            index.data =
+                task.indices + target_h * plan.indices.row_elems + plan.indices.column(target_w);
+            index.step_elems = step(plan.indices, col.target_step);
+            index.first = h * line + w;
+            index.row_add = row.tap_step * line;
+            index.col_adds = plan.index_adds.data() + col.offsets;
+            index.step_add = col.source_step;
+            index.lane_add = along_width ? col.source_step : 0;
+            return task.kernels.max_index(tile, index);
+        case PoolOperation::kMaxBackward:
+            index.data = task.indices + place(plan.indices);
+            index.step_elems = step(plan.indices, col.source_step);
+            index.row_elems = row.tap_step * plan.indices.row_elems;
+            index.cols = plan.index_offsets.data() + col.offsets;
+            index.first = target_h * line + target_w;
+            index.step_add = col.target_step;
+            index.lane_add = along_width ? col.target_step : 0;
+            return task.kernels.max_backward(tile, index);
+        case PoolOperation::kAverage:
+        case PoolOperation::kAverageBackward:
+            tile.divisor = static_cast<T>(plan.problem.divisor_override != 0
+                                              ? plan.problem.divisor_override
+                                              : row.divisor * col.divisor);
+            tile.reciprocal = exact_reciprocal(tile.divisor);
+            tile.accumulate = row.again || col.again;
+            return task.kernels.average(tile);
+    }
+}
+
+template <class T>
+void run_strip(const Task<T>& task, std::int64_t channels) {
+    for (const PoolRun& row : task.plan.rows) {
+        const RunPart rows = clip_run(row, task.block.h.lo, task.block.h.hi);
+        for (std::int64_t i = rows.first; i < rows.last; ++i) {
+            for (const PoolRun& col : task.plan.cols) {
+                const RunPart part = clip_run(col, task.block.w.lo, task.block.w.hi);
+                if (part.first < part.last) run_tile(task, row, i, col, part, channels);
+            }
+        }
+    }
+}
+
+/// Points `element` at row 0, column 0 of the operand, in place or in scratch (then true).
+template <class E>
+bool place_operand(E*& element, E* data, const PoolOperand& operand, const Block& block,
+                   std::int64_t channel, const Extent& h, const Extent& w, char*& scratch) {
+    element = first_element(data, operand, block.image, channel);
+    if (!operand.staged) return false;
+    element = reinterpret_cast<E*>(scratch) - strip_origin(operand, h, w);
+    scratch += operand.scratch_bytes;
+    return true;
+}
+
+template <class T>
+void run_task(Task<T>& task) {
+    const PoolPlan& plan = task.plan;
+    const Block& block = task.block;
+    const bool backward = plan.problem.backward();
+    const bool one_by_one = plan.lanes != PoolLanes::kChannels;
+    const std::int64_t channels = one_by_one ? 1 : block.channels.size();
+    char* const base = plan.scratch_bytes
+                           ? static_cast<char*>(thread_scratch(plan.scratch_bytes))
+                           : nullptr;
+    for (std::int64_t c = block.channels.lo; c < block.channels.hi; c += channels) {
+        char* scratch = base;
+        const auto strip = [&](auto* data, const PoolOperand& operand, const Extent& h,
+                               const Extent& w) {
+            using E = std::remove_pointer_t<decltype(data)>;
+            return Strip<E>{first_element(data, operand, block.image, c), h, w, channels};
+        };
+        T* const source = task.source_data();
+        T* const target = task.target_data();
+        char* place = scratch;
+        if (place_operand(task.source, source, plan.source, block, c, task.source_h, task.source_w,
+                          scratch))
+            load_strip(task.strips, plan.lanes, plan.source,
+                       strip(source, plan.source, task.source_h, task.source_w),
+                       reinterpret_cast<T*>(place));
+        const Extent& index_h = backward ? task.source_h : block.h;
+        const Extent& index_w = backward ? task.source_w : block.w;
+        char* const index_place = scratch;
+        const bool index_staged =
+            plan.problem.with_indices &&
+            place_operand(task.indices, task.pointers.indices, plan.indices, block, c, index_h,
+                          index_w, scratch);
+        const auto index_strip = [&] {
+            return strip(reinterpret_cast<double*>(task.pointers.indices), plan.indices, index_h, index_w);
+        };
+        if (index_staged && backward)
+            load_strip(task.index_strips, plan.lanes, plan.indices, index_strip(),
+                       reinterpret_cast<double*>(index_place));
+        place = scratch;
+        const bool target_staged = place_operand(task.target, target, plan.target, block, c, block.h,
+                                                 block.w, scratch);
+        run_strip(task, channels);
+        if (target_staged)
+            store_strip(task.strips, plan.lanes, plan.target,
+                        strip(target, plan.target, block.h, block.w), reinterpret_cast<T*>(place));
+        if (index_staged && !backward)
+            store_strip(task.index_strips, plan.lanes, plan.indices, index_strip(),
+                        reinterpret_cast<double*>(index_place));
+    }
+}
+
+template <class T>
+void run(const PoolPlan& plan, const PoolPointers& pointers) {
+    const Kernels<T>& kernels = plan.isa->kernels<T>();
+    const Kernels<double>& words = plan.isa->f64;
+    parallel_for(plan.tasks(), plan.threads, FloatMode::kIeee, [&](std::int64_t t, int) {
+        Task<T> task{plan,
+                     *kernels.pool,
+                     {kernels.copy->copy, kernels.pool->split, kernels.pool->merge},
+                     {words.copy->copy, words.pool->split, words.pool->merge},
+                     pointers,
+                     block_of(plan, t)};
+        task.source_h = source_extent(plan.rows, task.block.h.lo, task.block.h.hi);
+        task.source_w = source_extent(plan.cols, task.block.w.lo, task.block.w.hi);
+        run_task(task);
+    });
+}
+
+}  // namespace
+
+void run_pool2d(const PoolPlan& plan, const PoolPointers& pointers) {
+    if (plan.problem.dtype == DType::kFloat32) run<float>(plan, pointers);
+    else run<double>(plan, pointers);
+}
+
+}  // namespace fastconv::cpu

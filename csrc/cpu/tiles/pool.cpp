@@ -1,0 +1,255 @@
+// Windows reduced lane by lane: maximum, maximum with index, average, the maximum's gradient
+// (contract and picture: cpu/kernels_pool.h).
+//
+// Four vectors of lanes a pass: enough independent chains to hide the latency of max and add (4
+// cycles), and each tap's address is computed once for all four. A pass loads every tap once from
+// L1; memory sets the pace (an input byte and an output byte are fetched and written once).
+//
+// NaN: max(x, best) keeps `best` where either is NaN, so a NaN already taken stays, and a mask beside
+// it notes those that were not.
+#include "cpu/kernels_pool.h"
+#include "cpu/tiles/pool_vector.h"
+
+namespace {
+
+using fastconv::cpu::PoolIndexTile;
+using fastconv::cpu::PoolKernels;
+using fastconv::cpu::PoolTile;
+
+/// How many vectors a pass takes, and whether the last (only) one is partial.
+template <int Vectors, bool Partial>
+struct Pass {
+    static constexpr int kVectors = Vectors;
+    static constexpr bool kPartial = Partial;
+};
+
+template <bool Partial, class T>
+FC_INLINE Vec<T> load_lanes(const T* p, int count) {
+    if constexpr (Partial) return Vec<T>::load(p, count);
+    else return Vec<T>::load(p);
+}
+
+template <bool Partial, class T>
+FC_INLINE void store_lanes(Vec<T> v, T* p, int count) {
+    if constexpr (Partial) v.store(p, count);
+    else v.store(p);
+}
+
+/// pass(Pass, position, first lane, lanes of a vector) over all positions and lanes.
+template <class T, class Body>
+FC_INLINE void for_passes(const PoolTile<T>& tile, Body pass) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    for (std::int64_t i = 0; i < tile.positions; ++i) {
+        std::int64_t lane = 0;
+        for (; lane + 4 * kLanes <= tile.lanes; lane += 4 * kLanes)
+            pass(Pass<4, false>{}, i, lane, kLanes);
+        for (; lane + kLanes <= tile.lanes; lane += kLanes) pass(Pass<1, false>{}, i, lane, kLanes);
+        if (const int left = lanes_left<T>(tile.lanes, lane)) pass(Pass<1, true>{}, i, lane, left);
+    }
+}
+
+template <class T>
+constexpr T infinity() {
+    return static_cast<T>(__builtin_inff());
+}
+
+template <class T, int Vectors, bool Partial>
+FC_INLINE void max_pass(const PoolTile<T>& tile, std::int64_t i, std::int64_t lane, int count) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    Vec<T> best[Vectors];
+    typename Lane<T>::Mask nan[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+        best[v] = Vec<T>::broadcast(-infinity<T>());
+        nan[v] = Lane<T>::none();
+    }
+    const T* row = tile.source + i * tile.step_elems + lane;
+    for (std::int64_t r = 0; r < tile.rows; ++r, row += tile.row_elems) {
+        for (std::int64_t s = 0; s < tile.col_count; ++s) {
+            const T* tap = row + tile.cols[s];
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                const Vec<T> x = load_lanes<Partial>(tap + v * kLanes, count);
+                best[v] = max(x, best[v]);
+                nan[v] = Lane<T>::either(nan[v], Lane<T>::is_nan(x));
+            }
+        }
+    }
+    T* out = tile.out + i * tile.out_step_elems + lane;
+    const Vec<T> not_a_number = Vec<T>::broadcast(static_cast<T>(__builtin_nanf("")));
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v)
+        store_lanes<Partial>(Lane<T>::select(nan[v], not_a_number, best[v]), out + v * kLanes, count);
+}
+
+template <class T, int Vectors, bool Partial>
+FC_INLINE void max_index_pass(const PoolTile<T>& tile, const PoolIndexTile& index, std::int64_t i,
+                              std::int64_t lane, int count) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    const T* row = tile.source + i * tile.step_elems + lane;
+    const bool any = tile.rows > 0 && tile.col_count > 0;
+    Vec<T> best[Vectors];
+    typename Lane<T>::Index winner[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {  // the first tap wins over nothing, even where it is -inf
+        best[v] = any ? load_lanes<Partial>(row + tile.cols[0] + v * kLanes, count)
+                      : Vec<T>::broadcast(-infinity<T>());
+        winner[v] = Lane<T>::index(any ? index.col_adds[0] : -1);
+    }
+    for (std::int64_t r = 0; r < tile.rows; ++r, row += tile.row_elems) {
+        for (std::int64_t s = r == 0; s < tile.col_count; ++s) {
+            const T* tap = row + tile.cols[s];
+            const auto here = Lane<T>::index(r * index.row_add + index.col_adds[s]);
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                const Vec<T> x = load_lanes<Partial>(tap + v * kLanes, count);
+                const auto wins = Lane<T>::beats(x, best[v]);
+                best[v] = Lane<T>::select(wins, x, best[v]);
+                winner[v] = Lane<T>::select_index(wins, here, winner[v]);
+            }
+        }
+    }
+    T* out = tile.out + i * tile.out_step_elems + lane;
+    std::int64_t* out_index = index.data + i * index.step_elems + lane;
+    const std::int64_t lane_add = any ? index.lane_add : 0;
+    const std::int64_t first = any ? index.first + i * index.step_add : 0;
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+        store_lanes<Partial>(best[v], out + v * kLanes, count);
+        Lane<T>::store_index(winner[v], first + (lane + v * kLanes) * lane_add, lane_add,
+                             out_index + v * kLanes, count);
+    }
+}
+
+constexpr std::int64_t kSumBlock = 256;  // terms in one accumulator before it is added to the total
+
+template <class T, int Vectors, bool Partial>
+FC_INLINE void average_pass(const PoolTile<T>& tile, std::int64_t i, std::int64_t lane, int count) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    Vec<T> total[Vectors], sum[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) total[v] = sum[v] = Vec<T>::zero();
+    const T* row = tile.source + i * tile.step_elems + lane;
+    std::int64_t terms = 0;
+    for (std::int64_t r = 0; r < tile.rows; ++r, row += tile.row_elems) {
+        for (std::int64_t begin = 0; begin < tile.col_count; begin += kSumBlock) {
+            const std::int64_t left = tile.col_count - begin;
+            const std::int64_t end = begin + (left < kSumBlock ? left : kSumBlock);
+            if (terms + end - begin > kSumBlock) {
+#pragma GCC unroll 4
+                for (int v = 0; v < Vectors; ++v) {
+                    total[v] = total[v] + sum[v];
+                    sum[v] = Vec<T>::zero();
+                }
+                terms = 0;
+            }
+            terms += end - begin;
+            for (std::int64_t s = begin; s < end; ++s) {
+                const T* tap = row + tile.cols[s];
+#pragma GCC unroll 4
+                for (int v = 0; v < Vectors; ++v)
+                    sum[v] = sum[v] + load_lanes<Partial>(tap + v * kLanes, count);
+            }
+        }
+    }
+    T* out = tile.out + i * tile.out_step_elems + lane;
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+        Vec<T> mean = total[v] + sum[v];
+        if (tile.reciprocal != 0) mean = mean * Vec<T>::broadcast(tile.reciprocal);
+        else mean = mean / Vec<T>::broadcast(tile.divisor);
+        if (tile.accumulate) mean = load_lanes<Partial>(out + v * kLanes, count) + mean;
+        store_lanes<Partial>(mean, out + v * kLanes, count);
+    }
+}
+
+template <class T, int Vectors, bool Partial>
+FC_INLINE void max_backward_pass(const PoolTile<T>& tile, const PoolIndexTile& index, std::int64_t i,
+                                 std::int64_t lane, int count) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    Vec<T> sum[Vectors];
+    typename Lane<T>::Target target[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+        sum[v] = Vec<T>::zero();
+        target[v] = Lane<T>::target(
+            index.first + i * index.step_add + (lane + v * kLanes) * index.lane_add, index.lane_add);
+    }
+    const T* row = tile.source + i * tile.step_elems + lane;
+    const std::int64_t* taken = index.data + i * index.step_elems + lane;
+    for (std::int64_t r = 0; r < tile.rows; ++r, row += tile.row_elems, taken += index.row_elems) {
+        for (std::int64_t s = 0; s < tile.col_count; ++s) {
+            const T* tap = row + tile.cols[s];
+            const std::int64_t* tap_index = taken + index.cols[s];
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v)
+                sum[v] = Lane<T>::add_where(sum[v], load_lanes<Partial>(tap + v * kLanes, count),
+                                            tap_index + v * kLanes, target[v], count);
+        }
+    }
+    T* out = tile.out + i * tile.out_step_elems + lane;
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) store_lanes<Partial>(sum[v], out + v * kLanes, count);
+}
+
+template <class T>
+void max_tile(const PoolTile<T>& tile) {
+    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) {
+        max_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, i, lane, count);
+    });
+}
+
+template <class T>
+void max_index_tile(const PoolTile<T>& tile, const PoolIndexTile& index) {
+    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) {
+        max_index_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, index, i, lane,
+                                                                              count);
+    });
+}
+
+template <class T>
+void average_tile(const PoolTile<T>& tile) {
+    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) {
+        average_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, i, lane, count);
+    });
+}
+
+template <class T>
+void max_backward_tile(const PoolTile<T>& tile, const PoolIndexTile& index) {
+    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) {
+        max_backward_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, index, i, lane,
+                                                                                 count);
+    });
+}
+
+template <class T>
+void split(std::int64_t count, const T* line, T* even, T* odd) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    std::int64_t i = 0;
+    for (; i + 2 * kLanes <= count; i += 2 * kLanes)
+        Lane<T>::split(Vec<T>::load(line + i), Vec<T>::load(line + i + kLanes), even + i / 2,
+                       odd + i / 2);
+    for (; i < count; ++i) (i % 2 == 0 ? even : odd)[i / 2] = line[i];
+}
+
+template <class T>
+void merge(std::int64_t count, const T* even, const T* odd, T* line) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    std::int64_t i = 0;
+    for (; i + 2 * kLanes <= count; i += 2 * kLanes)
+        Lane<T>::merge(Vec<T>::load(even + i / 2), Vec<T>::load(odd + i / 2), line + i);
+    for (; i < count; ++i) line[i] = (i % 2 == 0 ? even : odd)[i / 2];
+}
+
+template <class T>
+constexpr PoolKernels<T> table() {
+    return {Vec<T>::kLanes,       max_tile<T>, max_index_tile<T>, average_tile<T>,
+            max_backward_tile<T>, split<T>,    merge<T>};
+}
+
+}  // namespace
+
+namespace fastconv::cpu::FC_ISA {
+extern const PoolKernels<float> pool_f32 = table<float>();
+extern const PoolKernels<double> pool_f64 = table<double>();
+}  // namespace fastconv::cpu::FC_ISA

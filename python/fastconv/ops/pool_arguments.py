@@ -1,0 +1,151 @@
+"""What the pooling functions share: their windows, indices, gradients' shapes, and the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _core
+from .arrays import Array, as_images, check_shape, empty, take, take_int64, take_like, take_out
+from .geometry import Padding, Pair, pair, window_geometry
+
+MAX, AVERAGE, MAX_BACKWARD, AVERAGE_BACKWARD = range(4)  # csrc/core/pool_plan.h, PoolOperation
+
+
+class Windows(NamedTuple):
+    """Where pooling windows stand."""
+
+    numbers: tuple[int, ...]  # kernel, stride, dilation, padding before and after; height, width
+    output: tuple[int, int]
+
+
+def windows_over(
+    function: str,
+    size: tuple[int, int],
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Padding,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> Windows:
+    """The windows over images of `size`, checked."""
+    try:
+        return _windows(function, size, kernel_size, stride, padding, dilation, ceil_mode)
+    except TypeError:  # a list somewhere: not hashable, or wrong
+        return _windows.__wrapped__(
+            function, size, kernel_size, stride, padding, dilation, ceil_mode
+        )
+
+
+@lru_cache(maxsize=1024)
+def _windows(
+    function: str,
+    size: tuple[int, int],
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Padding,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> Windows:
+    kernel = pair(function, "kernel_size", kernel_size, 1)
+    geometry = window_geometry(
+        function, size, kernel, kernel if stride is None else stride, padding, dilation, ceil_mode
+    )
+    numbers: list[int] = []
+    for a, axis in enumerate(("height", "width")):
+        low, high = geometry.padding[2 * a : 2 * a + 2]
+        extent = (kernel[a] - 1) * geometry.dilation[a] + 1
+        if max(low, high) >= extent:
+            raise ValueError(
+                f"{function}: padding is {padding!r}, {max(low, high)} along the {axis}; wanted "
+                f"less than the window's extent ({kernel[a]} - 1) * {geometry.dilation[a]} + 1 = "
+                f"{extent}: a window wholly in padding has nothing to pool"
+            )
+        numbers += (kernel[a], geometry.stride[a], geometry.dilation[a], low, high)
+    return Windows(tuple(numbers), geometry.output)
+
+
+def adaptive_size(
+    function: str, output_size: int | Sequence[int | None] | None, size: tuple[int, int]
+) -> tuple[int, int]:
+    """(P, Q) from an int, (height, width) or None, which stands for the input's own size."""
+    both = output_size
+    if both is None or hasattr(both, "__index__"):
+        both = (both, both)  # type: ignore[assignment]
+    try:
+        height, width = (
+            s if v is None else int(v.__index__())
+            for v, s in zip(both, size, strict=True)  # type: ignore[arg-type]
+        )
+    except (TypeError, ValueError, AttributeError):
+        raise TypeError(
+            f"{function}: output_size is {output_size!r}; wanted an int or (height, width), each "
+            f"an int or None for the input's own size"
+        ) from None
+    if min(height, width) < 1 or min(size) < 1:
+        raise ValueError(
+            f"{function}: output_size is {output_size!r} over images {size[0]} x {size[1]}; wanted "
+            f"at least 1 of both"
+        )
+    return height, width
+
+
+def take_image(function: str, name: str, value: Any) -> tuple[Array, bool]:
+    """`value` as (N, C, H, W), and whether it was one image (C, H, W)."""
+    array = take(function, name, value)
+    return as_images(function, name, array), array.ndim == 3
+
+
+def take_indices(function: str, value: Any, shape: Sequence[int], like: str, single: bool) -> Array:
+    """`value` as int64 indices (N, C, P, Q) beside an array of that shape."""
+    indices = take_int64(function, "indices", value)
+    check_shape(function, "indices", indices, shape[1:] if single else shape, f"{like}'s shape")
+    return indices[None] if single else indices
+
+
+def check_gradient(
+    function: str, grads: Array, input_shape: Sequence[int], output: tuple[int, int]
+) -> None:
+    """grad_output against the shape that pooling `input_shape` gives."""
+    wanted = (input_shape[0], input_shape[1], *output)
+    check_shape(function, "grad_output", grads, wanted, f"the output for input_shape {input_shape}")
+
+
+def gradient_result(
+    function: str,
+    shape: Sequence[int],
+    grads: Array,
+    single: bool,
+    out: Any,
+    inputs: Mapping[str, Array],
+) -> Array:
+    """grad_input (N, C, H, W): `out` checked, or a new array in the order of grad_output."""
+    if out is not None:
+        given = take_like(function, "out", out, grads, "grad_output")
+        wanted = shape[1:] if single else shape
+        checked = take_out(function, given, wanted, grads.dtype, inputs)
+        return checked[None] if single else checked
+    if grads.shape[2:] == (1, 1):
+        # Both orders are the same memory then, but NumPy keeps the strides of lengths of 1, and
+        # what pooling of channels-last images returned says so by them.
+        _, channel, _, col = grads.strides
+        if abs(channel) < abs(col):
+            n, c, h, w = shape
+            return np.empty((n, h, w, c), grads.dtype).transpose(0, 3, 1, 2)
+    return empty(shape, grads.dtype, grads)
+
+
+def pool(
+    operation: int,
+    x: Array,
+    y: Array,
+    indices: Array | None,
+    numbers: tuple[int, ...],
+    count_include_pad: bool = True,
+    divisor: int = 0,
+) -> None:
+    """One call into _core; `numbers` is empty for adaptive windows."""
+    _core.pool2d(operation, x, y, indices, numbers, count_include_pad, divisor)
