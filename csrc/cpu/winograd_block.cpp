@@ -1,0 +1,274 @@
+// One block of Winograd tiles: input transform, a product a point, output transform; V and M stay in
+// the thread's scratch. Steps and layouts: cpu/conv2d_winograd.cpp.
+#include "cpu/winograd_block.h"
+
+#include <algorithm>
+
+#include "core/parallel.h"
+#include "cpu/isa.h"
+#include "cpu/kernels_gemm.h"
+#include "cpu/panels.h"
+#include "cpu/strip.h"
+
+namespace fastconv::cpu {
+namespace {
+
+constexpr std::int64_t kDepthMost = 768;  // terms in one accumulator, as in the direct kernels
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Neighbouring tiles of one line of tiles.
+struct Segment {
+    std::int64_t image, tile_row, tile_col, tiles;
+    std::int64_t first;  // index of its first tile in the block
+};
+
+class TileBlock {
+public:
+    TileBlock(const ConvPlan& plan, const WinogradOperands& operands, std::int64_t task)
+        : plan_(plan), phase_(plan.phases[0]), winograd_(plan.winograd),
+          kernels_(plan.isa->kernels<float>()),
+          variant_(kernels_.winograd->variants[plan.winograd.variant]), operands_(operands),
+          panels_(*kernels_.gemm, phase_.cols), layout_(winograd_layout(plan, variant_, panels_.width)),
+          scratch_(static_cast<char*>(thread_scratch(layout_.bytes))) {
+        part_ = task % winograd_.parts;
+        task /= winograd_.parts;
+        group_ = task / winograd_.blocks;
+        const std::int64_t block = task % winograd_.blocks;
+        begin_ = winograd_.tiles() * phase_.batch * block / winograd_.blocks;
+        tiles_ = winograd_.tiles() * phase_.batch * (block + 1) / winograd_.blocks - begin_;
+    }
+
+    void run() {
+        std::fill_n(at<float>(layout_.zeros), phase_.channels, 0.0f);
+        for_segments([this](const Segment& segment) { transform_input(segment); });
+        const float** v_rows = at<const float*>(layout_.v_rows);
+        for (std::int64_t row = 0; row < variant_.points() * tiles_; ++row)
+            v_rows[row] = at<float>(layout_.v) + row * winograd_.pitch;
+        const std::int64_t begin = panels_.count * part_ / winograd_.parts;
+        const std::int64_t end = panels_.count * (part_ + 1) / winograd_.parts;
+        for (std::int64_t panel = begin; panel < end; ++panel) {
+            multiply(panel);
+            for_segments([this, panel](const Segment& segment) { transform_output(segment, panel); });
+        }
+    }
+
+private:
+    template <class U>
+    U* at(std::size_t offset) const { return reinterpret_cast<U*>(scratch_ + offset); }
+
+    template <class Body>
+    void for_segments(Body&& body) const {
+        for (std::int64_t t = 0; t < tiles_;) {
+            const std::int64_t index = begin_ + t, within = index % winograd_.tiles();
+            Segment segment{index / winograd_.tiles(), within / winograd_.tiles_w,
+                            within % winograd_.tiles_w, 0, t};
+            segment.tiles = std::min(winograd_.tiles_w - segment.tile_col, tiles_ - t);
+            body(segment);
+            t += segment.tiles;
+        }
+    }
+
+    // Pixels of the source that tile (tile_row, tile_col) begins at.
+    std::int64_t source_y(std::int64_t tile_row) const {
+        return tile_row * variant_.m + phase_.taps_h.offset;
+    }
+    std::int64_t source_x(std::int64_t tile_col) const {
+        return tile_col * variant_.m + phase_.taps_w.offset;
+    }
+
+    void transform_input(const Segment& segment) {
+        const float* image = operands_.source + segment.image * phase_.source.batch_elems +
+                             group_ * phase_.source_group_elems;
+        Strip strip;
+        strip.first_y = source_y(segment.tile_row);
+        strip.first_x = source_x(segment.tile_col);
+        strip.height = variant_.alpha();
+        strip.width = strip.line_pixels = segment.tiles * variant_.m + variant_.r - 1;
+        if (phase_.gather)
+            fill_strip(*kernels_.copy, phase_, image, strip, at<float>(layout_.strip));
+        WinogradInput<float> tile;
+        tile.channels = phase_.channels;
+        tile.point_elems = tiles_ * winograd_.pitch;
+        for (std::int64_t t = 0; t < segment.tiles; ++t) {
+            if (phase_.gather) point_into_strip(strip, t, tile);
+            else point_into_image(image, strip, t, tile);
+            tile.points = at<float>(layout_.v) + (segment.first + t) * winograd_.pitch;
+            variant_.input(tile);
+        }
+    }
+
+    void point_into_strip(const Strip& strip, std::int64_t t, WinogradInput<float>& tile) const {
+        const float* first = at<float>(layout_.strip) + t * variant_.m * phase_.channels;
+        for (int y = 0; y < variant_.alpha(); ++y)
+            for (int x = 0; x < variant_.alpha(); ++x)
+                tile.pixels[y * variant_.alpha() + x] =
+                    first + (y * strip.line_pixels + x) * phase_.channels;
+    }
+
+    void point_into_image(const float* image, const Strip& strip, std::int64_t t,
+                          WinogradInput<float>& tile) const {
+        const float* zeros = at<float>(layout_.zeros);
+        for (int y = 0; y < variant_.alpha(); ++y) {
+            const std::int64_t row = strip.first_y + y;
+            for (int x = 0; x < variant_.alpha(); ++x) {
+                const std::int64_t col = strip.first_x + t * variant_.m + x;
+                const bool inside =
+                    row >= 0 && row < phase_.source_h && col >= 0 && col < phase_.source_w;
+                tile.pixels[y * variant_.alpha() + x] =
+                    inside ? image + row * phase_.source.height_elems +
+                                 col * phase_.source.width_elems
+                           : zeros;
+            }
+        }
+    }
+
+    // M = V U for every point, (point, tile, width); depth in blocks, whose sums M itself keeps.
+    void multiply(std::int64_t panel) {
+        const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
+        float** m_rows = at<float*>(layout_.m_rows);
+        for (std::int64_t row = 0; row < variant_.points() * tiles_; ++row)
+            m_rows[row] = at<float>(layout_.m) + row * width;
+        const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
+        const std::int64_t most = kernels_.gemm->max_rows[vectors];
+        const std::int64_t row_tiles = ceil_div(tiles_, most);
+        const std::int64_t depth = phase_.channels;
+        const std::int64_t block = ceil_div(depth, ceil_div(depth, kDepthMost));
+        const float* u = operands_.transformed +
+                         (group_ * panels_.padded_cols + panels_.first_col(panel)) *
+                             variant_.points() * depth;
+        GemmTile<float> tile;
+        tile.segments = 1;
+        tile.cols = width;
+        for (std::int64_t point = 0; point < variant_.points(); ++point)
+            for (std::int64_t d = 0; d < depth; d += block) {
+                tile.depth = std::min(block, depth - d);
+                tile.row_offset = d;
+                tile.panel = u + (point * depth + d) * width;
+                tile.first = d == 0;
+                tile.last = d + tile.depth == depth;
+                for (std::int64_t t = 0, row = 0; t < row_tiles; ++t) {
+                    const std::int64_t next = tiles_ * (t + 1) / row_tiles;
+                    tile.rows = at<const float*>(layout_.v_rows) + point * tiles_ + row;
+                    tile.out = m_rows + point * tiles_ + row;
+                    tile.sum = tile.out[0];
+                    kernels_.gemm->tile[vectors][next - row](tile);
+                    row = next;
+                }
+            }
+    }
+
+    void transform_output(const Segment& segment, std::int64_t panel) {
+        const std::int64_t cols = panels_.panel_cols(panel), col = panels_.first_col(panel);
+        const std::int64_t i = segment.tile_row * variant_.m, j = segment.tile_col * variant_.m;
+        const std::int64_t height = std::min<std::int64_t>(variant_.m, phase_.out_h - i);
+        const std::int64_t length = std::min(segment.tiles * variant_.m, phase_.out_w - j);
+        float* out = operands_.out + phase_.out_first_elems + segment.image * phase_.out.batch_elems +
+                     group_ * phase_.out_group_elems + col * phase_.out.channel_elems +
+                     i * phase_.out.height_elems + j * phase_.out.width_elems;
+        Pixels<float> target{out, phase_.out.height_elems, phase_.out.width_elems};
+        if (phase_.out.channel_elems != 1) target = strip_at(layout_.out_strip, segment.tiles);
+        Pixels<const float> added{nullptr, 0, 0};
+        if (operands_.epilogue.residual) added = residual(segment, col, cols, height, length);
+
+        WinogradOutput<float> tile;
+        const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
+        tile.point_elems = tiles_ * width;
+        tile.cols = cols;
+        tile.relu = operands_.epilogue.relu;
+        if (operands_.epilogue.bias)
+            tile.bias = operands_.epilogue.bias + group_ * phase_.cols + col;
+        for (std::int64_t t = 0; t < segment.tiles; ++t) {
+            tile.points = at<float>(layout_.m) + (segment.first + t) * width;
+            for (int y = 0; y < variant_.m; ++y)
+                for (int x = 0; x < variant_.m; ++x) {
+                    const std::int64_t position = t * variant_.m + x;
+                    const bool inside = y < height && position < length;
+                    const int index = y * variant_.m + x;
+                    tile.pixels[index] = inside ? target.at(y, position) : nullptr;
+                    tile.residual[index] = inside && added.first ? added.at(y, position) : nullptr;
+                }
+            variant_.output(tile);
+        }
+        if (phase_.out.channel_elems == 1) return;
+        for (std::int64_t y = 0; y < height; ++y)
+            kernels_.copy->copy(length, cols, {target.at(y, 0), panels_.width, 1},
+                                {out + y * phase_.out.height_elems, phase_.out.width_elems,
+                                 phase_.out.channel_elems});
+    }
+
+    template <class U>
+    struct Pixels {
+        U* first;
+        std::int64_t row_elems, col_elems;
+        U* at(std::int64_t row, std::int64_t col) const {
+            return first + row * row_elems + col * col_elems;
+        }
+    };
+
+    Pixels<float> strip_at(std::size_t offset, std::int64_t tiles) const {
+        return {at<float>(offset), tiles * variant_.m * panels_.width, panels_.width};
+    }
+
+    Pixels<const float> residual(const Segment& segment, std::int64_t col, std::int64_t cols,
+                                 std::int64_t height, std::int64_t length) const {
+        const Strides& strides = phase_.residual;
+        const float* first = operands_.epilogue.residual + phase_.residual_first_elems +
+                             segment.image * strides.batch_elems +
+                             group_ * phase_.residual_group_elems + col * strides.channel_elems +
+                             segment.tile_row * variant_.m * strides.height_elems +
+                             segment.tile_col * variant_.m * strides.width_elems;
+        if (strides.channel_elems == 1) return {first, strides.height_elems, strides.width_elems};
+        const Pixels<float> strip = strip_at(layout_.residual_strip, segment.tiles);
+        for (std::int64_t y = 0; y < height; ++y)
+            kernels_.copy->copy(
+                length, cols,
+                {first + y * strides.height_elems, strides.width_elems, strides.channel_elems},
+                {strip.at(y, 0), panels_.width, 1});
+        return {strip.first, strip.row_elems, strip.col_elems};
+    }
+
+    const ConvPlan& plan_;
+    const Correlation& phase_;
+    const WinogradPlan& winograd_;
+    const Kernels<float>& kernels_;
+    const WinogradVariant<float>& variant_;
+    const WinogradOperands& operands_;
+    Panels<float> panels_;
+    WinogradLayout layout_;
+    char* scratch_;
+    std::int64_t part_, group_, begin_, tiles_;
+};
+
+}  // namespace
+
+WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float>& variant,
+                               std::int64_t width) {
+    const Correlation& phase = plan.phases[0];
+    const WinogradPlan& winograd = plan.winograd;
+    const std::int64_t rows = variant.points() * winograd.block_tiles;
+    const std::int64_t line = winograd.block_tiles * variant.m;  // positions of a segment's line
+    WinogradLayout layout;
+    const auto take = [&layout](std::int64_t elements, std::size_t size) {
+        const std::size_t begin = layout.bytes;
+        layout.bytes += (static_cast<std::size_t>(elements) * size + 63) / 64 * 64;
+        return begin;
+    };
+    layout.v = take(rows * winograd.pitch, sizeof(float));
+    layout.m = take(rows * width, sizeof(float));
+    layout.v_rows = take(rows, sizeof(float*));
+    layout.m_rows = take(rows, sizeof(float*));
+    layout.zeros = take(phase.channels, sizeof(float));
+    layout.strip = take(
+        phase.gather ? variant.alpha() * (line + variant.r - 1) * phase.channels : 0, sizeof(float));
+    const std::int64_t strip = variant.m * line * width;
+    layout.out_strip = take(phase.out.channel_elems == 1 ? 0 : strip, sizeof(float));
+    layout.residual_strip = take(phase.residual.channel_elems == 1 ? 0 : strip, sizeof(float));
+    return layout;
+}
+
+void run_winograd_block(const ConvPlan& plan, const WinogradOperands& operands, std::int64_t task) {
+    TileBlock(plan, operands, task).run();
+}
+
+}  // namespace fastconv::cpu

@@ -1,0 +1,31 @@
+// The task of a fused Winograd convolution: a block of tiles (cpu/conv2d_winograd.cpp).
+#pragma once
+
+#include "core/plan.h"
+#include "cpu/correlation.h"
+#include "cpu/kernels_winograd.h"
+
+namespace fastconv::cpu {
+
+/// Where a task's scratch has what, in bytes from its beginning.
+struct WinogradLayout {
+    std::size_t v = 0, m = 0;            // transformed tiles (point, tile, c) and (point, tile, k)
+    std::size_t v_rows = 0, m_rows = 0;  // pointers to their rows (point, tile)
+    std::size_t zeros = 0, strip = 0;    // a line of zeros; a segment's source, channels last
+    std::size_t out_strip = 0, residual_strip = 0;  // (m, tiles * m, width)
+    std::size_t bytes = 0;
+};
+
+WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float>& variant,
+                               std::int64_t width);
+
+struct WinogradOperands {
+    const float* source;
+    const float* transformed;  // U
+    Epilogue<float> epilogue;
+    float* out;
+};
+
+void run_winograd_block(const ConvPlan& plan, const WinogradOperands& operands, std::int64_t task);
+
+}  // namespace fastconv::cpu
