@@ -18,13 +18,13 @@ from support import (
     sum_bound,
 )
 
-# Around the tiles: 3 and 4 rows, 4 and 6 columns, blocks of 96 and 252 rows, 24 columns, 64 columns,
-# 512 and 1024 terms.
+# Around the tiles: 3 and 4 rows, 4 and 6 columns; blocks of 96 rows, 24 and 64 columns, 128 and 768
+# terms.
 CASES = [
     *LINEAR,
     *(linear(f"n{n}c19-k13") for n in (2, 4, 5, 8, 9, 95, 96, 97, 193)),
     *(linear(f"n3c21-k{k}") for k in (1, 4, 5, 6, 12, 23, 24, 25, 49, 65)),
-    *(linear(f"n2c{c}-k5") for c in (7, 8, 9, 15, 16, 17, 33, 1023, 1024, 1025, 2049)),
+    *(linear(f"n2c{c}-k5") for c in (7, 8, 9, 15, 16, 17, 33, 767, 768, 769, 1537)),
     *(linear(f"n5c{c}-k{k}") for c, k in ((63, 511), (65, 512), (64, 513), (3, 1025))),
     linear("n253c9-k7"),
     linear("n1c2000-k300"),

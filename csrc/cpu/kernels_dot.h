@@ -5,11 +5,11 @@
 //   x 0  [ . . . . | . . . . | . . ]   lane l sums the elements d with d % lanes == l
 //   x 1  [ . . . . | . . . . | . . ]
 //                                      a vector of lanes for each (i, k), in memory (i, k, lane)
-//   w 0  [ . . . . | . . . . | . . ]   between depth blocks; `finish` adds the lanes in one fixed
-//   w 1  [ . . . . | . . . . | . . ]   order, then bias and ReLU.
+//   w 0  [ . . . . | . . . . | . . ]   between depth blocks; the last block adds the lanes in one
+//   w 1  [ . . . . | . . . . | . . ]   fixed order, then bias, ReLU, and writes out.
 //
 // An element's sum knows nothing of its neighbours: the same bits for any batch and any tile. Each
-// call sums its depth block from zero and then adds to what is there.
+// call sums its depth block from zero; all but the first then add the sums of the blocks before.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,12 @@ struct DotTile {
     std::int64_t depth = 0;
     T* sums = nullptr;  // row i, column k at sums + (i * sums_pitch + k) * lanes
     std::int64_t sums_pitch = 0;
-    bool first = true;  // store instead of adding
+    bool first = true;
+    bool last = true;
+
+    const T* bias = nullptr;  // the last block only: (columns) or null
+    bool relu = false;
+    MatrixView<T> out;  // the tile's first element
 };
 
 template <class T>
@@ -40,10 +45,6 @@ struct DotKernels {
     int lanes;
     int max_rows, max_cols;
     DotFunction<T> tile[kMaxRows + 1][kMaxCols + 1];  // by rows and columns
-
-    /// out(i, k) = relu?(the lanes of sums[i][k] + bias[k]) for rows x cols; bias may be null.
-    void (*finish)(std::int64_t rows, std::int64_t cols, const T* sums, std::int64_t sums_pitch,
-                   const T* bias, bool relu, MatrixView<T> out);
 };
 
 }  // namespace fastconv::cpu

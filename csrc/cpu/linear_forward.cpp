@@ -1,7 +1,7 @@
 // y[n, k] = relu?( sum over c of x[n, c] * W[k, c] + bias[k] ) by dot products: nothing is packed.
 //
 // A small batch reads W once at the memory's speed: six rows of it stream by. A large one is cut
-// into blocks of rows of x that stay in L2 by a depth block (1024 floats), against which six rows of
+// into blocks of rows of x that stay in L2 by a depth block (768 floats), against which six rows of
 // W stay in L1. The sums of lanes of some columns wait in scratch between depth blocks. Any strides:
 // rows without unit stride are copied a depth block at a time.
 // An element's order of summation depends on C alone: the same bits for any batch and any thread.
@@ -15,8 +15,8 @@
 namespace fastconv::cpu {
 namespace {
 
-constexpr std::int64_t kDepthBytes = 4096;  // of one row: 6 rows of W are 24 of 32 KB of L1
-constexpr std::int64_t kMostRows = 96;      // 384 KB of x in L2
+constexpr std::int64_t kDepthBytes = 3072;  // of one row: 6 rows of W are 18 of 32 KB of L1
+constexpr std::int64_t kMostRows = 96;      // 288 KB of x in L2
 constexpr std::int64_t kGroupCols = 24;     // 96 x 24 sums of 64 bytes: 147 KB
 constexpr std::int64_t kMacsWorthThreads = 1 << 15;
 
@@ -66,20 +66,16 @@ private:
         const std::int64_t block = kDepthBytes / static_cast<std::int64_t>(sizeof(T));
         DotTile<T> tile;
         tile.sums_pitch = plan_.group_cols;
+        tile.relu = pointers_.relu;
         const T* x = static_cast<const T*>(pointers_.x) + row_ * plan_.strides.x.row_elems;
         for (std::int64_t d = 0; d == 0 || d < plan_.problem.in; d += block) {
             tile.first = d == 0;
             tile.depth = std::min(block, plan_.problem.in - d);
+            tile.last = d + tile.depth == plan_.problem.in;
             take(x + d * plan_.strides.x.col_elems, plan_.strides.x, rows_, tile.depth,
                  at(layout_.x), tile.x, tile.x_pitch);
             run_columns(tile, col, cols, d);
         }
-        const T* bias = static_cast<const T*>(pointers_.bias);
-        const MatrixStrides& y = plan_.strides.y;
-        dot_.finish(rows_, cols, at(layout_.sums), tile.sums_pitch, bias ? bias + col : nullptr,
-                    pointers_.relu,
-                    {static_cast<T*>(pointers_.y) + row_ * y.row_elems + col * y.col_elems,
-                     y.row_elems, y.col_elems});
     }
 
     // All rows against `cols` columns, a depth block: six rows of W at a time.
@@ -87,14 +83,19 @@ private:
         const MatrixStrides& w = plan_.strides.weight;
         const T* const x = tile.x;
         const std::int64_t tiles = ceil_div(rows_, dot_.max_rows);
+        const T* bias = static_cast<const T*>(pointers_.bias);
+        const MatrixStrides& y = plan_.strides.y;
+        T* const out = static_cast<T*>(pointers_.y) + row_ * y.row_elems + col * y.col_elems;
         for (std::int64_t k = 0; k < cols; k += dot_.max_cols) {
             const std::int64_t some = std::min<std::int64_t>(dot_.max_cols, cols - k);
             take(static_cast<const T*>(pointers_.weight) + (col + k) * w.row_elems + d * w.col_elems,
                  w, some, tile.depth, at(layout_.w), tile.w, tile.w_pitch);
+            if (bias) tile.bias = bias + col + k;
             for (std::int64_t t = 0, row = 0; t < tiles; ++t) {
                 const std::int64_t next = rows_ * (t + 1) / tiles;
                 tile.x = x + row * tile.x_pitch;
                 tile.sums = at(layout_.sums) + (row * tile.sums_pitch + k) * dot_.lanes;
+                tile.out = {out + row * y.row_elems + k * y.col_elems, y.row_elems, y.col_elems};
                 dot_.tile[next - row][some](tile);
                 row = next;
             }

@@ -10,7 +10,6 @@ namespace {
 
 using fastconv::cpu::DotKernels;
 using fastconv::cpu::DotTile;
-using fastconv::cpu::MatrixView;
 
 #if defined(__AVX512F__)
 constexpr int kRows = 4, kCols = 6;
@@ -39,6 +38,88 @@ FC_INLINE void add_products(const DotTile<T>& tile, std::int64_t d, int count,
     }
 }
 
+// The lanes' sum by halves: l and l + 8, then l and l + 4, ... On AVX2 and up four vectors of float
+// at a time: 9 shuffles for 4 sums instead of 16, and the shuffle port is what limits short depths.
+template <class T>
+FC_INLINE T sum_lanes(Vec<T> a) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    T lanes[kLanes];
+    a.store(lanes);
+#pragma GCC unroll 4
+    for (int half = kLanes / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+#if defined(__AVX2__)
+// (a0 + a4, a1 + a5, .. | c ..) and so on: t = (a, c | b, d), two lanes of each left.
+FC_INLINE __m128 sum_halves(__m256 ab, __m256 cd) {
+    const __m256 t = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xEE));
+    const __m256 u = _mm256_add_ps(t, _mm256_shuffle_ps(t, t, 0xB1));
+    const __m128 ac = _mm256_castps256_ps128(u), bd = _mm256_extractf128_ps(u, 1);
+    return _mm_unpacklo_ps(_mm_shuffle_ps(ac, ac, 0x88), _mm_shuffle_ps(bd, bd, 0x88));
+}
+#endif
+
+#if defined(__AVX512F__)
+FC_INLINE __m128 sum_four(Vec<float> a, Vec<float> b, Vec<float> c, Vec<float> d) {
+    const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44),
+                                    _mm512_shuffle_f32x4(a.v, b.v, 0xEE));
+    const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c.v, d.v, 0x44),
+                                    _mm512_shuffle_f32x4(c.v, d.v, 0xEE));
+    // 128-bit parts: (a, b, c, d), four lanes of each left
+    const __m512 t = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88),
+                                   _mm512_shuffle_f32x4(ab, cd, 0xDD));
+    const __m512 u = _mm512_add_ps(t, _mm512_permute_ps(t, 0x4E));
+    const __m512 v = _mm512_add_ps(u, _mm512_permute_ps(u, 0xB1));
+    const __m512i every_fourth = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(every_fourth, v));
+}
+#elif defined(__AVX2__)
+FC_INLINE __m128 sum_four(Vec<float> a, Vec<float> b, Vec<float> c, Vec<float> d) {
+    const __m256 ab = _mm256_add_ps(_mm256_permute2f128_ps(a.v, b.v, 0x20),
+                                    _mm256_permute2f128_ps(a.v, b.v, 0x31));
+    const __m256 cd = _mm256_add_ps(_mm256_permute2f128_ps(c.v, d.v, 0x20),
+                                    _mm256_permute2f128_ps(c.v, d.v, 0x31));
+    return sum_halves(ab, cd);
+}
+#endif
+
+template <class T, int Cols>
+FC_INLINE void sum_row(const Vec<T> (&acc)[Cols], T* sums) {
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) {
+#pragma GCC unroll 2
+        for (int k = 0; k < Cols; k += 4) {
+            const auto at = [&acc](int i) __attribute__((always_inline)) {
+                return i < Cols ? acc[i] : Vec<T>::zero();
+            };
+            _mm_storeu_ps(sums + k, sum_four(at(k), at(k + 1), at(k + 2), at(k + 3)));
+        }
+        return;
+    }
+#endif
+#pragma GCC unroll 6
+    for (int k = 0; k < Cols; ++k) sums[k] = sum_lanes(acc[k]);
+}
+
+template <class T, int Rows, int Cols>
+FC_INLINE void finish(const DotTile<T>& tile, const Vec<T> (&acc)[Rows][Cols]) {
+#pragma GCC unroll 4
+    for (int i = 0; i < Rows; ++i) {
+        T sums[(Cols + 3) / 4 * 4];
+        sum_row<T, Cols>(acc[i], sums);
+        T* out = tile.out.data + i * tile.out.row_elems;
+        for (int k = 0; k < Cols; ++k) {
+            T y = sums[k];
+            if (tile.bias) y += tile.bias[k];
+            if (tile.relu && y < T(0)) y = T(0);  // NaN stays
+            out[k * tile.out.col_elems] = y;
+        }
+    }
+}
+
 template <class T, int Rows, int Cols>
 void dot_tile(const DotTile<T>& tile) {
     constexpr int kLanes = Vec<T>::kLanes;
@@ -48,62 +129,21 @@ void dot_tile(const DotTile<T>& tile) {
 #pragma GCC unroll 6
         for (int k = 0; k < Cols; ++k) acc[i][k] = Vec<T>::zero();
     std::int64_t d = 0;
-    for (; d + kLanes <= tile.depth; d += kLanes)
-        add_products<true>(tile, d, kLanes, acc);
-    if (const int left = lanes_left<T>(tile.depth, d))
-        add_products<false>(tile, d, left, acc);
+    for (; d + kLanes <= tile.depth; d += kLanes) add_products<true>(tile, d, kLanes, acc);
+    if (const int left = lanes_left<T>(tile.depth, d)) add_products<false>(tile, d, left, acc);
+    if (!tile.first) {
+#pragma GCC unroll 4
+        for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 6
+            for (int k = 0; k < Cols; ++k)
+                acc[i][k] = Vec<T>::load(tile.sums + (i * tile.sums_pitch + k) * kLanes) + acc[i][k];
+    }
+    if (tile.last) return finish<T, Rows, Cols>(tile, acc);
 #pragma GCC unroll 4
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 6
-        for (int k = 0; k < Cols; ++k) {
-            T* sums = tile.sums + (i * tile.sums_pitch + k) * kLanes;
-            (tile.first ? acc[i][k] : Vec<T>::load(sums) + acc[i][k]).store(sums);
-        }
-}
-
-// Halves are added until one lane is left: the same tree on every ISA of as many lanes.
-#if defined(__AVX2__)
-FC_INLINE float sum_lanes(__m128 v) {
-    v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-    return _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps(v, v, 1)));
-}
-FC_INLINE double sum_lanes(__m128d v) {
-    return _mm_cvtsd_f64(_mm_add_sd(v, _mm_unpackhi_pd(v, v)));
-}
-FC_INLINE float sum_lanes(__m256 v) {
-    return sum_lanes(_mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)));
-}
-FC_INLINE double sum_lanes(__m256d v) {
-    return sum_lanes(_mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1)));
-}
-#endif
-#if defined(__AVX512F__)
-FC_INLINE float sum_lanes(__m512 v) {
-    return sum_lanes(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)));
-}
-FC_INLINE double sum_lanes(__m512d v) {
-    return sum_lanes(_mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd(v, 1)));
-}
-#endif
-#if !defined(__AVX2__)
-template <class Lanes>
-FC_INLINE auto sum_lanes(Lanes v) {
-    if constexpr (sizeof(v) / sizeof(v[0]) == 4) return (v[0] + v[2]) + (v[1] + v[3]);
-    else return v[0] + v[1];
-}
-#endif
-
-template <class T>
-void finish(std::int64_t rows, std::int64_t cols, const T* sums, std::int64_t sums_pitch,
-            const T* bias, bool relu, MatrixView<T> out) {
-    constexpr int kLanes = Vec<T>::kLanes;
-    for (std::int64_t i = 0; i < rows; ++i)
-        for (std::int64_t k = 0; k < cols; ++k) {
-            T y = sum_lanes(Vec<T>::load(sums + (i * sums_pitch + k) * kLanes).v);
-            if (bias) y += bias[k];
-            if (relu && y < T(0)) y = T(0);  // NaN stays
-            out.data[i * out.row_elems + k * out.col_elems] = y;
-        }
+        for (int k = 0; k < Cols; ++k)
+            acc[i][k].store(tile.sums + (i * tile.sums_pitch + k) * kLanes);
 }
 
 template <class T, int Rows, int Cols>
@@ -119,7 +159,6 @@ constexpr DotKernels<T> table() {
     kernels.lanes = Vec<T>::kLanes;
     kernels.max_rows = kRows;
     kernels.max_cols = kCols;
-    kernels.finish = finish<T>;
     add_tiles<T, kRows, kCols>(kernels);
     return kernels;
 }
