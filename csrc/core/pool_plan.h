@@ -3,7 +3,8 @@
 // Forward and gradient are one thing: every position of the target combines taps of the source. In
 // the forward direction the target is the output and the taps of a position are its window's input
 // elements; in a gradient the target is grad_input and the taps are the output positions whose
-// windows hold the element. So a gradient gathers: no atomics, no zeroing, a fixed order.
+// windows hold the element. So a gradient gathers: no atomics, no zeroing, a fixed order. The maximum's
+// may scatter by index instead, a plane a task and in the same order, where vectors would be short.
 #pragma once
 
 #include <cstddef>
@@ -87,6 +88,7 @@ struct PoolPlan {
     const cpu::Isa* isa = nullptr;
     int threads = 1;
     PoolLanes lanes = PoolLanes::kChannels;
+    bool scatter = false;    // gradient of max: by index instead, nothing below is used
     std::int64_t batch = 0;  // with the images' channels side by side where they lie evenly
     std::int64_t channels = 0;
     std::vector<PoolRun> rows, cols;

@@ -37,4 +37,10 @@ struct Extent {
 
 Extent source_extent(const std::vector<PoolRun>& runs, std::int64_t begin, std::int64_t end);
 
+/// Whether the gradient of the maximum is scattered by index, and that (pool2d_scatter.cpp).
+bool scatters(const PoolPlan& plan, int lanes);
+
+template <class T>
+void run_scatter(const PoolPlan& plan, const T* grads, const std::int64_t* indices, T* out);
+
 }  // namespace fastconv::cpu

@@ -211,6 +211,9 @@ void run_task(Task<T>& task) {
 
 template <class T>
 void run(const PoolPlan& plan, const PoolPointers& pointers) {
+    if (plan.scatter)
+        return run_scatter(plan, static_cast<const T*>(pointers.output), pointers.indices,
+                           static_cast<T*>(pointers.input));
     const Kernels<T>& kernels = plan.isa->kernels<T>();
     const Kernels<double>& words = plan.isa->f64;
     parallel_for(plan.tasks(), plan.threads, FloatMode::kIeee, [&](std::int64_t t, int) {

@@ -109,9 +109,11 @@ void add_phase(std::vector<PoolRun>& runs, const PoolProblem& problem, const Axi
     phase.target = a;
     phase.target_step = axis.stride;
     phase.source_step = 1;
-    phase.tap_step = -(period * axis.dilation / axis.stride);
-    phase.source = (a + axis.pad_lo - first * axis.dilation) / axis.stride;
+    phase.tap_step = period * axis.dilation / axis.stride;
     if (first < period && first < axis.kernel) phase.taps = (axis.kernel - 1 - first) / period + 1;
+    // By rising window, that is by falling k: the order in which scattering would add.
+    const std::int64_t reach = (phase.taps - 1) * phase.tap_step;
+    phase.source = (a + axis.pad_lo - first * axis.dilation) / axis.stride - reach;
     if (phase.taps == 0) {
         phase.count = count;
         runs.push_back(phase);
@@ -121,9 +123,8 @@ void add_phase(std::vector<PoolRun>& runs, const PoolProblem& problem, const Axi
         return problem.max() ? 1 : clipped_window(problem, axis, p).divisor;
     };
     phase.divisor = alike.size() > 0 ? divisor(alike.lo) : 1;
-    const std::int64_t last_tap = (phase.taps - 1) * phase.tap_step;
-    const std::int64_t lo = std::max<std::int64_t>(0, alike.lo - phase.source - last_tap);
-    const std::int64_t hi = std::min(count, alike.hi - phase.source);
+    const std::int64_t lo = std::max<std::int64_t>(0, alike.lo - phase.source);
+    const std::int64_t hi = std::min(count, alike.hi - phase.source - reach);
     for (std::int64_t j = 0; j < count; ++j) {
         if (j == lo && hi > lo) {
             PoolRun run = phase;
@@ -136,8 +137,8 @@ void add_phase(std::vector<PoolRun>& runs, const PoolProblem& problem, const Axi
         }
         // Taps k with 0 <= phase.source + j + k * tap_step < out.
         std::int64_t begin = 0, end = phase.taps;
-        while (begin < end && phase.source + j + begin * phase.tap_step >= axis.out) ++begin;
-        while (end > begin && phase.source + j + (end - 1) * phase.tap_step < 0) --end;
+        while (begin < end && phase.source + j + begin * phase.tap_step < 0) ++begin;
+        while (end > begin && phase.source + j + (end - 1) * phase.tap_step >= axis.out) --end;
         add_element(runs, a + j * axis.stride, phase.source + j + begin * phase.tap_step, end - begin,
                     phase.tap_step, divisor);
         runs.back().target_step = axis.stride;

@@ -116,8 +116,8 @@ FC_INLINE void max_index_pass(const PoolTile<T>& tile, const PoolIndexTile& inde
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
         store_lanes<Partial>(best[v], out + v * kLanes, count);
-        Lane<T>::store_index(winner[v], first + (lane + v * kLanes) * lane_add, lane_add,
-                             out_index + v * kLanes, count);
+        Lane<T>::template store_index<Partial>(winner[v], first + (lane + v * kLanes) * lane_add,
+                                               lane_add, out_index + v * kLanes, count);
     }
 }
 
@@ -183,8 +183,9 @@ FC_INLINE void max_backward_pass(const PoolTile<T>& tile, const PoolIndexTile& i
             const std::int64_t* tap_index = taken + index.cols[s];
 #pragma GCC unroll 4
             for (int v = 0; v < Vectors; ++v)
-                sum[v] = Lane<T>::add_where(sum[v], load_lanes<Partial>(tap + v * kLanes, count),
-                                            tap_index + v * kLanes, target[v], count);
+                sum[v] = Lane<T>::template add_where<Partial>(
+                    sum[v], load_lanes<Partial>(tap + v * kLanes, count), tap_index + v * kLanes,
+                    target[v], count);
         }
     }
     T* out = tile.out + i * tile.out_step_elems + lane;

@@ -18,6 +18,17 @@ FC_INLINE __m512i lane_steps(std::int64_t lane_add) {
 FC_INLINE __mmask8 first8(int count) {
     return static_cast<__mmask8>(count >= 8 ? 0xFFu : count > 0 ? (1u << count) - 1u : 0u);
 }
+/// Eight indices, or the first `count` of them.
+template <bool Partial>
+FC_INLINE __m512i load_words(const std::int64_t* p, int count) {
+    if constexpr (Partial) return _mm512_maskz_loadu_epi64(first8(count), p);
+    else return _mm512_loadu_si512(p);
+}
+template <bool Partial>
+FC_INLINE void store_words(__m512i v, std::int64_t* p, int count) {
+    if constexpr (Partial) _mm512_mask_storeu_epi64(p, first8(count), v);
+    else _mm512_storeu_si512(p, v);
+}
 
 template <>
 struct Lane<float> {
@@ -43,26 +54,28 @@ struct Lane<float> {
     static FC_INLINE Index select_index(Mask mask, Index yes, Index no) {
         return _mm512_mask_blend_epi32(mask, no, yes);
     }
+    template <bool Partial>
     static FC_INLINE void store_index(Index index, std::int64_t add, std::int64_t lane_add,
                                       std::int64_t* out, int count) {
         const __m512i step = _mm512_add_epi64(_mm512_set1_epi64(add), lane_steps(lane_add));
         const __m512i half = _mm512_set1_epi64(8 * lane_add);
         const __m512i lo = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(index));
         const __m512i hi = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(index, 1));
-        _mm512_mask_storeu_epi64(out, first8(count), _mm512_add_epi64(lo, step));
-        _mm512_mask_storeu_epi64(out + 8, first8(count - 8),
-                                 _mm512_add_epi64(_mm512_add_epi64(hi, half), step));
+        store_words<Partial>(_mm512_add_epi64(lo, step), out, count);
+        store_words<Partial>(_mm512_add_epi64(_mm512_add_epi64(hi, half), step), out + 8, count - 8);
     }
     static FC_INLINE Target target(std::int64_t first, std::int64_t lane_add) {
         const __m512i lo = _mm512_add_epi64(_mm512_set1_epi64(first), lane_steps(lane_add));
         return {lo, _mm512_add_epi64(lo, _mm512_set1_epi64(8 * lane_add))};
     }
+    template <bool Partial>
     static FC_INLINE Vec<float> add_where(Vec<float> sum, Vec<float> x, const std::int64_t* index,
                                           Target target, int count) {
-        const __mmask8 lo = _mm512_mask_cmpeq_epi64_mask(
-            first8(count), _mm512_maskz_loadu_epi64(first8(count), index), target.lo);
-        const __mmask8 hi = _mm512_mask_cmpeq_epi64_mask(
-            first8(count - 8), _mm512_maskz_loadu_epi64(first8(count - 8), index + 8), target.hi);
+        // Lanes beyond `count` may match, but hold zeros.
+        const __mmask8 lo =
+            _mm512_cmpeq_epi64_mask(load_words<Partial>(index, count), target.lo);
+        const __mmask8 hi =
+            _mm512_cmpeq_epi64_mask(load_words<Partial>(index + 8, count - 8), target.hi);
         return {_mm512_mask_add_ps(sum.v, _mm512_kunpackb(hi, lo), sum.v, x.v)};
     }
     static FC_INLINE void split(Vec<float> a, Vec<float> b, float* even, float* odd) {
@@ -100,18 +113,19 @@ struct Lane<double> {
     static FC_INLINE Index select_index(Mask mask, Index yes, Index no) {
         return _mm512_mask_blend_epi64(mask, no, yes);
     }
+    template <bool Partial>
     static FC_INLINE void store_index(Index index, std::int64_t add, std::int64_t lane_add,
                                       std::int64_t* out, int count) {
         const __m512i step = _mm512_add_epi64(_mm512_set1_epi64(add), lane_steps(lane_add));
-        _mm512_mask_storeu_epi64(out, first8(count), _mm512_add_epi64(index, step));
+        store_words<Partial>(_mm512_add_epi64(index, step), out, count);
     }
     static FC_INLINE Target target(std::int64_t first, std::int64_t lane_add) {
         return _mm512_add_epi64(_mm512_set1_epi64(first), lane_steps(lane_add));
     }
+    template <bool Partial>
     static FC_INLINE Vec<double> add_where(Vec<double> sum, Vec<double> x, const std::int64_t* index,
                                            Target target, int count) {
-        const __mmask8 hit = _mm512_mask_cmpeq_epi64_mask(
-            first8(count), _mm512_maskz_loadu_epi64(first8(count), index), target);
+        const __mmask8 hit = _mm512_cmpeq_epi64_mask(load_words<Partial>(index, count), target);
         return {_mm512_mask_add_pd(sum.v, hit, sum.v, x.v)};
     }
     static FC_INLINE void split(Vec<double> a, Vec<double> b, double* even, double* odd) {
@@ -138,10 +152,19 @@ FC_INLINE __m256i first4(int count) {
     const int lanes = count > 4 ? 4 : count < 0 ? 0 : count;
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask64 + 4 - lanes));
 }
-FC_INLINE const long long* words(const std::int64_t* p) {
-    return reinterpret_cast<const long long*>(p);
+/// Four indices, or the first `count` of them.
+template <bool Partial>
+FC_INLINE __m256i load_words(const std::int64_t* p, int count) {
+    if constexpr (Partial)
+        return _mm256_maskload_epi64(reinterpret_cast<const long long*>(p), first4(count));
+    else return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
-FC_INLINE long long* words(std::int64_t* p) { return reinterpret_cast<long long*>(p); }
+template <bool Partial>
+FC_INLINE void store_words(__m256i v, std::int64_t* p, int count) {
+    if constexpr (Partial)
+        _mm256_maskstore_epi64(reinterpret_cast<long long*>(p), first4(count), v);
+    else _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
+}
 
 template <>
 struct Lane<float> {
@@ -164,24 +187,23 @@ struct Lane<float> {
     static FC_INLINE Index select_index(Mask mask, Index yes, Index no) {
         return _mm256_blendv_epi8(no, yes, _mm256_castps_si256(mask));
     }
+    template <bool Partial>
     static FC_INLINE void store_index(Index index, std::int64_t add, std::int64_t lane_add,
                                       std::int64_t* out, int count) {
         const __m256i lo = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(index));
         const __m256i hi = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(index, 1));
-        _mm256_maskstore_epi64(words(out), first4(count),
-                               _mm256_add_epi64(lo, lane_steps(add, lane_add)));
-        _mm256_maskstore_epi64(words(out + 4), first4(count - 4),
-                               _mm256_add_epi64(hi, lane_steps(add + 4 * lane_add, lane_add)));
+        store_words<Partial>(_mm256_add_epi64(lo, lane_steps(add, lane_add)), out, count);
+        store_words<Partial>(_mm256_add_epi64(hi, lane_steps(add + 4 * lane_add, lane_add)), out + 4,
+                             count - 4);
     }
     static FC_INLINE Target target(std::int64_t first, std::int64_t lane_add) {
         return {lane_steps(first, lane_add), lane_steps(first + 4 * lane_add, lane_add)};
     }
+    template <bool Partial>
     static FC_INLINE Vec<float> add_where(Vec<float> sum, Vec<float> x, const std::int64_t* index,
                                           Target target, int count) {
-        const __m256i lo =
-            _mm256_cmpeq_epi64(_mm256_maskload_epi64(words(index), first4(count)), target.lo);
-        const __m256i hi =
-            _mm256_cmpeq_epi64(_mm256_maskload_epi64(words(index + 4), first4(count - 4)), target.hi);
+        const __m256i lo = _mm256_cmpeq_epi64(load_words<Partial>(index, count), target.lo);
+        const __m256i hi = _mm256_cmpeq_epi64(load_words<Partial>(index + 4, count - 4), target.hi);
         // Even 32-bit halves of (lo, hi), which shuffle_ps takes by 128-bit lanes, put in order.
         const __m256 halves =
             _mm256_shuffle_ps(_mm256_castsi256_ps(lo), _mm256_castsi256_ps(hi), 0x88);
@@ -223,18 +245,18 @@ struct Lane<double> {
     static FC_INLINE Index select_index(Mask mask, Index yes, Index no) {
         return _mm256_blendv_epi8(no, yes, _mm256_castpd_si256(mask));
     }
+    template <bool Partial>
     static FC_INLINE void store_index(Index index, std::int64_t add, std::int64_t lane_add,
                                       std::int64_t* out, int count) {
-        _mm256_maskstore_epi64(words(out), first4(count),
-                               _mm256_add_epi64(index, lane_steps(add, lane_add)));
+        store_words<Partial>(_mm256_add_epi64(index, lane_steps(add, lane_add)), out, count);
     }
     static FC_INLINE Target target(std::int64_t first, std::int64_t lane_add) {
         return lane_steps(first, lane_add);
     }
+    template <bool Partial>
     static FC_INLINE Vec<double> add_where(Vec<double> sum, Vec<double> x, const std::int64_t* index,
                                            Target target, int count) {
-        const __m256i hit =
-            _mm256_cmpeq_epi64(_mm256_maskload_epi64(words(index), first4(count)), target);
+        const __m256i hit = _mm256_cmpeq_epi64(load_words<Partial>(index, count), target);
         return {_mm256_add_pd(sum.v, _mm256_and_pd(x.v, _mm256_castsi256_pd(hit)))};
     }
     static FC_INLINE void split(Vec<double> a, Vec<double> b, double* even, double* odd) {
@@ -282,6 +304,7 @@ struct Lane {
     }
     static FC_INLINE Index index(std::int64_t i) { return Index{} + static_cast<Word>(i); }
     static FC_INLINE Index select_index(Mask mask, Index yes, Index no) { return mask ? yes : no; }
+    template <bool Partial>
     static FC_INLINE void store_index(Index index, std::int64_t add, std::int64_t lane_add,
                                       std::int64_t* out, int count) {
         for (int l = 0; l < count && l < kLanes; ++l) out[l] = index[l] + add + l * lane_add;
@@ -289,6 +312,7 @@ struct Lane {
     static FC_INLINE Target target(std::int64_t first, std::int64_t lane_add) {
         return {first, lane_add};
     }
+    template <bool Partial>
     static FC_INLINE Vec<T> add_where(Vec<T> sum, Vec<T> x, const std::int64_t* index, Target target,
                                       int count) {
         for (int l = 0; l < count && l < kLanes; ++l)
