@@ -13,7 +13,7 @@ if(FASTCONV_CUDA STREQUAL "ON")
         message(FATAL_ERROR
             "FASTCONV_CUDA=ON, but nvcc was not found. Searched: CUDA_HOME='$ENV{CUDA_HOME}', "
             "CUDA_PATH='$ENV{CUDA_PATH}', CUDACXX='$ENV{CUDACXX}', /usr/local/cuda/bin, "
-            "/opt/cuda/bin and PATH='$ENV{PATH}'.\n"
+            "/opt/cuda/bin, the system's program folders and PATH='$ENV{PATH}'.\n"
             "Install the CUDA toolkit or set CUDA_HOME to it; or build for the CPU with "
             "FASTCONV_CUDA=OFF.")
     endif()
