@@ -7,15 +7,21 @@ import pytest
 
 def test_explain_names_the_plan_and_the_reasons():
     plan = fc.explain(fc.conv2d, (1, 64, 56, 56), (64, 64, 3, 3), padding=1)
-    assert plan.algorithm == "direct"
+    assert plan.algorithm == "winograd4"
+    assert plan.winograd["tiles"] == (14, 14)
+    small = fc.explain(fc.conv2d, (1, 160, 7, 7), (320, 160, 3, 3), padding=1)
+    assert small.algorithm == "direct"
+    assert "direct is as fast" in small.declined["winograd4"]
     assert plan.rejected["pointwise"] == "pointwise: the kernel is not 1x1"
     assert plan.output_shape == (1, 64, 56, 56)
     assert plan.macs == 56 * 56 * 64 * 64 * 9
     assert plan.bytes == 4 * (2 * 64 * 56 * 56 + 64 * 64 * 9)
     assert plan.workspace_bytes >= 4 * 64 * 64 * 9
     assert 0 < plan.bound_seconds < 1
-    for word in ("direct", "roofline", "FLOP/B", "depth blocks of", "efficiency"):
+    for word in ("winograd4", "direct: possible", "roofline", "FLOP/B", "efficiency"):
         assert word in str(plan)
+    direct = fc.explain(fc.conv2d, (1, 64, 56, 56), (64, 64, 3, 3), padding=1, algorithm="direct")
+    assert "depth blocks of 576" in str(direct)
 
 
 def test_explain_agrees_with_arrays_and_algorithm():

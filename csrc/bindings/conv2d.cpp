@@ -134,6 +134,10 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
         } catch (const std::invalid_argument& error) {
             rejected[kAlgorithmNames[i]] = error.what();
         }
+    py::dict declined;
+    for (int i = 0; i < kAlgorithms; ++i)
+        if (plan.rejected[i] && !rejected.contains(kAlgorithmNames[i]))
+            declined[kAlgorithmNames[i]] = plan.rejected[i];
     py::list phases;
     std::int64_t tasks = 0;
     for (const Correlation& phase : plan.phases) {
@@ -156,9 +160,20 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     py::dict result;
     result["algorithm"] = kAlgorithmNames[static_cast<int>(plan.algorithm)];
     result["rejected"] = rejected;
+    result["declined"] = declined;
     result["isa"] = isa.name;
     result["phases"] = phases;
-    result["tasks"] = plan.phases.empty() ? plan.tasks : tasks;
+    result["tasks"] = plan.tasks > 0 ? plan.tasks : tasks;
+    if (plan.winograd.m > 0) {
+        py::dict winograd;
+        winograd["m"] = plan.winograd.m;
+        winograd["tiles"] = py::make_tuple(plan.winograd.tiles_h, plan.winograd.tiles_w);
+        winograd["block_tiles"] = plan.winograd.block_tiles;
+        winograd["blocks"] = plan.winograd.blocks;
+        winograd["parts"] = plan.winograd.parts;
+        winograd["weights_by_task"] = plan.winograd.weights_by_task;
+        result["winograd"] = winograd;
+    }
     result["workspace_bytes"] = plan.workspace_bytes;
     result["packed_elems"] = plan.packed_elems;
     result["macs"] = problem.macs();

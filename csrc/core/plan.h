@@ -115,6 +115,7 @@ struct WinogradPlan {
     std::int64_t blocks = 0;
     std::int64_t parts = 1;  // tasks that share a block, each with some of the column panels
     std::int64_t pitch = 0;  // elements from one transformed tile's channels to the next's
+    bool weights_by_task = false;  // transformed by each task for itself, not once a call
     std::int64_t transformed_elems = 0;
 
     std::int64_t tiles() const { return tiles_h * tiles_w; }

@@ -3,6 +3,8 @@
 
 #include <stdexcept>
 
+#include "core/workspace.h"
+
 namespace fastconv::cpu {
 namespace {
 
@@ -15,12 +17,12 @@ struct CandidateList {
 
 // Best first: a special case before the general one.
 CandidateList candidates(Direction direction) {
-    static const Candidate* const forward[] = {&conv2d_pointwise, &conv2d_direct, &conv2d_im2col,
-                                               &conv2d_naive,     &conv2d_winograd4,
-                                               &conv2d_winograd2};
-    static const Candidate* const grad_input[] = {&conv2d_pointwise, &conv2d_direct, &conv2d_im2col,
-                                                  &conv2d_naive,     &conv2d_winograd4,
-                                                  &conv2d_winograd2};
+    static const Candidate* const forward[] = {&conv2d_pointwise, &conv2d_winograd4,
+                                               &conv2d_winograd2, &conv2d_direct,
+                                               &conv2d_im2col,    &conv2d_naive};
+    static const Candidate* const grad_input[] = {&conv2d_pointwise, &conv2d_winograd4,
+                                                  &conv2d_winograd2, &conv2d_direct,
+                                                  &conv2d_im2col,    &conv2d_naive};
     static const Candidate* const grad_weight[] = {&conv2d_grad_weight_pointwise,
                                                    &conv2d_grad_weight_direct,
                                                    &conv2d_grad_weight_im2col, &conv2d_naive};
@@ -32,25 +34,35 @@ CandidateList candidates(Direction direction) {
     return {nullptr, nullptr};
 }
 
+// Why `auto` passes a possible plan by. The last resort, naive, needs no workspace.
+const char* decline(const Candidate& candidate, const ConvPlan& plan) {
+    if (plan.workspace_bytes > workspace_limit())
+        return "possible, but needs more workspace than FASTCONV_WORKSPACE_MB allows";
+    return candidate.decline ? candidate.decline(plan) : nullptr;
+}
+
 }  // namespace
 
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
                      const Isa& isa, int threads, std::optional<Algorithm> forced) {
-    ConvPlan plan;
-    plan.problem = problem;
-    plan.direction = direction;
-    plan.strides = strides;
-    plan.isa = &isa;
-    plan.threads = threads;
+    ConvPlan blank;
+    blank.problem = problem;
+    blank.direction = direction;
+    blank.strides = strides;
+    blank.isa = &isa;
+    blank.threads = threads;
     for (const Candidate* candidate : candidates(direction)) {
         if (forced && *forced != candidate->algorithm) continue;
+        ConvPlan plan = blank;
         plan.algorithm = candidate->algorithm;
         const char* reason = candidate->plan(plan);
+        if (reason && forced) throw std::invalid_argument(reason);
+        if (!reason && !forced) reason = decline(*candidate, plan);
         if (!reason) return plan;
-        plan.rejected[static_cast<int>(candidate->algorithm)] = reason;
-        if (forced) throw std::invalid_argument(reason);
+        blank.rejected[static_cast<int>(candidate->algorithm)] = reason;
     }
-    throw std::invalid_argument("does not compute this direction");
+    if (forced) throw std::invalid_argument("does not compute this direction");
+    throw std::invalid_argument("every algorithm needs more workspace than FASTCONV_WORKSPACE_MB");
 }
 
 void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {

@@ -11,6 +11,8 @@ struct Candidate {
     /// Completes the plan and returns nullptr, or says why it cannot.
     const char* (*plan)(ConvPlan& plan);
     void (*run)(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);
+    /// Why `auto` passes a complete plan by, or nullptr if it takes it.
+    const char* (*decline)(const ConvPlan& plan) = nullptr;
 };
 
 extern const Candidate conv2d_direct;

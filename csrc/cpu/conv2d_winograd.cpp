@@ -6,13 +6,15 @@
 //   2. for each panel of 64 columns, for each point:
 //        M[tile][k] = sum_c V[point][tile][c] U[point][c][k]      the register tile of the GEMM
 //      and the output transform of each tile, with bias, residual and ReLU
-// so neither V nor M ever reaches memory. U, the transformed weights, is made once a call.
+// so neither V nor M ever reaches memory. U, the transformed weights, is made once a call if it is
+// small, else by each task, a chunk of channels at a time, from the packed weights.
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 2.78 (F(2,5)) times fewer.
 //
 // Rounding is tile-wise (docs/numerics.md); an infinity or NaN may make its whole tile NaN.
 // Not handled: strides, dilation, other kernels, float64.
 // A. Lavin, S. Gray (2015); fusing per block of tiles: Gelashvili et al., arXiv 1912.02165.
 #include <algorithm>
+#include <cmath>
 
 #include "core/parallel.h"
 #include "cpu/conv2d.h"
@@ -28,6 +30,13 @@ namespace {
 
 constexpr std::int64_t kBlockBytes = 900 << 10;  // of V and M: most of a 1 MB L2
 constexpr std::int64_t kFewestTiles = 18, kMostTiles = 30;  // multiples of the tile's 6 rows
+
+// U is made once a call where it stays in L2 (up to 1 MB) or is used by many blocks. Otherwise a task
+// makes a chunk of it when it needs one: that costs some 12 cycles a vector for every block, while a
+// U in memory is written and read back at the memory's pace, some 28 cycles a vector (measured on a
+// server core with a slow L3), once.
+constexpr std::int64_t kTransformedMost = 1 << 18;
+constexpr std::int64_t kBlocksByTask = 2;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -47,15 +56,11 @@ void transform_weights(const ConvPlan& plan, const float* packed, float* transfo
         const std::int64_t width = panels.panel_width(panel, kernels.gemm->lanes);
         const std::int64_t line =
             (group * panels.padded_cols + panels.first_col(panel)) * phase.channels;
-        WinogradWeight<float> one;
-        one.tap_elems = one.point_elems = phase.channels * width;
-        one.vectors = static_cast<int>(width / kernels.gemm->lanes);
-        const std::int64_t end = std::min((chunk + 1) * kChannels, phase.channels);
-        for (std::int64_t c = chunk * kChannels; c < end; ++c) {
-            one.taps = packed + line * taps + c * width;
-            one.points = transformed + line * points + c * width;
-            variant.weight(one);
-        }
+        const std::int64_t c = chunk * kChannels, elems = phase.channels * width;
+        transform_winograd_weights(variant, packed + line * taps + c * width, elems,
+                                   std::min(kChannels, phase.channels - c), width,
+                                   kernels.gemm->lanes, transformed + line * points + c * width,
+                                   elems);
     });
 }
 
@@ -115,15 +120,58 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     winograd.pitch = (ceil_div(phase.channels, kernels.gemm->lanes) + 1) * kernels.gemm->lanes;
     const Panels<float> panels(*kernels.gemm, phase.cols);
     split(plan, *variant, std::max<std::int64_t>(1, panels.count));
+    winograd.weights_by_task =
+        variant->points() * phase.channels * panels.padded_cols > kTransformedMost &&
+        winograd.blocks <= kBlocksByTask;
     phase.scratch_bytes = winograd_layout(plan, *variant, panels.width).bytes;
     if (phase.scratch_bytes > kMaxThreadScratch)
         return "winograd: a block of tiles needs more scratch than a thread may have (4 MB)";
     plan.packed_elems = packed_elems<float>(phase, kernels);
-    winograd.transformed_elems =
-        plan.packed_elems / (variant->r * variant->r) * variant->points();
+    if (!winograd.weights_by_task)
+        winograd.transformed_elems =
+            plan.packed_elems / (variant->r * variant->r) * variant->points();
     plan.workspace_bytes =
         static_cast<std::size_t>(plan.packed_elems + winograd.transformed_elems) * sizeof(float);
     plan.tasks = phase.groups * winograd.blocks * winograd.parts;
+    return nullptr;
+}
+
+// ---- whether it pays -----------------------------------------------------------------------------
+
+// Time of one image by itself in units of one multiply-add of the register tile at full rate, fitted
+// to single-core measurements of 23 layers (README of benchmarks/: the cost model's fit). The terms:
+// products, with 12 more a row for starting and storing a tile; transforms of input and output;
+// packing 9 taps or transforming alpha^2 points a weight.
+double direct_cost(const Correlation& phase, const Kernels<float>& kernels) {
+    const double weights = static_cast<double>(phase.channels * phase.cols);
+    const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count);
+    const double rows = static_cast<double>(phase.out_h * phase.out_w);
+    const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
+    return rows * taps * weights * (narrow ? 1.6 : 1.05) + 32 * taps * weights;
+}
+
+double winograd_cost(const Correlation& phase, int m) {
+    const double tiles = static_cast<double>(ceil_div(phase.out_h, m) * ceil_div(phase.out_w, m));
+    const double alpha = static_cast<double>(m + phase.taps_h.count - 1);
+    const double points = alpha * alpha, channels = static_cast<double>(phase.channels);
+    const double cols = static_cast<double>(phase.cols);
+    const double blocks = std::min(std::ceil(tiles / kMostTiles), static_cast<double>(kBlocksByTask));
+    return points * (1.1 * tiles * (channels + 12) * cols +
+                     12 * tiles * (std::max(channels, 16.0) + std::max(cols, 16.0)) +
+                     27 * blocks * channels * cols);
+}
+
+// The shape of one image decides, never the batch or the threads, so that neither changes bits.
+const char* decline(const ConvPlan& plan) {
+    const Correlation& phase = plan.phases[0];
+    constexpr double kGain = 0.92;  // below it the model's own error decides
+    const double mine = winograd_cost(phase, plan.winograd.m);
+    if (mine > kGain * direct_cost(phase, plan.isa->kernels<float>()))
+        return "possible, but by the cost model direct is as fast";
+    const int other = plan.winograd.m == 2 ? 4 : 2;
+    if (phase.taps_h.count == 3 && winograd_cost(phase, other) < mine)
+        return other == 4 ? "possible, but by the cost model winograd4 is faster"
+                          : "possible, but by the cost model winograd2 is faster";
     return nullptr;
 }
 
@@ -139,10 +187,10 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
         pack_conv2d(plan, pointers.weight, to_pack);
         packed = to_pack;
     }
-    transform_weights(plan, packed, transformed);
+    if (!plan.winograd.weights_by_task) transform_weights(plan, packed, transformed);
     const bool forward = plan.direction == Direction::kForward;
     const WinogradOperands operands{
-        static_cast<const float*>(forward ? pointers.input : pointers.output), transformed,
+        static_cast<const float*>(forward ? pointers.input : pointers.output), packed, transformed,
         {static_cast<const float*>(pointers.bias), static_cast<const float*>(pointers.residual),
          pointers.relu},
         static_cast<float*>(forward ? pointers.output : pointers.input)};
@@ -152,7 +200,7 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
 
 }  // namespace
 
-const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run};
-const Candidate conv2d_winograd4{Algorithm::kWinograd4, plan_winograd4, run};
+const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline};
+const Candidate conv2d_winograd4{Algorithm::kWinograd4, plan_winograd4, run, decline};
 
 }  // namespace fastconv::cpu

@@ -13,8 +13,6 @@
 namespace fastconv::cpu {
 namespace {
 
-constexpr std::int64_t kDepthMost = 768;  // terms in one accumulator, as in the direct kernels
-
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// Neighbouring tiles of one line of tiles.
@@ -123,39 +121,52 @@ private:
         }
     }
 
-    // M = V U for every point, (point, tile, width); depth in blocks, whose sums M itself keeps.
+    // M = V U for every point, (point, tile, width), a chunk of channels after the other; M keeps the
+    // sums of the chunks so far.
     void multiply(std::int64_t panel) {
         const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
         float** m_rows = at<float*>(layout_.m_rows);
         for (std::int64_t row = 0; row < variant_.points() * tiles_; ++row)
             m_rows[row] = at<float>(layout_.m) + row * width;
+        const std::int64_t line =
+            (group_ * panels_.padded_cols + panels_.first_col(panel)) * phase_.channels;
+        for (std::int64_t c = 0; c < phase_.channels; c += kWinogradChunk) {
+            const std::int64_t chunk = std::min(kWinogradChunk, phase_.channels - c);
+            const float* u = operands_.transformed + line * variant_.points() + c * width;
+            std::int64_t point_elems = phase_.channels * width;
+            if (winograd_.weights_by_task) {
+                transform_winograd_weights(
+                    variant_, operands_.packed + line * variant_.r * variant_.r + c * width,
+                    phase_.channels * width, chunk, width, kernels_.gemm->lanes,
+                    at<float>(layout_.u), chunk * width);
+                u = at<float>(layout_.u);
+                point_elems = chunk * width;
+            }
+            for (std::int64_t point = 0; point < variant_.points(); ++point)
+                multiply_point(u + point * point_elems, point, c, chunk, width);
+        }
+    }
+
+    void multiply_point(const float* u, std::int64_t point, std::int64_t c, std::int64_t chunk,
+                        std::int64_t width) {
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
-        const std::int64_t most = kernels_.gemm->max_rows[vectors];
-        const std::int64_t row_tiles = ceil_div(tiles_, most);
-        const std::int64_t depth = phase_.channels;
-        const std::int64_t block = ceil_div(depth, ceil_div(depth, kDepthMost));
-        const float* u = operands_.transformed +
-                         (group_ * panels_.padded_cols + panels_.first_col(panel)) *
-                             variant_.points() * depth;
+        const std::int64_t row_tiles = ceil_div(tiles_, kernels_.gemm->max_rows[vectors]);
         GemmTile<float> tile;
         tile.segments = 1;
         tile.cols = width;
-        for (std::int64_t point = 0; point < variant_.points(); ++point)
-            for (std::int64_t d = 0; d < depth; d += block) {
-                tile.depth = std::min(block, depth - d);
-                tile.row_offset = d;
-                tile.panel = u + (point * depth + d) * width;
-                tile.first = d == 0;
-                tile.last = d + tile.depth == depth;
-                for (std::int64_t t = 0, row = 0; t < row_tiles; ++t) {
-                    const std::int64_t next = tiles_ * (t + 1) / row_tiles;
-                    tile.rows = at<const float*>(layout_.v_rows) + point * tiles_ + row;
-                    tile.out = m_rows + point * tiles_ + row;
-                    tile.sum = tile.out[0];
-                    kernels_.gemm->tile[vectors][next - row](tile);
-                    row = next;
-                }
-            }
+        tile.depth = chunk;
+        tile.row_offset = c;
+        tile.panel = u;
+        tile.first = c == 0;
+        tile.last = c + chunk == phase_.channels;
+        for (std::int64_t t = 0, row = 0; t < row_tiles; ++t) {
+            const std::int64_t next = tiles_ * (t + 1) / row_tiles;
+            tile.rows = at<const float*>(layout_.v_rows) + point * tiles_ + row;
+            tile.out = at<float*>(layout_.m_rows) + point * tiles_ + row;
+            tile.sum = tile.out[0];
+            kernels_.gemm->tile[vectors][next - row](tile);
+            row = next;
+        }
     }
 
     void transform_output(const Segment& segment, std::int64_t panel) {
@@ -258,6 +269,8 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
     layout.m = take(rows * width, sizeof(float));
     layout.v_rows = take(rows, sizeof(float*));
     layout.m_rows = take(rows, sizeof(float*));
+    layout.u = take(winograd.weights_by_task ? variant.points() * kWinogradChunk * width : 0,
+                    sizeof(float));
     layout.zeros = take(phase.channels, sizeof(float));
     layout.strip = take(
         phase.gather ? variant.alpha() * (line + variant.r - 1) * phase.channels : 0, sizeof(float));
@@ -265,6 +278,20 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
     layout.out_strip = take(phase.out.channel_elems == 1 ? 0 : strip, sizeof(float));
     layout.residual_strip = take(phase.residual.channel_elems == 1 ? 0 : strip, sizeof(float));
     return layout;
+}
+
+void transform_winograd_weights(const WinogradVariant<float>& variant, const float* taps,
+                                std::int64_t tap_elems, std::int64_t channels, std::int64_t width,
+                                int lanes, float* points, std::int64_t point_elems) {
+    WinogradWeight<float> line;
+    line.tap_elems = tap_elems;
+    line.point_elems = point_elems;
+    line.vectors = static_cast<int>(width / lanes);
+    for (std::int64_t c = 0; c < channels; ++c) {
+        line.taps = taps + c * width;
+        line.points = points + c * width;
+        variant.weight(line);
+    }
 }
 
 void run_winograd_block(const ConvPlan& plan, const WinogradOperands& operands, std::int64_t task) {

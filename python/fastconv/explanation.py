@@ -26,7 +26,10 @@ class Explanation:
     ----------
     function, algorithm, isa : str
     rejected : dict of algorithm to reason
-        What the problem does not allow. Of the others, `auto` takes the first in its order.
+        What the problem does not allow.
+    declined : dict of algorithm to reason
+        What is possible but passed by: by the cost model, or for its workspace. `auto` takes the
+        first in its order that is neither.
     input_shape, weight_shape, output_shape : tuple of int
     threads, tasks : int
         Threads planned for, and the pieces of work they share.
@@ -43,11 +46,14 @@ class Explanation:
         The roofline: the larger of flops / peak_flops and bytes / read_bytes_per_second.
     phases : list of dict
         The dense correlations that direct, pointwise and im2col run, with their blocking.
+    winograd : dict, or None
+        Tiles and blocks of a Winograd plan.
     """
 
     function: str
     algorithm: str
     rejected: dict[str, str]
+    declined: dict[str, str]
     isa: str
     dtype: str
     channels_last: bool
@@ -64,6 +70,7 @@ class Explanation:
     peak_flops: float
     read_bytes_per_second: float
     phases: list[dict[str, Any]]
+    winograd: dict[str, Any] | None = None
 
     @property
     def flops(self) -> int:
@@ -93,10 +100,14 @@ class Explanation:
             if name in self.rejected:
                 reason = self.rejected[name].removeprefix(f"{name}: ")
                 lines.append(f"  rejected   {name}: {reason}")
+            elif name in self.declined:
+                lines.append(f"  not taken  {name}: {self.declined[name]}")
             elif name != self.algorithm:
                 lines.append(f"  not taken  {name}: possible, but after {self.algorithm} in order")
-        for phase in self.phases:
-            lines.append(_describe_phase(phase))
+        if self.winograd:
+            lines.append(_describe_winograd(self.winograd))
+        else:
+            lines += [_describe_phase(phase) for phase in self.phases]
         lines += [
             f"  threads    {self.threads} share {self.tasks} tasks, efficiency "
             f"{self.efficiency:.2f}",
@@ -169,13 +180,15 @@ def explain(function: Callable[..., Any], *operands: Any, **arguments: Any) -> E
     tasks = plan["tasks"]
     rounds = -(-tasks // threads)
     return Explanation(
-        function=name, algorithm=plan["algorithm"], rejected=plan["rejected"], isa=plan["isa"],
+        function=name, algorithm=plan["algorithm"], rejected=plan["rejected"],
+        declined=plan["declined"], isa=plan["isa"],
         dtype=dtype, channels_last=last, input_shape=x, weight_shape=weight, output_shape=y,
         threads=threads, tasks=tasks, efficiency=tasks / (rounds * threads) if tasks else 1.0,
         workspace_bytes=plan["workspace_bytes"],
         scratch_bytes_per_thread=max((p["scratch_bytes"] for p in plan["phases"]), default=0),
         macs=plan["macs"], bytes=plan["bytes"], peak_flops=peak, read_bytes_per_second=bandwidth,
         phases=plan["phases"],
+        winograd=plan.get("winograd"),
     )  # fmt: skip
 
 
@@ -207,6 +220,17 @@ def _machine(threads: int, dtype: str, isa: str) -> tuple[float, float]:
     there = min(threads, _core.num_threads())
     peak = _core.probe_fma(0.05, there, dtype) * threads / there
     return peak, _core.probe_read(0.05, there)
+
+
+def _describe_winograd(plan: dict[str, Any]) -> str:
+    height, width = plan["tiles"]
+    weights = "by each task" if plan["weights_by_task"] else "once a call"
+    parts = f" x {plan['parts']} parts of the columns" if plan["parts"] > 1 else ""
+    return (
+        f"  blocking   {height} x {width} tiles of {plan['m']} x {plan['m']} an image; "
+        f"{plan['blocks']} blocks of up to {plan['block_tiles']} tiles{parts}; weights transformed "
+        f"{weights}"
+    )
 
 
 def _describe_phase(phase: dict[str, Any]) -> str:
