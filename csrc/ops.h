@@ -88,6 +88,30 @@ struct LinearPointers {
 
 void run_linear(const LinearPlan& plan, const LinearPointers& pointers, void* workspace);
 
+// ---- batch normalization -------------------------------------------------------------------------
+
+/// Channels lie along `axis` of x and y; every other array is (C). mean and rstd are written, with
+/// unit stride; running_* are read in evaluation and, where given, updated in training.
+struct BatchNorm {
+    Tensor x, y, mean, rstd;
+    const Tensor *weight = nullptr, *bias = nullptr;
+    const Tensor *running_mean = nullptr, *running_var = nullptr;
+    int axis = 1;
+    bool training = true;
+    double momentum = 0.1, eps = 1e-5;
+};
+struct BatchNormBackward {
+    Tensor grad_output, x, mean, rstd, grad_input, grad_weight, grad_bias;  // the last three written
+    const Tensor* weight = nullptr;
+    int axis = 1;
+    bool training = true;
+};
+std::size_t batch_norm_workspace_bytes(const BatchNorm& call);
+std::size_t batch_norm_workspace_bytes(const BatchNormBackward& call);
+void run_batch_norm(const BatchNorm& call, void* workspace, const Isa& isa, int threads);
+void run_batch_norm_backward(const BatchNormBackward& call, void* workspace, const Isa& isa,
+                             int threads);
+
 // ---- softmax and cross-entropy -------------------------------------------------------------------
 
 /// Forward: result = kind(a) along `axis`, b null. Backward: a = grad_output, b = output.

@@ -90,6 +90,24 @@ inline void* tile_memory(std::size_t bytes, Workspace& borrowed) {
     return borrowed.data();
 }
 
+/// `at` itself where its columns are neighbours; else `slot`, (rows, cols), filled where it is read.
+template <class T>
+MatrixView<T> bring(const CopyKernels<T>& copy, std::int64_t rows, std::int64_t cols,
+                    MatrixView<T> at, T* slot, Access access) {
+    if (at.col_elems == 1) return at;
+    if (access & kRead)
+        copy.copy(rows, cols, {at.data, at.row_elems, at.col_elems}, {slot, cols, 1});
+    return {slot, cols, 1};
+}
+
+/// Writes what `bring` brought back to where it came from.
+template <class T>
+void take_back(const CopyKernels<T>& copy, std::int64_t rows, std::int64_t cols,
+               MatrixView<T> brought, MatrixView<T> at, Access access) {
+    if (at.col_elems != 1 && (access & kWrite))
+        copy.copy(rows, cols, {brought.data, brought.row_elems, 1}, at);
+}
+
 template <class T, class Body>
 void for_tiles(const Grid& grid, T* const* data, const Access* access, const Kernels<T>& kernels,
                int threads, Body&& body) {
@@ -112,25 +130,19 @@ void for_tiles(const Grid& grid, T* const* data, const Access* access, const Ker
         tile.slot_elems = grid.tile_rows * grid.tile_cols;
         tile.scratch =
             static_cast<T*>(thread_scratch(sizeof(T) * tile.slot_elems * kMaxOperands));
+        MatrixView<T> at[kMaxOperands];
         for (int k = 0; k < grid.operands; ++k) {
             if (access[k] == kNone) continue;
-            T* const at = data[k] + tile.offset[k];
-            if (grid.in_place[k]) {
-                tile.data[k] = at;
-                tile.pitch[k] = grid.row_elems(k);
-                continue;
-            }
-            tile.data[k] = tile.scratch + k * tile.slot_elems;
-            tile.pitch[k] = tile.cols;
-            if (access[k] & kRead)
-                kernels.copy->copy(tile.rows, tile.cols, {at, grid.row_elems(k), grid.col_elems(k)},
-                                   {tile.data[k], tile.cols, 1});
+            at[k] = {data[k] + tile.offset[k], grid.row_elems(k), grid.col_elems(k)};
+            const MatrixView<T> here = bring(*kernels.copy, tile.rows, tile.cols, at[k],
+                                             tile.scratch + k * tile.slot_elems, access[k]);
+            tile.data[k] = here.data;
+            tile.pitch[k] = here.row_elems;
         }
         body(static_cast<const Tile<T>&>(tile));
         for (int k = 0; k < grid.operands; ++k)
-            if (!grid.in_place[k] && (access[k] & kWrite))
-                kernels.copy->copy(tile.rows, tile.cols, {tile.data[k], tile.cols, 1},
-                                   {data[k] + tile.offset[k], grid.row_elems(k), grid.col_elems(k)});
+            take_back(*kernels.copy, tile.rows, tile.cols, {tile.data[k], tile.pitch[k], 1}, at[k],
+                      access[k]);
     });
 }
 

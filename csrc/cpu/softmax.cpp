@@ -80,31 +80,28 @@ void for_lines(const Lines& lines, T* const* data, const Kernels<T>& kernels, in
         SoftmaxTile<T> tile;
         tile.rows = lines.as_rows ? count : lines.length;
         tile.cols = lines.as_rows ? lines.length : count;
-        std::int64_t col_elems[3] = {}, row_elems[3] = {};
+        MatrixView<T> at[3];
         bool gathers = false;
         for (int k = 0; k < grid.operands; ++k) {
-            col_elems[k] = lines.as_rows ? lines.step[k] : grid.col_elems(k);
-            row_elems[k] = lines.as_rows ? grid.col_elems(k) : lines.step[k];
-            if (tile.cols == 1) col_elems[k] = 1;
-            gathers = gathers || col_elems[k] != 1;
+            at[k].data = data[k] + offset[k];
+            at[k].row_elems = lines.as_rows ? grid.col_elems(k) : lines.step[k];
+            at[k].col_elems = lines.as_rows ? lines.step[k] : grid.col_elems(k);
+            if (tile.cols == 1) at[k].col_elems = 1;
+            gathers = gathers || at[k].col_elems != 1;
         }
         const std::int64_t slot = tile.rows * tile.cols;
         const auto bytes = sizeof(T) * static_cast<std::size_t>(slot * grid.operands);
         Workspace borrowed;
-        T* const scratch =
-            gathers ? static_cast<T*>(tile_memory(bytes, borrowed)) : nullptr;
+        T* const scratch = gathers ? static_cast<T*>(tile_memory(bytes, borrowed)) : nullptr;
         for (int k = 0; k < grid.operands; ++k) {
-            T* const at = data[k] + offset[k];
-            tile.data[k] = col_elems[k] == 1 ? at : scratch + k * slot;
-            tile.pitch[k] = col_elems[k] == 1 ? row_elems[k] : tile.cols;
-            if (k > 0 && col_elems[k] != 1)
-                kernels.copy->copy(tile.rows, tile.cols, {at, row_elems[k], col_elems[k]},
-                                   {tile.data[k], tile.cols, 1});
+            const MatrixView<T> here = bring(*kernels.copy, tile.rows, tile.cols, at[k],
+                                             scratch + k * slot, k == 0 ? kWrite : kRead);
+            tile.data[k] = here.data;
+            tile.pitch[k] = here.row_elems;
         }
-        body(tile, first);
-        if (col_elems[0] != 1)
-            kernels.copy->copy(tile.rows, tile.cols, {tile.data[0], tile.cols, 1},
-                               {data[0] + offset[0], row_elems[0], col_elems[0]});
+        body(tile);
+        take_back(*kernels.copy, tile.rows, tile.cols, {tile.data[0], tile.pitch[0], 1}, at[0],
+                  kWrite);
     });
 }
 
@@ -118,7 +115,7 @@ void run(SoftmaxKind kind, const Tensor* const* operands, int count, int axis, c
     T* data[3] = {};
     for (int k = 0; k < count; ++k) data[k] = static_cast<T*>(operands[k]->data);
     for_lines<T>(lines, data, kernels, threads,
-                 [&](const SoftmaxTile<T>& tile, std::int64_t) { function(tile); });
+                 [&](const SoftmaxTile<T>& tile) { function(tile); });
 }
 
 }  // namespace

@@ -134,3 +134,31 @@ def cross_entropy(
 def cross_entropy_backward(
     logits: Array, target: Array, label_smoothing: float, scales: Array, grad: Array
 ) -> None: ...
+
+# normalization: y, mean, rstd and the gradients are written, running statistics in training
+def batch_norm(
+    x: Array,
+    y: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    axis: int,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> None: ...
+def batch_norm_backward(
+    grad_output: Array,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    grad_input: Array,
+    grad_weight: Array,
+    grad_bias: Array,
+    axis: int,
+    training: bool,
+) -> None: ...

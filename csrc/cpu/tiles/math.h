@@ -52,10 +52,12 @@ FC_INLINE Vec<T> with_sign_of(Vec<T> magnitude, Vec<T> sign) {
 /// The first `count` lanes of x, `other` in the rest.
 template <class T>
 FC_INLINE Vec<T> first_lanes(Vec<T> x, int count, T other) {
-    alignas(64) T lanes[Vec<T>::kLanes];
-    Vec<T>::broadcast(other).store(lanes);
-    x.store(lanes, count);
-    return Vec<T>::load(lanes);
+    typename Bits<T>::Lanes index;
+#pragma GCC unroll 16
+    for (int i = 0; i < Vec<T>::kLanes; ++i) index[i] = static_cast<typename Bits<T>::Unsigned>(i);
+    const auto limit =
+        typename Bits<T>::Lanes{} + static_cast<typename Bits<T>::Unsigned>(count);
+    return {index < limit ? x.v : Vec<T>::broadcast(other).v};
 }
 
 template <class T>

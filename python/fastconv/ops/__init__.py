@@ -39,6 +39,10 @@ from .loss import (
     softmax,
     softmax_backward,
 )
+from .normalization import (
+    batch_norm,
+    batch_norm_backward,
+)
 from .pool import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -59,6 +63,8 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
     "channels_last",
     "conv1d",
     "conv2d",

@@ -1,0 +1,107 @@
+// Batch normalization and local response normalization.
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bindings/tensor.h"
+#include "core/parallel.h"
+#include "core/workspace.h"
+#include "ops.h"
+
+namespace fastconv {
+namespace {
+
+using Optional = std::optional<py::array>;
+
+void require_vector(const Tensor& vector, const Tensor& x, int axis) {
+    if (vector.rank != 1 || vector.size[0] != x.size[axis] || vector.dtype != x.dtype)
+        throw std::invalid_argument("_core: an array (C,) of x's dtype expected");
+}
+
+/// Tensors of arrays (C,) that may be absent, checked.
+struct Vector {
+    Tensor tensor;
+    bool given;
+    Vector(Optional& array, bool written, const Tensor& x, int axis) : given(array.has_value()) {
+        if (!given) return;
+        tensor = written ? writable_tensor_of(*array) : tensor_of(*array);
+        require_vector(tensor, x, axis);
+    }
+    const Tensor* get() const { return given ? &tensor : nullptr; }
+};
+
+Tensor vector_of(py::array& array, bool written, const Tensor& x, int axis) {
+    const Tensor tensor = written ? writable_tensor_of(array) : tensor_of(array);
+    require_vector(tensor, x, axis);
+    return tensor;
+}
+
+void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd, Optional weight,
+                Optional bias, Optional running_mean, Optional running_var, int axis, bool training,
+                double momentum, double eps) {
+    cpu::BatchNorm call;
+    call.x = tensor_of(x);
+    call.y = writable_tensor_of(y);
+    require_alike(call.x, call.y);
+    if (axis < 0 || axis >= call.x.rank) throw std::invalid_argument("_core: axis out of range");
+    call.mean = vector_of(mean, true, call.x, axis);
+    call.rstd = vector_of(rstd, true, call.x, axis);
+    const Vector w(weight, false, call.x, axis), b(bias, false, call.x, axis);
+    const Vector m(running_mean, training, call.x, axis), v(running_var, training, call.x, axis);
+    call.weight = w.get();
+    call.bias = b.get();
+    call.running_mean = m.get();
+    call.running_var = v.get();
+    call.axis = axis;
+    call.training = training;
+    call.momentum = momentum;
+    call.eps = eps;
+    if (!training && (!call.running_mean || !call.running_var))
+        throw std::invalid_argument("_core: evaluation needs running statistics");
+    if ((call.mean.size[0] > 1 && call.mean.elems[0] != 1) ||
+        (call.rstd.size[0] > 1 && call.rstd.elems[0] != 1))
+        throw std::invalid_argument("_core: mean and rstd need unit stride");
+    const cpu::Isa& isa = cpu::current_isa();
+    py::gil_scoped_release release;
+    const Workspace workspace = Workspace::acquire(cpu::batch_norm_workspace_bytes(call));
+    cpu::run_batch_norm(call, workspace.data(), isa, num_threads());
+}
+
+void batch_norm_backward(const py::array& grad_output, const py::array& x, py::array mean,
+                         py::array rstd, Optional weight, py::array grad_input,
+                         py::array grad_weight, py::array grad_bias, int axis, bool training) {
+    cpu::BatchNormBackward call;
+    call.grad_output = tensor_of(grad_output);
+    call.x = tensor_of(x);
+    call.grad_input = writable_tensor_of(grad_input);
+    require_alike(call.x, call.grad_output);
+    require_alike(call.x, call.grad_input);
+    if (axis < 0 || axis >= call.x.rank) throw std::invalid_argument("_core: axis out of range");
+    call.mean = vector_of(mean, false, call.x, axis);
+    call.rstd = vector_of(rstd, false, call.x, axis);
+    call.grad_weight = vector_of(grad_weight, true, call.x, axis);
+    call.grad_bias = vector_of(grad_bias, true, call.x, axis);
+    const Vector w(weight, false, call.x, axis);
+    call.weight = w.get();
+    call.axis = axis;
+    call.training = training;
+    const cpu::Isa& isa = cpu::current_isa();
+    py::gil_scoped_release release;
+    const Workspace workspace = Workspace::acquire(cpu::batch_norm_workspace_bytes(call));
+    cpu::run_batch_norm_backward(call, workspace.data(), isa, num_threads());
+}
+
+}  // namespace
+
+void bind_normalization(py::module_& module) {
+    module.def("batch_norm", &batch_norm, py::arg("x"), py::arg("y"), py::arg("mean"),
+               py::arg("rstd"), py::arg("weight"), py::arg("bias"), py::arg("running_mean"),
+               py::arg("running_var"), py::arg("axis"), py::arg("training"), py::arg("momentum"),
+               py::arg("eps"));
+    module.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),
+               py::arg("mean"), py::arg("rstd"), py::arg("weight"), py::arg("grad_input"),
+               py::arg("grad_weight"), py::arg("grad_bias"), py::arg("axis"),
+               py::arg("training"));
+}
+
+}  // namespace fastconv

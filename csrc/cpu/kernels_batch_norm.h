@@ -1,0 +1,49 @@
+// Sums over positions and the affine pass of batch normalization, for a tile of positions.
+//
+//   per column   (rows = positions, cols = channels): every column is a channel (channels last)
+//   per tile     (rows, cols) positions of one channel (C order); parameter and sum arrays have
+//                one element
+//
+// Sums are made in T over at most a tile (256 terms an accumulator, 512 without AVX), about a shift
+// near their mean, and joined in float64 by the caller.
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv::cpu {
+
+template <class T>
+struct PositionTile {
+    std::int64_t rows = 0;
+    std::int64_t cols = 0;
+    const T* x = nullptr;
+    std::int64_t x_pitch = 0;
+    const T* grad = nullptr;  // grad_output; in the passes backward only
+    std::int64_t grad_pitch = 0;
+    T* out = nullptr;
+    std::int64_t out_pitch = 0;
+};
+
+template <class T>
+struct BatchNormKernels {
+    struct Form {
+        /// shift = mean of the tile, rounded; sum = sum of (x - shift), squares of (x - shift)^2.
+        void (*moments)(const PositionTile<T>& tile, T* shift, T* sum, T* squares);
+        /// sum = sum of grad, products = sum of grad * (x - mean).
+        void (*products)(const PositionTile<T>& tile, const T* mean, T* sum, T* products);
+        /// out = (x - mean) * scale + offset
+        void (*normalize)(const PositionTile<T>& tile, const T* mean, const T* scale,
+                          const T* offset);
+        /// out = (grad - offset - (x - mean) * slope) * scale
+        void (*grad_input)(const PositionTile<T>& tile, const T* mean, const T* scale,
+                           const T* offset, const T* slope);
+    };
+    Form per_column;
+    Form per_tile;
+    /// Joins the moments of `count` more values to mean and deviations = sum of (x - mean)^2 of
+    /// `before` values, channel by channel (Chan, Golub and LeVeque, 1979).
+    void (*join)(std::int64_t channels, double before, double count, const T* shift, const T* sum,
+                 const T* squares, double* mean, double* deviations);
+};
+
+}  // namespace fastconv::cpu

@@ -1,0 +1,270 @@
+// Tiles of batch normalization (contract: cpu/kernels_batch_norm.h).
+//
+// Per column, a few rows are walked together: the columns' sums and parameters are loaded once for
+// all of them, and each row is a stream of its own that the prefetcher follows, which narrow strips
+// of columns are not. Per tile, four sums hide an addition's latency.
+#include "cpu/kernels_batch_norm.h"
+#include "cpu/tiles/math.h"
+
+namespace {
+
+using fastconv::cpu::BatchNormKernels;
+using fastconv::cpu::PositionTile;
+
+template <class T>
+FC_INLINE Vec<T> load_some(const T* p, int count) {
+    return count == Vec<T>::kLanes ? Vec<T>::load(p) : Vec<T>::load(p, count);
+}
+template <class T>
+FC_INLINE void store_some(Vec<T> x, T* p, int count) {
+    if (count == Vec<T>::kLanes) return x.store(p);
+    x.store(p, count);
+}
+
+/// body(i, count) for each vector of a line.
+template <class T, class Body>
+FC_INLINE void for_vectors(std::int64_t n, Body&& body) {
+    std::int64_t i = 0;
+    for (; i + Vec<T>::kLanes <= n; i += Vec<T>::kLanes) body(i, Vec<T>::kLanes);
+    if (const int left = lanes_left<T>(n, i)) body(i, left);
+}
+
+// ---- per column ----------------------------------------------------------------------------------
+
+/// rows_body(row, number of rows) in groups, the number a compile-time constant within the body.
+template <int kRows>
+struct RowCount {
+    static constexpr int value = kRows;
+};
+template <int kGroup, class Body>
+FC_INLINE void for_row_groups(std::int64_t rows, Body&& body) {
+    std::int64_t r = 0;
+    for (; r + kGroup <= rows; r += kGroup) body(r, RowCount<kGroup>{});
+    for (; r < rows; ++r) body(r, RowCount<1>{});
+}
+
+constexpr int kSumRows = 8;
+constexpr int kApplyRows = 4;
+
+template <class T>
+void clear(std::int64_t n, T* a) {
+    for (std::int64_t i = 0; i < n; ++i) a[i] = 0;
+}
+
+template <class T>
+void column_moments(const PositionTile<T>& tile, T* shift, T* sum, T* squares) {
+    clear(tile.cols, shift);
+    clear(tile.cols, sum);
+    clear(tile.cols, squares);
+    for_row_groups<kSumRows>(tile.rows, [&](std::int64_t r, auto rows) {
+        const T* x = tile.x + r * tile.x_pitch;
+        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
+            Vec<T> total = load_some(shift + c, count);
+#pragma GCC unroll 8
+            for (int i = 0; i < decltype(rows)::value; ++i)
+                total = total + load_some(x + i * tile.x_pitch + c, count);
+            store_some(total, shift + c, count);
+        });
+    });
+    const T inverse = T(1) / static_cast<T>(tile.rows);
+    for (std::int64_t c = 0; c < tile.cols; ++c) shift[c] *= inverse;
+    for_row_groups<kSumRows>(tile.rows, [&](std::int64_t r, auto rows) {
+        const T* x = tile.x + r * tile.x_pitch;
+        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
+            const Vec<T> middle = load_some(shift + c, count);
+            Vec<T> first = load_some(sum + c, count), second = load_some(squares + c, count);
+#pragma GCC unroll 8
+            for (int i = 0; i < decltype(rows)::value; ++i) {
+                const Vec<T> d = load_some(x + i * tile.x_pitch + c, count) - middle;
+                first = first + d;
+                second = fma(d, d, second);
+            }
+            store_some(first, sum + c, count);
+            store_some(second, squares + c, count);
+        });
+    });
+}
+
+template <class T>
+void column_products(const PositionTile<T>& tile, const T* mean, T* sum, T* products) {
+    clear(tile.cols, sum);
+    clear(tile.cols, products);
+    for_row_groups<kSumRows>(tile.rows, [&](std::int64_t r, auto rows) {
+        const T* x = tile.x + r * tile.x_pitch;
+        const T* grad = tile.grad + r * tile.grad_pitch;
+        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
+            const Vec<T> middle = load_some(mean + c, count);
+            Vec<T> first = load_some(sum + c, count), second = load_some(products + c, count);
+#pragma GCC unroll 8
+            for (int i = 0; i < decltype(rows)::value; ++i) {
+                const Vec<T> g = load_some(grad + i * tile.grad_pitch + c, count);
+                first = first + g;
+                second = fma(g, load_some(x + i * tile.x_pitch + c, count) - middle, second);
+            }
+            store_some(first, sum + c, count);
+            store_some(second, products + c, count);
+        });
+    });
+}
+
+template <class T>
+void column_normalize(const PositionTile<T>& tile, const T* mean, const T* scale,
+                      const T* offset) {
+    for_row_groups<kApplyRows>(tile.rows, [&](std::int64_t r, auto rows) {
+        const T* x = tile.x + r * tile.x_pitch;
+        T* out = tile.out + r * tile.out_pitch;
+        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
+            const Vec<T> m = load_some(mean + c, count), s = load_some(scale + c, count),
+                         o = load_some(offset + c, count);
+#pragma GCC unroll 4
+            for (int i = 0; i < decltype(rows)::value; ++i)
+                store_some(fma(load_some(x + i * tile.x_pitch + c, count) - m, s, o),
+                           out + i * tile.out_pitch + c, count);
+        });
+    });
+}
+
+template <class T>
+FC_INLINE Vec<T> grad_input_of(Vec<T> grad, Vec<T> x, Vec<T> mean, Vec<T> scale, Vec<T> offset,
+                               Vec<T> slope) {
+    return fma(mean - x, slope, grad - offset) * scale;
+}
+
+template <class T>
+void column_grad_input(const PositionTile<T>& tile, const T* mean, const T* scale, const T* offset,
+                       const T* slope) {
+    for_row_groups<kApplyRows>(tile.rows, [&](std::int64_t r, auto rows) {
+        const T* x = tile.x + r * tile.x_pitch;
+        const T* grad = tile.grad + r * tile.grad_pitch;
+        T* out = tile.out + r * tile.out_pitch;
+        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
+            const Vec<T> m = load_some(mean + c, count), s = load_some(scale + c, count),
+                         o = load_some(offset + c, count), k = load_some(slope + c, count);
+#pragma GCC unroll 4
+            for (int i = 0; i < decltype(rows)::value; ++i)
+                store_some(grad_input_of(load_some(grad + i * tile.grad_pitch + c, count),
+                                         load_some(x + i * tile.x_pitch + c, count), m, s, o, k),
+                           out + i * tile.out_pitch + c, count);
+        });
+    });
+}
+
+// ---- per tile ------------------------------------------------------------------------------------
+
+constexpr int kSums = 4;
+
+/// Two sums over all positions: add(r, i, count, first, second) adds a vector's terms to them, whose
+/// lanes beyond count are to stay as they are.
+template <class T, class Add>
+FC_INLINE void sum_tile(const PositionTile<T>& tile, T* first, T* second, Add&& add) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    Vec<T> a[kSums], b[kSums];
+    for (int i = 0; i < kSums; ++i) a[i] = b[i] = Vec<T>::zero();
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+        std::int64_t c = 0;
+        for (; c + kSums * kLanes <= tile.cols; c += kSums * kLanes)
+#pragma GCC unroll 4
+            for (int i = 0; i < kSums; ++i) add(r, c + i * kLanes, kLanes, a[i], b[i]);
+#pragma GCC unroll 4
+        for (int i = 0; i < kSums; ++i, c += kLanes)
+            if (const int count = lanes_left<T>(tile.cols, c)) add(r, c, count, a[i], b[i]);
+    }
+    T lanes[kLanes];
+    ((a[0] + a[1]) + (a[2] + a[3])).store(lanes);
+    *first = 0;
+    for (int i = 0; i < kLanes; ++i) *first += lanes[i];
+    ((b[0] + b[1]) + (b[2] + b[3])).store(lanes);
+    *second = 0;
+    for (int i = 0; i < kLanes; ++i) *second += lanes[i];
+}
+
+template <class T>
+FC_INLINE Vec<T> difference(const T* x, Vec<T> middle, int count) {
+    if (count == Vec<T>::kLanes) return Vec<T>::load(x) - middle;
+    return first_lanes(Vec<T>::load(x, count) - middle, count, T(0));
+}
+
+template <class T>
+void tile_moments(const PositionTile<T>& tile, T* shift, T* sum, T* squares) {
+    T total, unused;
+    sum_tile(tile, &total, &unused,
+             [&](std::int64_t r, std::int64_t c, int count, Vec<T>& a, Vec<T>&) {
+        a = a + load_some(tile.x + r * tile.x_pitch + c, count);
+    });
+    *shift = total / static_cast<T>(tile.rows * tile.cols);
+    const Vec<T> middle = Vec<T>::broadcast(*shift);
+    sum_tile(tile, sum, squares,
+             [&](std::int64_t r, std::int64_t c, int count, Vec<T>& a, Vec<T>& b) {
+        const Vec<T> d = difference(tile.x + r * tile.x_pitch + c, middle, count);
+        a = a + d;
+        b = fma(d, d, b);
+    });
+}
+
+template <class T>
+void tile_products(const PositionTile<T>& tile, const T* mean, T* sum, T* products) {
+    const Vec<T> middle = Vec<T>::broadcast(*mean);
+    sum_tile(tile, sum, products,
+             [&](std::int64_t r, std::int64_t c, int count, Vec<T>& a, Vec<T>& b) {
+        const Vec<T> g = load_some(tile.grad + r * tile.grad_pitch + c, count);
+        a = a + g;
+        b = fma(g, difference(tile.x + r * tile.x_pitch + c, middle, count), b);
+    });
+}
+
+template <class T>
+void tile_normalize(const PositionTile<T>& tile, const T* mean, const T* scale, const T* offset) {
+    const Vec<T> m = Vec<T>::broadcast(*mean), s = Vec<T>::broadcast(*scale),
+                 o = Vec<T>::broadcast(*offset);
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+        const T* x = tile.x + r * tile.x_pitch;
+        T* out = tile.out + r * tile.out_pitch;
+        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
+            store_some(fma(load_some(x + c, count) - m, s, o), out + c, count);
+        });
+    }
+}
+
+template <class T>
+void tile_grad_input(const PositionTile<T>& tile, const T* mean, const T* scale, const T* offset,
+                     const T* slope) {
+    const Vec<T> m = Vec<T>::broadcast(*mean), s = Vec<T>::broadcast(*scale),
+                 o = Vec<T>::broadcast(*offset), k = Vec<T>::broadcast(*slope);
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+        const T* x = tile.x + r * tile.x_pitch;
+        const T* grad = tile.grad + r * tile.grad_pitch;
+        T* out = tile.out + r * tile.out_pitch;
+        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
+            store_some(grad_input_of(load_some(grad + c, count), load_some(x + c, count), m, s, o,
+                                     k),
+                       out + c, count);
+        });
+    }
+}
+
+template <class T>
+void join(std::int64_t channels, double before, double count, const T* shift, const T* sum,
+          const T* squares, double* mean, double* deviations) {
+    const double share = count / (before + count), cross = before * share, inverse = 1 / count;
+    for (std::int64_t c = 0; c < channels; ++c) {
+        const double first = static_cast<double>(sum[c]);
+        const double delta = static_cast<double>(shift[c]) + first * inverse - mean[c];
+        mean[c] += delta * share;
+        deviations[c] +=
+            static_cast<double>(squares[c]) - first * first * inverse + delta * delta * cross;
+    }
+}
+
+template <class T>
+constexpr BatchNormKernels<T> table() {
+    return {{column_moments<T>, column_products<T>, column_normalize<T>, column_grad_input<T>},
+            {tile_moments<T>, tile_products<T>, tile_normalize<T>, tile_grad_input<T>},
+            join<T>};
+}
+
+}  // namespace
+
+namespace fastconv::cpu::FC_ISA {
+extern const BatchNormKernels<float> batch_norm_f32 = table<float>();
+extern const BatchNormKernels<double> batch_norm_f64 = table<double>();
+}  // namespace fastconv::cpu::FC_ISA

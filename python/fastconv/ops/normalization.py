@@ -1,0 +1,203 @@
+"""Batch and local response normalization (kernels: csrc/cpu/{batch_norm,response_norm}.cpp;
+formulas: reference/normalization.py, reference/local_response_norm.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .arrays import Array, check_shape, give, take, take_like
+from .elementwise import result_for, take_pair
+
+
+def batch_norm(
+    x: Any,
+    *,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    out: Any = None,
+) -> tuple[Any, Any, Any]:
+    """Give each channel mean 0 and variance 1 over the batch, then scale and shift it.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W), (C, H, W) or (N, C), any strides, float32 or float64
+    weight, bias : array (C,), 1 and 0 where None
+    running_mean, running_var : array (C,)
+        What evaluation normalizes with. Optional in training, which updates them in place, the
+        variance by its unbiased estimate, as PyTorch.
+    training : bool
+    momentum : float
+        Weight of the new statistics (PyTorch's meaning; ONNX and Keras weigh the old ones).
+    eps : float
+        Added to the variance.
+    out : array of x's shape, optional
+
+    Returns
+    -------
+    y : array like x
+    mean, rstd : arrays (C,), what `batch_norm_backward` needs
+        The batch's in training (0 and 1 / sqrt(eps) of an empty one), else the running ones;
+        rstd = 1 / sqrt(variance + eps).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, in evaluation without running statistics, and in training with one
+        value per channel, whose variance says nothing.
+    TypeError
+        If dtypes differ or have no kernels.
+
+    Notes
+    -----
+    S. Ioffe, C. Szegedy, "Batch Normalization" (2015), algorithm 1. Statistics are summed in blocks
+    and joined in float64, in an order that depends on shape and strides alone.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, mean, rstd = fc.batch_norm(np.array([[1.0], [3.0]]), training=True, eps=0.0)
+    >>> y.tolist(), mean.tolist(), rstd.tolist()
+    ([[-1.0], [1.0]], [2.0], [1.0])
+    """
+    name = "batch_norm"
+    array = take(name, "x", x)
+    axis = _channel_axis(name, array)
+    vectors = {
+        argument: _take_vector(name, argument, value, array, axis)
+        for argument, value in (
+            ("weight", weight),
+            ("bias", bias),
+            ("running_mean", running_mean),
+            ("running_var", running_var),
+        )
+    }
+    _check_statistics(name, array, axis, training, vectors)
+    result = result_for(name, array, out, x=array, **vectors)
+    channels = array.shape[axis]
+    mean, rstd = np.empty(channels, array.dtype), np.empty(channels, array.dtype)
+    _core.batch_norm(
+        array,
+        result,
+        mean,
+        rstd,
+        vectors["weight"],
+        vectors["bias"],
+        vectors["running_mean"],
+        vectors["running_var"],
+        axis,
+        bool(training),
+        float(momentum),
+        float(eps),
+    )
+    return (give(result, x) if out is None else out), give(mean, x), give(rstd, x)
+
+
+def batch_norm_backward(
+    grad_output: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    *,
+    weight: Any = None,
+    training: bool,
+    out: Any = None,
+) -> tuple[Any, Any, Any]:
+    """The gradients of `batch_norm` with respect to x, weight and bias.
+
+    Parameters
+    ----------
+    grad_output, x : arrays (N, C, H, W), (C, H, W) or (N, C)
+    mean, rstd : arrays (C,), what `batch_norm` returned
+    weight : array (C,), 1 where None
+    training : bool
+        As in `batch_norm`. In training mean and rstd depend on x too.
+    out : array of x's shape, optional
+        For grad_input.
+
+    Returns
+    -------
+    grad_input : array like x
+    grad_weight, grad_bias : arrays (C,)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes or dtypes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> x = np.array([[1.0], [3.0]])
+    >>> dx, dw, db = fc.batch_norm_backward(
+    ...     x, x, np.array([2.0]), np.array([1.0]), training=False)
+    >>> dx.tolist(), dw.tolist(), db.tolist()
+    ([[1.0], [3.0]], [2.0], [4.0])
+    """
+    name = "batch_norm_backward"
+    array = take(name, "x", x)
+    axis = _channel_axis(name, array)
+    grads = take_pair(name, "grad_output", grad_output, array, "x", "x's shape")
+    means = _need_vector(name, "mean", mean, array, axis)
+    rstds = _need_vector(name, "rstd", rstd, array, axis)
+    scale = _take_vector(name, "weight", weight, array, axis)
+    result = result_for(
+        name, array, out, grad_output=grads, x=array, mean=means, rstd=rstds, weight=scale
+    )
+    channels = array.shape[axis]
+    grad_weight, grad_bias = np.empty(channels, array.dtype), np.empty(channels, array.dtype)
+    _core.batch_norm_backward(
+        grads, array, means, rstds, scale, result, grad_weight, grad_bias, axis, bool(training)
+    )
+    grad_input = give(result, x) if out is None else out
+    return grad_input, give(grad_weight, x), give(grad_bias, x)
+
+
+def _channel_axis(name: str, array: Array) -> int:
+    if array.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"{name}: x has {array.ndim} dimensions (shape {array.shape}); "
+            f"wanted (N, C, H, W), (C, H, W) or (N, C)"
+        )
+    return 0 if array.ndim == 3 else 1
+
+
+def _take_vector(name: str, argument: str, value: Any, x: Array, axis: int) -> Array | None:
+    return None if value is None else _need_vector(name, argument, value, x, axis)
+
+
+def _need_vector(name: str, argument: str, value: Any, x: Array, axis: int) -> Array:
+    array = take_like(name, argument, value, x, "x")
+    wanted = (x.shape[axis],)
+    check_shape(name, argument, array, wanted, f"one value for each channel of x {x.shape}")
+    return array
+
+
+def _check_statistics(
+    name: str, x: Array, axis: int, training: bool, vectors: dict[str, Array | None]
+) -> None:
+    if not training:
+        for argument in ("running_mean", "running_var"):
+            if vectors[argument] is None:
+                raise ValueError(
+                    f"{name}: training=False normalizes with running_mean and running_var, but "
+                    f"{argument} is None"
+                )
+        return
+    values = x.size // max(x.shape[axis], 1)
+    if values == 1:
+        raise ValueError(
+            f"{name}: training needs more than one value per channel, but x has shape {x.shape}: "
+            f"use training=False or a larger batch"
+        )
+    for argument in ("running_mean", "running_var"):
+        running = vectors[argument]
+        if running is not None and not running.flags.writeable:
+            raise ValueError(f"{name}: {argument} is read-only, but training updates it in place")
