@@ -95,13 +95,25 @@ struct OuterBlocking {
     std::int64_t chunks_n = 0, chunks_h = 0, chunks_w = 0;
     std::int64_t sums = 1;  // runs of chunks, each with a total of its own, added in order
 
+    std::int64_t channel_unit = 1;   // channels are cut at multiples of it
     std::int64_t channel_parts = 1;  // a task has all taps of a part of the channels
     std::int64_t panel_parts = 1;    // and of a part of the column panels
     bool swapped = false;  // source is grad_output, out the input: without taps they are alike
     bool taps_inside = false;  // totals lie as (channel, tap), as in a weight in C order
+    bool in_place = false;  // totals are the weight itself, but for a last panel that is not full
+    std::int64_t group_panels = 1;  // panels whose lines are copied at once
     std::int64_t total_elems = 0;  // of one task's totals
     std::size_t scratch_bytes = 0;
 
+    std::int64_t channel_units(std::int64_t channels) const {
+        return (channels + channel_unit - 1) / channel_unit;
+    }
+    /// The most channels a part has.
+    std::int64_t part_channels(std::int64_t channels) const {
+        const std::int64_t units = channel_units(channels);
+        const std::int64_t most = (units + channel_parts - 1) / channel_parts * channel_unit;
+        return most < channels ? most : channels;
+    }
     std::int64_t chunks() const { return chunks_n * chunks_h * chunks_w; }
     std::int64_t positions() const { return chunk_n * chunk_h * chunk_w; }
 };

@@ -23,7 +23,7 @@ std::size_t outer_workspace_bytes(const Correlation& view, const OuterBlocking& 
 struct OuterScratch {
     std::size_t run_counts = 0;  // (segments)
     std::size_t runs = 0;        // (segments, runs_per_segment)
-    std::size_t lines = 0;       // (positions, panel width)
+    std::size_t lines = 0;       // (panels of a group, positions, panel width)
     std::size_t strip = 0;       // (images, strip_h, strip_w, channels of the part)
     std::size_t totals = 0;      // where there is one sum only
     std::size_t stage = 0;       // a few rows of totals on their way out

@@ -25,6 +25,14 @@ constexpr std::int64_t kTaskElems = 128 * 64;
 constexpr std::int64_t kTasksWanted = 32;
 constexpr std::int64_t kMostSums = 8;
 
+// Few positions (a small batch of linear): several panels' lines share L1, so that rows of the weight
+// are written in longer pieces, and few rows, so that their pages stay in the TLB.
+constexpr std::int64_t kMostGroupPanels = 16;
+constexpr std::int64_t kMostRowsInPlace = 512;
+
+// Parts of the channels begin at lines of the cache and at whole blocks of a transpose.
+constexpr std::int64_t kChannelUnit = 16;
+
 constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
 constexpr std::size_t kTotalsBytes = std::size_t{512} << 10;  // a fraction of L2
 
@@ -77,7 +85,7 @@ double relative_time(const Correlation& view, const OuterBlocking& blocking,
     const Panels<T> panels(*kernels.outer, view.cols);
     const double vectors = static_cast<double>(panels.padded_cols / kernels.outer->lanes) /
                            static_cast<double>(blocking.panel_parts);
-    const double channels = static_cast<double>(ceil_div(view.channels, blocking.channel_parts));
+    const double channels = static_cast<double>(blocking.part_channels(view.channels));
     const double rows = channels * static_cast<double>(view.taps_h.count * view.taps_w.count);
     const OuterScratch scratch = outer_scratch(view, blocking, kernels);
     const double positions = static_cast<double>(blocking.positions());
@@ -98,7 +106,8 @@ template <class T>
 void choose_parts(const Correlation& view, OuterBlocking& blocking, const Kernels<T>& kernels,
                   int threads) {
     const std::int64_t panels = Panels<T>(*kernels.outer, view.cols).count;
-    const std::int64_t most_channel_parts = view.merge ? 1 : std::max<std::int64_t>(1, view.channels);
+    const std::int64_t most_channel_parts =
+        view.merge ? 1 : std::max<std::int64_t>(1, blocking.channel_units(view.channels));
     OuterBlocking best = blocking;
     double best_time = 0;
     for (std::int64_t c = 1; c <= most_channel_parts; c = c < 8 ? c + 1 : c * 5 / 4) {
@@ -106,6 +115,7 @@ void choose_parts(const Correlation& view, OuterBlocking& blocking, const Kernel
             blocking.channel_parts = c;
             blocking.panel_parts = p;
             if (outer_scratch(view, blocking, kernels).bytes > kScratchBytes) continue;
+            if (blocking.in_place && view.channels > c * kMostRowsInPlace) continue;
             const double time = relative_time(view, blocking, kernels, threads);
             if (best_time == 0 || time < best_time * 0.99) {
                 best = blocking;
@@ -132,20 +142,31 @@ bool block_outer(Correlation& view, OuterBlocking& blocking, const Kernels<T>& k
         const std::int64_t line_bytes = width * static_cast<std::int64_t>(sizeof(T));
         std::int64_t positions = std::min(kMostPositions, kLinesBytes / line_bytes);
         OuterBlocking smallest = blocking;
-        smallest.channel_parts = view.merge ? 1 : view.channels;
         smallest.panel_parts = panels.count;
-        for (;; positions /= 2) {
+        const auto fits = [&](std::int64_t unit) {
+            smallest.channel_unit = unit;
+            smallest.channel_parts = view.merge ? 1 : smallest.channel_units(view.channels);
             choose_chunks(view, positions, smallest);
-            if (outer_scratch(view, smallest, kernels).bytes <= kScratchBytes) break;
+            return outer_scratch(view, smallest, kernels).bytes <= kScratchBytes;
+        };
+        while (!fits(kChannelUnit) && !fits(1)) {
             if (positions == 1) return false;
+            positions /= 2;
         }
+        blocking.channel_unit = smallest.channel_unit;
         choose_chunks(view, positions, blocking);
         choose_sums(view, blocking, sizeof(T));
+        blocking.in_place =
+            taps == 1 && blocking.weight_col_elems == 1 && blocking.sums == 1;
+        blocking.group_panels = std::clamp<std::int64_t>(
+            kLinesBytes / (line_bytes * blocking.positions()), 1, kMostGroupPanels);
     }
     choose_parts(view, blocking, kernels, threads);
     const OuterScratch scratch = outer_scratch(view, blocking, kernels);
     blocking.scratch_bytes = scratch.bytes;
-    blocking.total_elems = view.segments * ceil_div(view.depth, blocking.channel_parts) *
+    const std::int64_t part_rows =
+        view.merge ? view.depth : blocking.part_channels(view.channels);
+    blocking.total_elems = view.segments * part_rows *
                            ceil_div(panels.count, blocking.panel_parts) *
                            panels.panel_width(0, kernels.outer->lanes);
     return scratch.bytes <= kScratchBytes;
@@ -161,7 +182,7 @@ OuterScratch outer_scratch(const Correlation& view, const OuterBlocking& blockin
         return begin;
     };
     const Panels<T> panels(*kernels.outer, view.cols);
-    const std::int64_t channels = ceil_div(view.channels, blocking.channel_parts);
+    const std::int64_t channels = blocking.part_channels(view.channels);
     const std::int64_t rows = view.segments * (view.merge ? view.depth : channels);
     const std::int64_t width = panels.panel_width(0, kernels.outer->lanes);
     layout.strip_h = (blocking.chunk_h - 1) * view.strip_step_h() + 1 +
@@ -171,12 +192,14 @@ OuterScratch outer_scratch(const Correlation& view, const OuterBlocking& blockin
     layout.runs_per_segment = blocking.chunk_n * blocking.chunk_h;
     layout.run_counts = take(view.segments, sizeof(std::int64_t));
     layout.runs = take(view.segments * layout.runs_per_segment, sizeof(OuterRun<T>));
-    layout.lines = take(blocking.positions() * width, sizeof(T));
+    layout.lines = take(blocking.positions() * width * blocking.group_panels, sizeof(T));
     layout.strip = take(
         view.gather ? blocking.chunk_n * layout.strip_h * layout.strip_w * channels : 0, sizeof(T));
-    layout.totals = take(
-        blocking.sums > 1 ? 0 : rows * ceil_div(panels.count, blocking.panel_parts) * width,
-        sizeof(T));
+    const bool full = panels.cols % width == 0;
+    const std::int64_t panels_kept = blocking.sums > 1    ? 0
+                                     : blocking.in_place ? (full ? 0 : 1)
+                                                         : ceil_div(panels.count, blocking.panel_parts);
+    layout.totals = take(rows * panels_kept * width, sizeof(T));
     layout.stage = take(kOuterStageRows * width, sizeof(T));
     return layout;
 }

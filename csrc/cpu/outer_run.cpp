@@ -3,11 +3,12 @@
 //
 //   for each chunk                    ~100 positions
 //     gather                          the source strip, where it is not read in place
-//     for each panel                  64 columns
+//     for each group of panels        64 columns; several where there are few positions
 //       copy the chunk's lines        (positions, 64): any strides in, 24 KB out, for L1
 //       for each segment              a tap, or with `merge` a kernel row
-//         for each tile of channels   the register tile: kernels_outer.h
-//   totals (rows, 64) to the weight   at once with one sum, else after all sums are added in order
+//         for each tile of channels, panel    the register tile: kernels_outer.h
+//   totals (rows, 64) to the weight   at once with one sum, else after all sums are added in order;
+//                                     one sum without taps may be made in the weight itself
 //
 // Any strides work; no tensor is copied whole.
 #include <algorithm>
@@ -40,8 +41,10 @@ struct Part {
         const std::int64_t p = index % b.panel_parts;
         const std::int64_t c = index / b.panel_parts % b.channel_parts;
         group = index / b.panel_parts / b.channel_parts;
-        channel_begin = v.channels * c / b.channel_parts;
-        channels = v.channels * (c + 1) / b.channel_parts - channel_begin;
+        const std::int64_t units = b.channel_units(v.channels);
+        channel_begin = units * c / b.channel_parts * b.channel_unit;
+        channels = std::min(v.channels, units * (c + 1) / b.channel_parts * b.channel_unit) -
+                   channel_begin;
         panel_begin = panels.count * p / b.panel_parts;
         panel_end = panels.count * (p + 1) / b.panel_parts;
         segment_rows = v.merge ? v.depth : channels;
@@ -56,24 +59,34 @@ struct Part {
         for (std::int64_t p = panel_begin; p < panel_end; ++p) elems += rows() * width(p);
         return elems;
     }
+    bool in_place(std::int64_t panel) const {
+        return blocking.in_place && panels.panel_cols(panel) == width(panel);
+    }
+    /// Where the panel's part of the weight begins.
+    T* panel_weight(std::int64_t panel) const {
+        return operands.weight + group * blocking.weight_group_elems +
+               channel_begin * blocking.weight_channel_elems +
+               panels.first_col(panel) * blocking.weight_col_elems;
+    }
     /// Totals of a panel: (segment, row, column), or (row, segment, column) with taps_inside.
     T* panel_totals(T* totals, std::int64_t panel) const {
-        return totals + (panel - panel_begin) * rows() * panels.width;
+        if (in_place(panel)) return panel_weight(panel);
+        return blocking.in_place ? totals : totals + (panel - panel_begin) * rows() * panels.width;
     }
     std::int64_t segment_elems(std::int64_t panel) const {
         return (blocking.taps_inside ? 1 : segment_rows) * width(panel);
     }
     std::int64_t row_elems(std::int64_t panel) const {
+        if (in_place(panel)) return blocking.weight_channel_elems;
         return (blocking.taps_inside ? view.segments : 1) * width(panel);
     }
 
     /// Totals into the weight, through `stage` where they are added to it.
     void write(T* totals, T* stage) const {
         for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
+            if (in_place(panel)) continue;
             T* from = panel_totals(totals, panel);
-            T* to = operands.weight + group * blocking.weight_group_elems +
-                    channel_begin * blocking.weight_channel_elems +
-                    panels.first_col(panel) * blocking.weight_col_elems;
+            T* to = panel_weight(panel);
             if (blocking.taps_inside) {
                 write_rows(panel, rows(), from, to, blocking.weight_tap_elems, stage);
                 continue;
@@ -136,9 +149,11 @@ public:
             const Chunk chunk(view_, part_.blocking, c);
             if (view_.gather) gather(chunk);
             find_runs(chunk);
-            for (std::int64_t p = part_.panel_begin; p < part_.panel_end; ++p) {
-                copy_lines(chunk, p);
-                add_chunk(p, c == begin, part_.panel_totals(totals, p));
+            for (std::int64_t p = part_.panel_begin, next; p < part_.panel_end; p = next) {
+                next = group_end(p);
+                for (std::int64_t panel = p; panel < next; ++panel)
+                    copy_lines(chunk, panel, lines(chunk, panel - p));
+                add_chunk(chunk, p, next, c == begin, totals);
             }
         }
     }
@@ -146,6 +161,19 @@ public:
 private:
     template <class U>
     U* at(std::size_t offset) const { return reinterpret_cast<U*>(scratch_ + offset); }
+
+    // A group has panels of one width; a last panel that is not full is one of its own.
+    std::int64_t group_end(std::int64_t panel) const {
+        const std::int64_t end = std::min(panel + part_.blocking.group_panels, part_.panel_end);
+        const bool last_not_full =
+            end == part_.panels.count &&
+            part_.panels.panel_cols(end - 1) < part_.panels.panel_width(0, kernels_.outer->lanes);
+        return last_not_full && end - 1 > panel ? end - 1 : end;
+    }
+
+    T* lines(const Chunk& chunk, std::int64_t index) const {
+        return at<T>(layout_.lines) + index * chunk.positions() * part_.panels.width;
+    }
 
     const T* source_image(std::int64_t n) const {
         return part_.operands.source + n * view_.source.batch_elems +
@@ -248,14 +276,13 @@ private:
     }
 
     // lines[position][k] of one panel, columns beyond the last zero.
-    void copy_lines(const Chunk& chunk, std::int64_t panel) const {
+    void copy_lines(const Chunk& chunk, std::int64_t panel, T* to) const {
         const std::int64_t width = part_.width(panel), cols = part_.panels.panel_cols(panel);
         const Strides& out = view_.out;
         const T* from = part_.operands.out + part_.group * view_.out_group_elems +
                         part_.panels.first_col(panel) * out.channel_elems +
                         chunk.n0 * out.batch_elems + chunk.i0 * out.height_elems +
                         chunk.j0 * out.width_elems;
-        T* to = at<T>(layout_.lines);
         const bool even = chunk.h == 1 || out.height_elems == chunk.w * out.width_elems;
         const std::int64_t pieces = even ? 1 : chunk.h;
         const std::int64_t count = chunk.h * chunk.w / pieces;
@@ -271,26 +298,30 @@ private:
     }
 
     // Tiles of nearly equal heights, as in the implicit GEMM.
-    void add_chunk(std::int64_t panel, bool first, T* totals) const {
-        const int vectors = static_cast<int>(part_.width(panel) / kernels_.outer->lanes);
+    void add_chunk(const Chunk& chunk, std::int64_t panel_begin, std::int64_t panel_end, bool first,
+                   T* totals) const {
+        const int vectors =
+            static_cast<int>(part_.width(panel_begin) / kernels_.outer->lanes);
         const std::int64_t rows = part_.segment_rows;
         const std::int64_t tiles = ceil_div(rows, kernels_.outer->max_rows[vectors]);
         OuterTile<T> tile;
         tile.x_pitch = x_pitch();
-        tile.lines = at<T>(layout_.lines);
-        tile.sum_pitch = part_.row_elems(panel);
-        tile.first = first;
+        tile.sum_pitch = part_.row_elems(panel_begin);
+        tile.first = first && !(part_.in_place(panel_begin) && part_.operands.accumulate);
         const OuterRun<T>* runs = at<OuterRun<T>>(layout_.runs);
         const std::int64_t* counts = at<std::int64_t>(layout_.run_counts);
         for (std::int64_t s = 0; s < view_.segments; ++s) {
             tile.runs = runs + s * layout_.runs_per_segment;
             tile.run_count = counts[s];
-            T* const sum = totals + s * part_.segment_elems(panel);
             for (std::int64_t t = 0, row = 0; t < tiles; ++t) {
                 const std::int64_t next = rows * (t + 1) / tiles;
                 tile.x_offset = row;
-                tile.sum = sum + row * tile.sum_pitch;
-                kernels_.outer->tile[vectors][next - row](tile);
+                for (std::int64_t p = panel_begin; p < panel_end; ++p) {
+                    tile.lines = lines(chunk, p - panel_begin);
+                    tile.sum = part_.panel_totals(totals, p) + s * part_.segment_elems(p) +
+                               row * tile.sum_pitch;
+                    kernels_.outer->tile[vectors][next - row](tile);
+                }
                 row = next;
             }
         }
