@@ -93,6 +93,7 @@ def _train(args: argparse.Namespace, entry: Any, recipe: Any) -> int:
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
+        augment=recipe.augment,
         schedule=optim.CosineAnnealingLR(optimizer, T_max=max(epochs, 1)),
         checkpoint=args.checkpoint and Checkpoint(args.checkpoint, args.checkpoint_seconds),
         resume=args.resume,
