@@ -5,13 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fastconv import layers as L
-from fastconv import ops
 from fastconv.graph import Graph
 from fastconv.models import lenet5
 from fastconv.summary_table import summary
-
-if not hasattr(ops, "local_response_norm"):
-    pytest.skip("needs operations that are not there yet", allow_module_level=True)
 
 
 def residual_net():

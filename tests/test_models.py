@@ -7,14 +7,10 @@ import os
 
 import numpy as np
 import pytest
-from fastconv import ops
 from fastconv.checkpoint import read_checkpoint
 from fastconv.cli import summary as summary_command
 from fastconv.cli import train as train_command
 from fastconv.models import MODELS, find, lenet5
-
-if not hasattr(ops, "local_response_norm"):
-    pytest.skip("needs operations that are not there yet", allow_module_level=True)
 
 
 def write_mnist(folder):

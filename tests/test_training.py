@@ -11,14 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastconv import data, init, ops, optim
+from fastconv import data, init, optim
 from fastconv import layers as L
 from fastconv.checkpoint import read_checkpoint, write_safetensors
 from fastconv.history import History, Progress
 from fastconv.training import Checkpoint, fit
-
-if not hasattr(ops, "local_response_norm"):
-    pytest.skip("needs operations that are not there yet", allow_module_level=True)
 
 
 def blobs(count=96, seed=0, classes=3):
