@@ -145,7 +145,7 @@ def explain(function: Callable[..., Any], *operands: Any, **arguments: Any) -> E
     Examples
     --------
     >>> import fastconv as fc
-    >>> fc.explain(fc.conv2d, (1, 64, 56, 56), (64, 64, 3, 3), padding=1).algorithm
+    >>> fc.explain(fc.conv2d, (1, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3).algorithm
     'direct'
     """
     name = getattr(function, "__name__", repr(function))
