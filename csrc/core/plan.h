@@ -133,6 +133,15 @@ struct WinogradPlan {
     std::int64_t tiles() const { return tiles_h * tiles_w; }
 };
 
+/// How a depthwise convolution is cut (cpu/conv2d_depthwise.cpp, cpu/depthwise_grad_weight.cpp).
+struct DepthwiseBlocking {
+    bool gather = false;  // the whole source goes through strips, not its edges alone
+    std::int64_t chunk = 0, chunks = 0;  // channels a task
+    std::int64_t block_h = 0, blocks_h = 0, block_w = 0, blocks_w = 0;  // output positions a task
+    std::int64_t units = 0, slices = 0;  // grad_weight: blocks of all images, partial sums of them
+    std::size_t scratch_bytes = 0;
+};
+
 struct ConvPlan {
     Conv problem;
     Direction direction = Direction::kForward;
@@ -143,6 +152,7 @@ struct ConvPlan {
     std::vector<Correlation> phases;      // of direct, pointwise and im2col
     OuterBlocking outer;                  // of grad_weight, beside its one phase
     WinogradPlan winograd;
+    DepthwiseBlocking depthwise;
     std::int64_t packed_elems = 0;        // of the packed weights
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch
     ConvStrides strides;

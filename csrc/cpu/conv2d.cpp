@@ -17,15 +17,15 @@ struct CandidateList {
 
 // Best first: a special case before the general one.
 CandidateList candidates(Direction direction) {
-    static const Candidate* const forward[] = {&conv2d_pointwise, &conv2d_winograd4,
-                                               &conv2d_winograd2, &conv2d_direct,
-                                               &conv2d_im2col,    &conv2d_naive};
-    static const Candidate* const grad_input[] = {&conv2d_pointwise, &conv2d_winograd4,
-                                                  &conv2d_winograd2, &conv2d_direct,
-                                                  &conv2d_im2col,    &conv2d_naive};
-    static const Candidate* const grad_weight[] = {&conv2d_grad_weight_pointwise,
-                                                   &conv2d_grad_weight_direct,
-                                                   &conv2d_grad_weight_im2col, &conv2d_naive};
+    static const Candidate* const forward[] = {
+        &conv2d_depthwise, &conv2d_pointwise, &conv2d_winograd4, &conv2d_winograd2,
+        &conv2d_direct,    &conv2d_im2col,    &conv2d_naive};
+    static const Candidate* const grad_input[] = {
+        &conv2d_depthwise, &conv2d_pointwise, &conv2d_winograd4, &conv2d_winograd2,
+        &conv2d_direct,    &conv2d_im2col,    &conv2d_naive};
+    static const Candidate* const grad_weight[] = {
+        &conv2d_depthwise,          &conv2d_grad_weight_pointwise, &conv2d_grad_weight_direct,
+        &conv2d_grad_weight_im2col, &conv2d_naive};
     switch (direction) {
         case Direction::kForward: return {std::begin(forward), std::end(forward)};
         case Direction::kGradInput: return {std::begin(grad_input), std::end(grad_input)};

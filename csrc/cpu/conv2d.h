@@ -15,6 +15,7 @@ struct Candidate {
     const char* (*decline)(const ConvPlan& plan) = nullptr;
 };
 
+extern const Candidate conv2d_depthwise;  // all directions
 extern const Candidate conv2d_direct;
 extern const Candidate conv2d_pointwise;
 extern const Candidate conv2d_winograd2;
