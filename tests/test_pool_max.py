@@ -147,6 +147,22 @@ def test_same_bits_for_any_threads_and_batch(order, isa, rng, threads_restored):
     assert_exact(one, first[3])
 
 
+def test_gradients_scattered_or_gathered_have_the_same_bits(isa, rng):
+    x = rng.normal(size=(2, 40, 13, 11)).astype(np.float32)
+    x[rng.random(x.shape) < 0.8] = 0  # large ones among equal ones: taken by up to nine windows
+    y, indices = fc.max_pool2d(x, 3, stride=1, padding=1, return_indices=True)
+    grads = rng.normal(size=y.shape).astype(np.float32)
+    results = []
+    for order in ORDERS:
+        out = poisoned(x.shape, order=order)
+        given = in_order(grads, order), in_order(indices, order)
+        fc.max_pool2d_backward(*given, x.shape, 3, stride=1, padding=1, out=out)
+        assert_only_wrote(out)
+        results.append(out)
+    for result in results:
+        assert_exact(result, results[0])
+
+
 @pytest.fixture
 def threads_restored():
     threads = fc.get_num_threads()

@@ -72,7 +72,8 @@ void pool2d(int operation, py::array input, py::array output, std::optional<py::
         pointers.indices = indices_of(*indices, output, !problem.backward());
     }
     py::gil_scoped_release release;
-    cpu::run_pool2d(cpu::plan_pool2d(problem, strides, cpu::current_isa(), num_threads()), pointers);
+    cpu::run_pool2d(cpu::plan_pool2d(problem, strides, cpu::current_isa(), num_threads()),
+                    pointers);
 }
 
 /// Returns the first index found outside the image, or -1.

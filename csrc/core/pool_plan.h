@@ -3,8 +3,9 @@
 // Forward and gradient are one thing: every position of the target combines taps of the source. In
 // the forward direction the target is the output and the taps of a position are its window's input
 // elements; in a gradient the target is grad_input and the taps are the output positions whose
-// windows hold the element. So a gradient gathers: no atomics, no zeroing, a fixed order. The maximum's
-// may scatter by index instead, a plane a task and in the same order, where vectors would be short.
+// windows hold the element. So a gradient gathers: no atomics, no zeroing, a fixed order. The
+// maximum's may scatter by index instead, a plane a task and in the same order, where vectors would
+// be short.
 #pragma once
 
 #include <cstddef>
@@ -24,8 +25,8 @@ enum class PoolOperation : std::uint8_t { kMax, kAverage, kMaxBackward, kAverage
 struct PoolProblem {
     PoolOperation operation = PoolOperation::kMax;
     DType dtype = DType::kFloat32;
-    Pool pool;              // axes from the input to the pooled output
-    bool adaptive = false;  // windows follow from the sizes: kernel, stride and padding are not read
+    Pool pool;  // axes from the input to the pooled output
+    bool adaptive = false;  // windows follow from the sizes alone: kernel, stride, padding unread
     bool count_include_pad = true;
     std::int64_t divisor_override = 0;  // 0: none
     bool with_indices = false;          // max, forward: write them too
@@ -97,13 +98,15 @@ struct PoolPlan {
     std::vector<std::int64_t> source_offsets;  // of the taps of each run of cols
     std::vector<std::int64_t> index_offsets;   // gradient of max
     std::vector<std::int64_t> index_adds;      // max with indices
+    std::int64_t block_n = 1;  // images a task, more than 1 where they are small and whole
     std::int64_t block_c = 1, block_h = 1, block_w = 1;  // of the target, a task
     std::size_t scratch_bytes = 0;
 
+    std::int64_t blocks_n() const { return (batch + block_n - 1) / block_n; }
     std::int64_t blocks_c() const { return (channels + block_c - 1) / block_c; }
     std::int64_t blocks_h() const { return (target_h + block_h - 1) / block_h; }
     std::int64_t blocks_w() const { return (target_w + block_w - 1) / block_w; }
-    std::int64_t tasks() const { return batch * blocks_c() * blocks_h() * blocks_w(); }
+    std::int64_t tasks() const { return blocks_n() * blocks_c() * blocks_h() * blocks_w(); }
 };
 
 }  // namespace fastconv

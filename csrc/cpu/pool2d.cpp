@@ -1,9 +1,9 @@
 // The plan of a pooling problem: windows as runs, what the lanes are, what is staged, the tasks.
 //
 // Floor: input and output move once between memory and core. Tensors that are channels last, or C
-// order without a stride, are read in place; with a stride along W each line is split into its phases
-// in scratch (L1) first; other orders, and C order with images narrower than a vector, are transposed
-// strip by strip to scratch. Staged strips count twice against L2, not against memory.
+// order without a stride, are read in place; with a stride along W each line is split into its
+// phases in scratch (L1) first; other orders, and C order with images narrower than four vectors,
+// are transposed strip by strip to scratch. Staged strips count against L2, not against memory.
 #include <stdexcept>
 
 #include "cpu/kernels_pool.h"
@@ -24,14 +24,17 @@ std::vector<PoolOperand*> operands(PoolPlan& plan) {
     return list;
 }
 
-bool indices_are_target(const PoolPlan& plan) { return !plan.problem.backward(); }
+bool indices_are_target(const PoolPlan& plan) {
+    return !plan.problem.backward();
+}
 
 /// Images whose channels follow each other evenly in every operand are one image of N C channels.
 void merge_images(PoolPlan& plan) {
     if (plan.batch <= 1) return;
     for (const PoolOperand* operand : operands(plan)) {
         const Strides& strides = operand->strides;
-        if (plan.channels > 1 && strides.batch_elems != plan.channels * strides.channel_elems) return;
+        if (plan.channels > 1 && strides.batch_elems != plan.channels * strides.channel_elems)
+            return;
     }
     for (PoolOperand* operand : operands(plan))
         if (plan.channels == 1) operand->strides.channel_elems = operand->strides.batch_elems;
@@ -63,8 +66,8 @@ PoolLanes choose_lanes(PoolPlan& plan, int lanes) {
     const bool near = std::abs(source.channel_elems) < std::abs(source.width_elems);
     if (near && plan.channels >= lanes) return PoolLanes::kChannels;
     // A tile a row and channel costs some 30 ns whatever it does: with 16 lanes and 64 channels,
-    // strips transposed to scratch took 0.9 of its time at 56 columns and 1.3 at 112 (stride 2), 0.5
-    // at 14 and 1.2 at 112 (stride 1).
+    // strips transposed to scratch took 0.9 of its time at 56 columns and 1.3 at 112 (stride 2),
+    // 0.5 at 14 and 1.2 at 112 (stride 1).
     const std::int64_t enough = plan.channels < lanes ? lanes / 2 : 4 * lanes;
     return longest_run(plan) >= enough ? PoolLanes::kWidth : PoolLanes::kChannels;
 }
@@ -83,7 +86,8 @@ void choose_staging(PoolPlan& plan) {
         const Strides& strides = operand->strides;
         operand->split = plan.lanes == PoolLanes::kWidth ? line_split(plan, target) : 1;
         operand->staged =
-            (plan.lanes == PoolLanes::kChannels && strides.channel_elems != 1 && plan.channels > 1) ||
+            (plan.lanes == PoolLanes::kChannels && strides.channel_elems != 1 &&
+             plan.channels > 1) ||
             (plan.lanes == PoolLanes::kWidth && (operand->split > 1 || strides.width_elems != 1));
         operand->row_elems = strides.height_elems;
         operand->col_elems = strides.width_elems;
@@ -102,10 +106,11 @@ void choose_blocks(PoolPlan& plan) {
         plan.block_c = plan.channels;
         const bool strips = plan.source.staged || plan.target.staged;
         if (strips || line * plan.channels > kTaskElems)
-            plan.block_c = std::min(
-                plan.channels, std::max(kMinLanes, kTaskElems / line / kMinLanes * kMinLanes));
+            plan.block_c = std::min(plan.channels,
+                                    std::max(kMinLanes, kTaskElems / line / kMinLanes * kMinLanes));
         if (strips) plan.block_c = std::min(plan.block_c, kMinLanes);
-        plan.block_h = std::clamp<std::int64_t>(kTaskElems / (line * plan.block_c), 1, plan.target_h);
+        plan.block_h =
+            std::clamp<std::int64_t>(kTaskElems / (line * plan.block_c), 1, plan.target_h);
     } else {
         plan.block_h = std::clamp<std::int64_t>(kTaskElems / line, 1, plan.target_h);
         const std::int64_t plane = line * plan.target_h;
@@ -114,9 +119,13 @@ void choose_blocks(PoolPlan& plan) {
     plan.block_w = plan.target_w;
     const std::int64_t lanes = plan.lanes == PoolLanes::kChannels ? plan.block_c : 1;
     if (line * lanes > 4 * kTaskElems)
-        plan.block_w = std::clamp<std::int64_t>(plan.target_w * kTaskElems / (line * lanes),
-                                                std::min<std::int64_t>(64, plan.target_w),
-                                                plan.target_w);
+        plan.block_w =
+            std::clamp<std::int64_t>(plan.target_w * kTaskElems / (line * lanes),
+                                     std::min<std::int64_t>(64, plan.target_w), plan.target_w);
+    plan.block_n = 1;
+    if (plan.blocks_c() * plan.blocks_h() * plan.blocks_w() == 1)
+        plan.block_n = std::clamp<std::int64_t>(kTaskElems / (line * plan.target_h * plan.channels),
+                                                1, plan.batch);
 }
 
 std::int64_t longest_extent(const std::vector<PoolRun>& runs, std::int64_t size, std::int64_t block,
@@ -148,7 +157,8 @@ void size_strips(PoolPlan& plan) {
         }
         const std::size_t size = index || plan.problem.dtype == DType::kFloat64 ? 8 : 4;
         operand->scratch_bytes =
-            (static_cast<std::size_t>(operand->strip_rows * operand->row_elems) * size + 127) / 64 * 64;
+            (static_cast<std::size_t>(operand->strip_rows * operand->row_elems) * size + 127) / 64 *
+            64;
         plan.scratch_bytes += operand->scratch_bytes;
     }
 }

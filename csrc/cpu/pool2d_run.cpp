@@ -1,15 +1,13 @@
 // The loop nest of pooling: forward and gradient, all operations, all memory orders.
 //
-//   for each task (image, channels, rows, columns of the target)
+//   for each task (images, channels, rows, columns of the target)
 //     for each strip of lanes (all the task's channels, or one channel at a time)
 //       stage what is not read in place
 //       for each row of the target, for each run of columns that see their taps alike: one tile
 //       write back what is not written in place
 //
-// Every target element is computed by one task from its taps in row-major order, so neither threads,
-// nor the batch, nor the memory order change a bit of it.
-#include <type_traits>
-
+// Every target element is computed by one task from its taps in row-major order, so neither
+// threads, nor the batch, nor the memory order change a bit of it.
 #include "core/parallel.h"
 #include "cpu/pool2d.h"
 #include "cpu/pool2d_strip.h"
@@ -19,8 +17,7 @@ namespace fastconv::cpu {
 namespace {
 
 struct Block {  // of the target, of one task
-    std::int64_t image = 0;
-    Extent channels, h, w;
+    Extent images, channels, h, w;
 };
 
 Extent block_extent(std::int64_t index, std::int64_t block, std::int64_t size) {
@@ -34,7 +31,7 @@ Block block_of(const PoolPlan& plan, std::int64_t task) {
     block.h = block_extent(task % plan.blocks_h(), plan.block_h, plan.target_h);
     task /= plan.blocks_h();
     block.channels = block_extent(task % plan.blocks_c(), plan.block_c, plan.channels);
-    block.image = task / plan.blocks_c();
+    block.images = block_extent(task / plan.blocks_c(), plan.block_n, plan.batch);
     return block;
 }
 
@@ -86,7 +83,9 @@ void run_tile(const Task<T>& task, const PoolRun& row, std::int64_t i, const Poo
     const auto place = [&](const PoolOperand& x) {  // of tap (0, 0), less the column's own offset
         return h * x.row_elems + x.column(w) - x.column(col.source);
     };
-    const auto step = [](const PoolOperand& x, std::int64_t columns) { return columns * x.col_elems; };
+    const auto step = [](const PoolOperand& x, std::int64_t columns) {
+        return columns * x.col_elems;
+    };
 
     PoolTile<T> tile;
     tile.source = task.source + place(plan.source);
@@ -125,9 +124,9 @@ void run_tile(const Task<T>& task, const PoolRun& row, std::int64_t i, const Poo
             return task.kernels.max_backward(tile, index);
         case PoolOperation::kAverage:
         case PoolOperation::kAverageBackward:
-            tile.divisor = static_cast<T>(plan.problem.divisor_override != 0
-                                              ? plan.problem.divisor_override
-                                              : row.divisor * col.divisor);
+            tile.divisor =
+                static_cast<T>(plan.problem.divisor_override != 0 ? plan.problem.divisor_override
+                                                                  : row.divisor * col.divisor);
             tile.reciprocal = exact_reciprocal(tile.divisor);
             tile.accumulate = row.again || col.again;
             return task.kernels.average(tile);
@@ -147,65 +146,76 @@ void run_strip(const Task<T>& task, std::int64_t channels) {
     }
 }
 
-/// Points `element` at row 0, column 0 of the operand, in place or in scratch (then true).
+/// An operand of the strip under way: in place, or with a strip of it in scratch.
 template <class E>
-bool place_operand(E*& element, E* data, const PoolOperand& operand, const Block& block,
-                   std::int64_t channel, const Extent& h, const Extent& w, char*& scratch) {
-    element = first_element(data, operand, block.image, channel);
-    if (!operand.staged) return false;
-    element = reinterpret_cast<E*>(scratch) - strip_origin(operand, h, w);
+struct Placed {
+    E* element = nullptr;  // row 0, column 0, as the tiles see it
+    E* scratch = nullptr;  // null: in place
+    Strip<E> strip;
+};
+
+template <class E>
+Placed<E> place(E* data, const PoolOperand& operand, std::int64_t image, std::int64_t channel,
+                std::int64_t channels, const Extent& h, const Extent& w, char*& scratch) {
+    Placed<E> placed;
+    placed.strip = {first_element(data, operand, image, channel), h, w, channels};
+    placed.element = placed.strip.data;
+    if (!operand.staged) return placed;
+    placed.scratch = reinterpret_cast<E*>(scratch);
+    placed.element = placed.scratch - strip_origin(operand, h, w);
     scratch += operand.scratch_bytes;
-    return true;
+    return placed;
+}
+
+/// Strips of elements E, moved as M of the same size.
+template <class M, class E>
+void load(const StripKernels<M>& kernels, PoolLanes lanes, const PoolOperand& operand,
+          const Placed<E>& placed) {
+    const Strip<E>& strip = placed.strip;
+    if (placed.scratch)
+        load_strip<M>(kernels, lanes, operand,
+                      {reinterpret_cast<M*>(strip.data), strip.h, strip.w, strip.channels},
+                      reinterpret_cast<M*>(placed.scratch));
+}
+
+template <class M, class E>
+void store(const StripKernels<M>& kernels, PoolLanes lanes, const PoolOperand& operand,
+           const Placed<E>& placed) {
+    const Strip<E>& strip = placed.strip;
+    if (placed.scratch)
+        store_strip<M>(kernels, lanes, operand,
+                       {reinterpret_cast<M*>(strip.data), strip.h, strip.w, strip.channels},
+                       reinterpret_cast<M*>(placed.scratch));
 }
 
 template <class T>
-void run_task(Task<T>& task) {
+void run_image(Task<T>& task, std::int64_t image) {
     const PoolPlan& plan = task.plan;
     const Block& block = task.block;
     const bool backward = plan.problem.backward();
-    const bool one_by_one = plan.lanes != PoolLanes::kChannels;
-    const std::int64_t channels = one_by_one ? 1 : block.channels.size();
-    char* const base = plan.scratch_bytes
-                           ? static_cast<char*>(thread_scratch(plan.scratch_bytes))
-                           : nullptr;
+    const std::int64_t channels = plan.lanes == PoolLanes::kChannels ? block.channels.size() : 1;
+    const Extent& index_h = backward ? task.source_h : block.h;
+    const Extent& index_w = backward ? task.source_w : block.w;
+    char* const base =
+        plan.scratch_bytes ? static_cast<char*>(thread_scratch(plan.scratch_bytes)) : nullptr;
     for (std::int64_t c = block.channels.lo; c < block.channels.hi; c += channels) {
         char* scratch = base;
-        const auto strip = [&](auto* data, const PoolOperand& operand, const Extent& h,
-                               const Extent& w) {
-            using E = std::remove_pointer_t<decltype(data)>;
-            return Strip<E>{first_element(data, operand, block.image, c), h, w, channels};
-        };
-        T* const source = task.source_data();
-        T* const target = task.target_data();
-        char* place = scratch;
-        if (place_operand(task.source, source, plan.source, block, c, task.source_h, task.source_w,
-                          scratch))
-            load_strip(task.strips, plan.lanes, plan.source,
-                       strip(source, plan.source, task.source_h, task.source_w),
-                       reinterpret_cast<T*>(place));
-        const Extent& index_h = backward ? task.source_h : block.h;
-        const Extent& index_w = backward ? task.source_w : block.w;
-        char* const index_place = scratch;
-        const bool index_staged =
-            plan.problem.with_indices &&
-            place_operand(task.indices, task.pointers.indices, plan.indices, block, c, index_h,
-                          index_w, scratch);
-        const auto index_strip = [&] {
-            return strip(reinterpret_cast<double*>(task.pointers.indices), plan.indices, index_h, index_w);
-        };
-        if (index_staged && backward)
-            load_strip(task.index_strips, plan.lanes, plan.indices, index_strip(),
-                       reinterpret_cast<double*>(index_place));
-        place = scratch;
-        const bool target_staged = place_operand(task.target, target, plan.target, block, c, block.h,
-                                                 block.w, scratch);
+        const auto source = place(task.source_data(), plan.source, image, c, channels,
+                                  task.source_h, task.source_w, scratch);
+        const auto target =
+            place(task.target_data(), plan.target, image, c, channels, block.h, block.w, scratch);
+        Placed<std::int64_t> indices;
+        if (plan.problem.with_indices)
+            indices = place(task.pointers.indices, plan.indices, image, c, channels, index_h,
+                            index_w, scratch);
+        task.source = source.element;
+        task.target = target.element;
+        task.indices = indices.element;
+        load(task.strips, plan.lanes, plan.source, source);
+        if (backward) load(task.index_strips, plan.lanes, plan.indices, indices);
         run_strip(task, channels);
-        if (target_staged)
-            store_strip(task.strips, plan.lanes, plan.target,
-                        strip(target, plan.target, block.h, block.w), reinterpret_cast<T*>(place));
-        if (index_staged && !backward)
-            store_strip(task.index_strips, plan.lanes, plan.indices, index_strip(),
-                        reinterpret_cast<double*>(index_place));
+        store(task.strips, plan.lanes, plan.target, target);
+        if (!backward) store(task.index_strips, plan.lanes, plan.indices, indices);
     }
 }
 
@@ -225,7 +235,8 @@ void run(const PoolPlan& plan, const PoolPointers& pointers) {
                      block_of(plan, t)};
         task.source_h = source_extent(plan.rows, task.block.h.lo, task.block.h.hi);
         task.source_w = source_extent(plan.cols, task.block.w.lo, task.block.w.hi);
-        run_task(task);
+        for (std::int64_t n = task.block.images.lo; n < task.block.images.hi; ++n)
+            run_image(task, n);
     });
 }
 

@@ -11,7 +11,8 @@
 
 namespace fastconv::cpu {
 
-/// Rows h and columns w of `channels` channels from `data` (channel 0 of the strip, row 0, column 0).
+/// Rows h and columns w of `channels` channels from `data` (channel 0 of the strip, row 0, column
+/// 0).
 template <class T>
 struct Strip {
     T* data = nullptr;
@@ -19,7 +20,8 @@ struct Strip {
     std::int64_t channels = 1;
 };
 
-/// Where a strip's scratch would have row 0, column 0: its first column rounded down to a whole split.
+/// Where a strip's scratch would have row 0, column 0: its first column rounded down to a whole
+/// split.
 inline std::int64_t strip_origin(const PoolOperand& operand, const Extent& h, const Extent& w) {
     return h.lo * operand.row_elems + operand.column(w.lo / operand.split * operand.split);
 }
@@ -37,8 +39,8 @@ void for_channel_lines(const PoolOperand& operand, const Strip<T>& strip, T* scr
     const Strides& x = operand.strides;
     const std::int64_t width = strip.w.size();
     T* data = strip.data + strip.h.lo * x.height_elems + strip.w.lo * x.width_elems;
-    const bool even = x.height_elems == width * x.width_elems &&
-                      operand.row_elems == width * operand.col_elems;
+    const bool even =
+        x.height_elems == width * x.width_elems && operand.row_elems == width * operand.col_elems;
     const std::int64_t lines = even ? 1 : strip.h.size();
     const std::int64_t points = even ? width * strip.h.size() : width;
     for (std::int64_t i = 0; i < lines; ++i)

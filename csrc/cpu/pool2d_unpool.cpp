@@ -1,11 +1,12 @@
 // Max unpooling and its gradient, by index.
 //
-//   forward    y[n, c, index[n, c, p, q]] = x[n, c, p, q], 0 elsewhere; the last of equal indices stays
+//   forward    y[n, c, index[n, c, p, q]] = x[n, c, p, q], 0 elsewhere; of equal indices the last
 //   backward   dx[n, c, p, q] = dy[n, c, index[n, c, p, q]]
 //
-// One scalar loop for any strides: the indices decide where memory is touched, so there is nothing to
-// vectorise, and the windows that made them are not known. A task is one plane, or for channels last
-// a block of 16 channels (one cache line of float), so that no two tasks write the same line often.
+// One scalar loop for any strides: the indices decide where memory is touched, so there is nothing
+// to vectorise, and the windows that made them are not known. A task is one plane, or for channels
+// last a block of 16 channels (one cache line of float), so that no two tasks write the same line
+// often.
 #include <algorithm>
 #include <atomic>
 
@@ -61,7 +62,8 @@ std::int64_t move(const UnpoolProblem& u, const Planes<T>& planes, std::int64_t 
 template <class T>
 std::int64_t run(const UnpoolProblem& u, const PoolPointers& pointers, int threads) {
     const Strides& written = u.backward ? u.input : u.output;
-    const std::int64_t block = std::abs(written.channel_elems) < std::abs(written.width_elems) ? 16 : 1;
+    const std::int64_t block =
+        std::abs(written.channel_elems) < std::abs(written.width_elems) ? 16 : 1;
     const std::int64_t blocks = (u.channels + block - 1) / block;
     std::atomic<std::int64_t> outside{-1};
     parallel_for(u.batch * blocks, threads, FloatMode::kIeee, [&](std::int64_t task, int) {

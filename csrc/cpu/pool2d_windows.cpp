@@ -1,12 +1,13 @@
 // Where pooling's windows stand, as runs of positions that see their taps alike.
 //
-// Forward, regular:   window p begins at p * stride - pad_lo. Windows that lie within the input form
-//                     one run; those at the edges are clipped and stand alone.
-// Forward, adaptive:  window p is [floor(p H / P), ceil((p + 1) H / P)), as in PyTorch; one run where P
-//                     divides H, else one a window.
-// Gradients:          element h = a + stride * j (phase a) lies in windows p_k + j for the kernel's taps
-//                     k with (a + pad_lo - k * dilation) divisible by the stride: one run a phase, and
-//                     its edges alone. Windows of unequal divisors go into runs of their own (`again`).
+// Forward, regular:   window p begins at p * stride - pad_lo. Windows that lie within the input
+//                     form one run; those at the edges are clipped and stand alone.
+// Forward, adaptive:  window p is [floor(p H / P), ceil((p + 1) H / P)), as in PyTorch; one run
+//                     where P divides H, else one a window.
+// Gradients:          element h = a + stride * j (phase a) lies in windows p_k + j for the kernel's
+//                     taps k with (a + pad_lo - k * dilation) divisible by the stride: one run a
+//                     phase, and its edges alone. Windows of unequal divisors go into runs of their
+//                     own (`again`).
 #include <numeric>
 
 #include "cpu/pool2d.h"
@@ -14,9 +15,13 @@
 namespace fastconv::cpu {
 namespace {
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }  // a >= 0
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}  // a >= 0
 
-std::int64_t adaptive_begin(const Axis& axis, std::int64_t p) { return p * axis.in / axis.out; }
+std::int64_t adaptive_begin(const Axis& axis, std::int64_t p) {
+    return p * axis.in / axis.out;
+}
 std::int64_t adaptive_end(const Axis& axis, std::int64_t p) {
     return ceil_div((p + 1) * axis.in, axis.out);
 }
@@ -79,8 +84,8 @@ std::vector<PoolRun> adaptive_forward(const Axis& axis) {
 
 /// Adds windows [p, ...] of one element, `taps` of them `tap_step` apart, in runs of one divisor.
 template <class Divisor>
-void add_element(std::vector<PoolRun>& runs, std::int64_t element, std::int64_t p, std::int64_t taps,
-                 std::int64_t tap_step, Divisor divisor) {
+void add_element(std::vector<PoolRun>& runs, std::int64_t element, std::int64_t p,
+                 std::int64_t taps, std::int64_t tap_step, Divisor divisor) {
     PoolRun run;
     run.target = element;
     run.tap_step = tap_step;
@@ -139,8 +144,8 @@ void add_phase(std::vector<PoolRun>& runs, const PoolProblem& problem, const Axi
         std::int64_t begin = 0, end = phase.taps;
         while (begin < end && phase.source + j + begin * phase.tap_step < 0) ++begin;
         while (end > begin && phase.source + j + (end - 1) * phase.tap_step >= axis.out) --end;
-        add_element(runs, a + j * axis.stride, phase.source + j + begin * phase.tap_step, end - begin,
-                    phase.tap_step, divisor);
+        add_element(runs, a + j * axis.stride, phase.source + j + begin * phase.tap_step,
+                    end - begin, phase.tap_step, divisor);
         runs.back().target_step = axis.stride;
     }
 }
@@ -185,7 +190,8 @@ std::vector<PoolRun> adaptive_backward(const PoolProblem& problem, const Axis& a
 
 std::vector<PoolRun> pool_runs(const PoolProblem& problem, const Axis& axis) {
     if (!problem.adaptive)
-        return problem.backward() ? regular_backward(problem, axis) : regular_forward(problem, axis);
+        return problem.backward() ? regular_backward(problem, axis)
+                                  : regular_forward(problem, axis);
     if (!problem.backward()) return adaptive_forward(axis);
     if (axis.out > 1 && axis.in % axis.out == 0) {
         Axis regular = axis;

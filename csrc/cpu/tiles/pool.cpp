@@ -5,9 +5,10 @@
 // cycles), and each tap's address is computed once for all four. A pass loads every tap once from
 // L1; memory sets the pace (an input byte and an output byte are fetched and written once).
 //
-// NaN: max(x, best) keeps `best` where either is NaN, so a NaN already taken stays, and a mask beside
-// it notes those that were not.
+// NaN: max(x, best) keeps `best` where either is NaN, so a NaN already taken stays, and a mask
+// beside it notes those that were not.
 #include "cpu/kernels_pool.h"
+#include "cpu/tiles/interleave.h"
 #include "cpu/tiles/pool_vector.h"
 
 namespace {
@@ -79,7 +80,8 @@ FC_INLINE void max_pass(const PoolTile<T>& tile, std::int64_t i, std::int64_t la
     const Vec<T> not_a_number = Vec<T>::broadcast(static_cast<T>(__builtin_nanf("")));
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v)
-        store_lanes<Partial>(Lane<T>::select(nan[v], not_a_number, best[v]), out + v * kLanes, count);
+        store_lanes<Partial>(Lane<T>::select(nan[v], not_a_number, best[v]), out + v * kLanes,
+                             count);
 }
 
 template <class T, int Vectors, bool Partial>
@@ -164,16 +166,17 @@ FC_INLINE void average_pass(const PoolTile<T>& tile, std::int64_t i, std::int64_
 }
 
 template <class T, int Vectors, bool Partial>
-FC_INLINE void max_backward_pass(const PoolTile<T>& tile, const PoolIndexTile& index, std::int64_t i,
-                                 std::int64_t lane, int count) {
+FC_INLINE void max_backward_pass(const PoolTile<T>& tile, const PoolIndexTile& index,
+                                 std::int64_t i, std::int64_t lane, int count) {
     constexpr int kLanes = Vec<T>::kLanes;
     Vec<T> sum[Vectors];
     typename Lane<T>::Target target[Vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
         sum[v] = Vec<T>::zero();
-        target[v] = Lane<T>::target(
-            index.first + i * index.step_add + (lane + v * kLanes) * index.lane_add, index.lane_add);
+        target[v] =
+            Lane<T>::target(index.first + i * index.step_add + (lane + v * kLanes) * index.lane_add,
+                            index.lane_add);
     }
     const T* row = tile.source + i * tile.step_elems + lane;
     const std::int64_t* taken = index.data + i * index.step_elems + lane;
@@ -218,8 +221,8 @@ void average_tile(const PoolTile<T>& tile) {
 template <class T>
 void max_backward_tile(const PoolTile<T>& tile, const PoolIndexTile& index) {
     for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) {
-        max_backward_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, index, i, lane,
-                                                                                 count);
+        max_backward_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, index, i,
+                                                                                 lane, count);
     });
 }
 
@@ -228,8 +231,8 @@ void split(std::int64_t count, const T* line, T* even, T* odd) {
     constexpr int kLanes = Vec<T>::kLanes;
     std::int64_t i = 0;
     for (; i + 2 * kLanes <= count; i += 2 * kLanes)
-        Lane<T>::split(Vec<T>::load(line + i), Vec<T>::load(line + i + kLanes), even + i / 2,
-                       odd + i / 2);
+        split_pair(Vec<T>::load(line + i), Vec<T>::load(line + i + kLanes), even + i / 2,
+                   odd + i / 2);
     for (; i < count; ++i) (i % 2 == 0 ? even : odd)[i / 2] = line[i];
 }
 
@@ -238,7 +241,7 @@ void merge(std::int64_t count, const T* even, const T* odd, T* line) {
     constexpr int kLanes = Vec<T>::kLanes;
     std::int64_t i = 0;
     for (; i + 2 * kLanes <= count; i += 2 * kLanes)
-        Lane<T>::merge(Vec<T>::load(even + i / 2), Vec<T>::load(odd + i / 2), line + i);
+        merge_pair(Vec<T>::load(even + i / 2), Vec<T>::load(odd + i / 2), line + i);
     for (; i < count; ++i) line[i] = (i % 2 == 0 ? even : odd)[i / 2];
 }
 

@@ -1,6 +1,5 @@
-// What pooling needs beside Vec<T>: masks, NaN, an index in every lane, and the shuffles that split a
-// line into its even and odd elements. Lane<float> holds indices of 32 bits, Lane<double> of 64; in
-// memory they are int64.
+// What pooling needs beside Vec<T>: masks, NaN, and an index in every lane. Lane<float> holds indices
+// of 32 bits, Lane<double> of 64; in memory they are int64.
 #pragma once
 
 #include "cpu/tiles/vector.h"
@@ -13,7 +12,8 @@ struct Lane;
 #if defined(__AVX512F__)
 
 FC_INLINE __m512i lane_steps(std::int64_t lane_add) {
-    return _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(lane_add));
+    return _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0),
+                              _mm512_set1_epi64(lane_add));
 }
 FC_INLINE __mmask8 first8(int count) {
     return static_cast<__mmask8>(count >= 8 ? 0xFFu : count > 0 ? (1u << count) - 1u : 0u);
@@ -62,7 +62,8 @@ struct Lane<float> {
         const __m512i lo = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(index));
         const __m512i hi = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(index, 1));
         store_words<Partial>(_mm512_add_epi64(lo, step), out, count);
-        store_words<Partial>(_mm512_add_epi64(_mm512_add_epi64(hi, half), step), out + 8, count - 8);
+        store_words<Partial>(_mm512_add_epi64(_mm512_add_epi64(hi, half), step), out + 8,
+                             count - 8);
     }
     static FC_INLINE Target target(std::int64_t first, std::int64_t lane_add) {
         const __m512i lo = _mm512_add_epi64(_mm512_set1_epi64(first), lane_steps(lane_add));
@@ -72,23 +73,10 @@ struct Lane<float> {
     static FC_INLINE Vec<float> add_where(Vec<float> sum, Vec<float> x, const std::int64_t* index,
                                           Target target, int count) {
         // Lanes beyond `count` may match, but hold zeros.
-        const __mmask8 lo =
-            _mm512_cmpeq_epi64_mask(load_words<Partial>(index, count), target.lo);
+        const __mmask8 lo = _mm512_cmpeq_epi64_mask(load_words<Partial>(index, count), target.lo);
         const __mmask8 hi =
             _mm512_cmpeq_epi64_mask(load_words<Partial>(index + 8, count - 8), target.hi);
         return {_mm512_mask_add_ps(sum.v, _mm512_kunpackb(hi, lo), sum.v, x.v)};
-    }
-    static FC_INLINE void split(Vec<float> a, Vec<float> b, float* even, float* odd) {
-        const __m512i pick = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-        const __m512i next = _mm512_add_epi32(pick, _mm512_set1_epi32(1));
-        _mm512_storeu_ps(even, _mm512_permutex2var_ps(a.v, pick, b.v));
-        _mm512_storeu_ps(odd, _mm512_permutex2var_ps(a.v, next, b.v));
-    }
-    static FC_INLINE void merge(Vec<float> even, Vec<float> odd, float* out) {
-        const __m512i pick = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-        const __m512i next = _mm512_add_epi32(pick, _mm512_set1_epi32(8));
-        _mm512_storeu_ps(out, _mm512_permutex2var_ps(even.v, pick, odd.v));
-        _mm512_storeu_ps(out + 16, _mm512_permutex2var_ps(even.v, next, odd.v));
     }
 };
 
@@ -123,22 +111,10 @@ struct Lane<double> {
         return _mm512_add_epi64(_mm512_set1_epi64(first), lane_steps(lane_add));
     }
     template <bool Partial>
-    static FC_INLINE Vec<double> add_where(Vec<double> sum, Vec<double> x, const std::int64_t* index,
-                                           Target target, int count) {
+    static FC_INLINE Vec<double> add_where(Vec<double> sum, Vec<double> x,
+                                           const std::int64_t* index, Target target, int count) {
         const __mmask8 hit = _mm512_cmpeq_epi64_mask(load_words<Partial>(index, count), target);
         return {_mm512_mask_add_pd(sum.v, hit, sum.v, x.v)};
-    }
-    static FC_INLINE void split(Vec<double> a, Vec<double> b, double* even, double* odd) {
-        const __m512i pick = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
-        const __m512i next = _mm512_add_epi64(pick, _mm512_set1_epi64(1));
-        _mm512_storeu_pd(even, _mm512_permutex2var_pd(a.v, pick, b.v));
-        _mm512_storeu_pd(odd, _mm512_permutex2var_pd(a.v, next, b.v));
-    }
-    static FC_INLINE void merge(Vec<double> even, Vec<double> odd, double* out) {
-        const __m512i pick = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
-        const __m512i next = _mm512_add_epi64(pick, _mm512_set1_epi64(4));
-        _mm512_storeu_pd(out, _mm512_permutex2var_pd(even.v, pick, odd.v));
-        _mm512_storeu_pd(out + 8, _mm512_permutex2var_pd(even.v, next, odd.v));
     }
 };
 
@@ -193,8 +169,8 @@ struct Lane<float> {
         const __m256i lo = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(index));
         const __m256i hi = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(index, 1));
         store_words<Partial>(_mm256_add_epi64(lo, lane_steps(add, lane_add)), out, count);
-        store_words<Partial>(_mm256_add_epi64(hi, lane_steps(add + 4 * lane_add, lane_add)), out + 4,
-                             count - 4);
+        store_words<Partial>(_mm256_add_epi64(hi, lane_steps(add + 4 * lane_add, lane_add)),
+                             out + 4, count - 4);
     }
     static FC_INLINE Target target(std::int64_t first, std::int64_t lane_add) {
         return {lane_steps(first, lane_add), lane_steps(first + 4 * lane_add, lane_add)};
@@ -209,20 +185,6 @@ struct Lane<float> {
             _mm256_shuffle_ps(_mm256_castsi256_ps(lo), _mm256_castsi256_ps(hi), 0x88);
         const __m256i hit = _mm256_permute4x64_epi64(_mm256_castps_si256(halves), 0xD8);
         return {_mm256_add_ps(sum.v, _mm256_and_ps(x.v, _mm256_castsi256_ps(hit)))};
-    }
-    static FC_INLINE void split(Vec<float> a, Vec<float> b, float* even, float* odd) {
-        const __m256 e = _mm256_shuffle_ps(a.v, b.v, 0x88);
-        const __m256 o = _mm256_shuffle_ps(a.v, b.v, 0xDD);
-        _mm256_storeu_pd(reinterpret_cast<double*>(even),
-                         _mm256_permute4x64_pd(_mm256_castps_pd(e), 0xD8));
-        _mm256_storeu_pd(reinterpret_cast<double*>(odd),
-                         _mm256_permute4x64_pd(_mm256_castps_pd(o), 0xD8));
-    }
-    static FC_INLINE void merge(Vec<float> even, Vec<float> odd, float* out) {
-        const __m256 lo = _mm256_unpacklo_ps(even.v, odd.v);
-        const __m256 hi = _mm256_unpackhi_ps(even.v, odd.v);
-        _mm256_storeu_ps(out, _mm256_permute2f128_ps(lo, hi, 0x20));
-        _mm256_storeu_ps(out + 8, _mm256_permute2f128_ps(lo, hi, 0x31));
     }
 };
 
@@ -254,20 +216,10 @@ struct Lane<double> {
         return lane_steps(first, lane_add);
     }
     template <bool Partial>
-    static FC_INLINE Vec<double> add_where(Vec<double> sum, Vec<double> x, const std::int64_t* index,
-                                           Target target, int count) {
+    static FC_INLINE Vec<double> add_where(Vec<double> sum, Vec<double> x,
+                                           const std::int64_t* index, Target target, int count) {
         const __m256i hit = _mm256_cmpeq_epi64(load_words<Partial>(index, count), target);
         return {_mm256_add_pd(sum.v, _mm256_and_pd(x.v, _mm256_castsi256_pd(hit)))};
-    }
-    static FC_INLINE void split(Vec<double> a, Vec<double> b, double* even, double* odd) {
-        _mm256_storeu_pd(even, _mm256_permute4x64_pd(_mm256_unpacklo_pd(a.v, b.v), 0xD8));
-        _mm256_storeu_pd(odd, _mm256_permute4x64_pd(_mm256_unpackhi_pd(a.v, b.v), 0xD8));
-    }
-    static FC_INLINE void merge(Vec<double> even, Vec<double> odd, double* out) {
-        const __m256d lo = _mm256_unpacklo_pd(even.v, odd.v);
-        const __m256d hi = _mm256_unpackhi_pd(even.v, odd.v);
-        _mm256_storeu_pd(out, _mm256_permute2f128_pd(lo, hi, 0x20));
-        _mm256_storeu_pd(out + 4, _mm256_permute2f128_pd(lo, hi, 0x31));
     }
 };
 
@@ -313,25 +265,11 @@ struct Lane {
         return {first, lane_add};
     }
     template <bool Partial>
-    static FC_INLINE Vec<T> add_where(Vec<T> sum, Vec<T> x, const std::int64_t* index, Target target,
-                                      int count) {
+    static FC_INLINE Vec<T> add_where(Vec<T> sum, Vec<T> x, const std::int64_t* index,
+                                      Target target, int count) {
         for (int l = 0; l < count && l < kLanes; ++l)
             if (index[l] == target.first + l * target.lane_add) sum.v[l] += x.v[l];
         return sum;
-    }
-    static FC_INLINE void split(Vec<T> a, Vec<T> b, T* even, T* odd) {
-        for (int l = 0; l < kLanes / 2; ++l) {
-            even[l] = a.v[2 * l];
-            odd[l] = a.v[2 * l + 1];
-            even[kLanes / 2 + l] = b.v[2 * l];
-            odd[kLanes / 2 + l] = b.v[2 * l + 1];
-        }
-    }
-    static FC_INLINE void merge(Vec<T> even, Vec<T> odd, T* out) {
-        for (int l = 0; l < kLanes; ++l) {
-            out[2 * l] = even.v[l];
-            out[2 * l + 1] = odd.v[l];
-        }
     }
 };
 
