@@ -112,6 +112,18 @@ void run_batch_norm(const BatchNorm& call, void* workspace, const Isa& isa, int 
 void run_batch_norm_backward(const BatchNormBackward& call, void* workspace, const Isa& isa,
                              int threads);
 
+// ---- local response normalization ----------------------------------------------------------------
+
+struct ResponseNorm {
+    Tensor x;
+    int axis = 1;
+    std::int64_t size = 5;
+    double alpha = 1e-4, beta = 0.75, k = 1;
+};
+void run_response_norm(const ResponseNorm& call, const Tensor& y, const Isa& isa, int threads);
+void run_response_norm_backward(const ResponseNorm& call, const Tensor& grad_output,
+                                const Tensor& grad_input, const Isa& isa, int threads);
+
 // ---- softmax and cross-entropy -------------------------------------------------------------------
 
 /// Forward: result = kind(a) along `axis`, b null. Backward: a = grad_output, b = output.

@@ -91,6 +91,36 @@ void batch_norm_backward(const py::array& grad_output, const py::array& x, py::a
     cpu::run_batch_norm_backward(call, workspace.data(), isa, num_threads());
 }
 
+cpu::ResponseNorm response_norm_of(const py::array& x, int axis, std::int64_t size, double alpha,
+                                   double beta, double k) {
+    cpu::ResponseNorm call{tensor_of(x), axis, size, alpha, beta, k};
+    if (axis < 0 || axis >= call.x.rank || size < 1)
+        throw std::invalid_argument("_core: axis or size out of range");
+    return call;
+}
+
+void local_response_norm(const py::array& x, py::array y, int axis, std::int64_t size, double alpha,
+                         double beta, double k) {
+    const cpu::ResponseNorm call = response_norm_of(x, axis, size, alpha, beta, k);
+    const Tensor result = writable_tensor_of(y);
+    require_alike(call.x, result);
+    const cpu::Isa& isa = cpu::current_isa();
+    py::gil_scoped_release release;
+    cpu::run_response_norm(call, result, isa, num_threads());
+}
+
+void local_response_norm_backward(const py::array& grad_output, const py::array& x,
+                                  py::array grad_input, int axis, std::int64_t size, double alpha,
+                                  double beta, double k) {
+    const cpu::ResponseNorm call = response_norm_of(x, axis, size, alpha, beta, k);
+    const Tensor g = tensor_of(grad_output), dx = writable_tensor_of(grad_input);
+    require_alike(call.x, g);
+    require_alike(call.x, dx);
+    const cpu::Isa& isa = cpu::current_isa();
+    py::gil_scoped_release release;
+    cpu::run_response_norm_backward(call, g, dx, isa, num_threads());
+}
+
 }  // namespace
 
 void bind_normalization(py::module_& module) {
@@ -102,6 +132,11 @@ void bind_normalization(py::module_& module) {
                py::arg("mean"), py::arg("rstd"), py::arg("weight"), py::arg("grad_input"),
                py::arg("grad_weight"), py::arg("grad_bias"), py::arg("axis"),
                py::arg("training"));
+    module.def("local_response_norm", &local_response_norm, py::arg("x"), py::arg("y"),
+               py::arg("axis"), py::arg("size"), py::arg("alpha"), py::arg("beta"), py::arg("k"));
+    module.def("local_response_norm_backward", &local_response_norm_backward,
+               py::arg("grad_output"), py::arg("x"), py::arg("grad_input"), py::arg("axis"),
+               py::arg("size"), py::arg("alpha"), py::arg("beta"), py::arg("k"));
 }
 
 }  // namespace fastconv

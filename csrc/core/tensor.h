@@ -24,4 +24,15 @@ struct Tensor {
     }
 };
 
+/// `x` at index 0 of `axis`.
+inline Tensor without_axis(const Tensor& x, int axis) {
+    Tensor rest = x;
+    for (int d = axis; d + 1 < x.rank; ++d) {
+        rest.size[d] = x.size[d + 1];
+        rest.elems[d] = x.elems[d + 1];
+    }
+    --rest.rank;
+    return rest;
+}
+
 }  // namespace fastconv

@@ -15,16 +15,6 @@ constexpr std::int64_t kTileElements = 8192;
 // A task: 256 KB of float32, 10 us or more.
 constexpr std::int64_t kTaskElements = 65536;
 
-Tensor without_axis(const Tensor& x, int axis) {
-    Tensor rest = x;
-    for (int d = axis; d + 1 < x.rank; ++d) {
-        rest.size[d] = x.size[d + 1];
-        rest.elems[d] = x.elems[d + 1];
-    }
-    --rest.rank;
-    return rest;
-}
-
 std::int64_t over(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace

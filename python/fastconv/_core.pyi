@@ -162,3 +162,16 @@ def batch_norm_backward(
     axis: int,
     training: bool,
 ) -> None: ...
+def local_response_norm(
+    x: Array, y: Array, axis: int, size: int, alpha: float, beta: float, k: float
+) -> None: ...
+def local_response_norm_backward(
+    grad_output: Array,
+    x: Array,
+    grad_input: Array,
+    axis: int,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> None: ...

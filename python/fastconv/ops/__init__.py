@@ -42,6 +42,8 @@ from .loss import (
 from .normalization import (
     batch_norm,
     batch_norm_backward,
+    local_response_norm,
+    local_response_norm_backward,
 )
 from .pool import (
     avg_pool2d,
@@ -86,6 +88,8 @@ __all__ = [
     "leaky_relu_backward",
     "linear",
     "linear_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
     "log_softmax",
     "log_softmax_backward",
     "max_pool1d",

@@ -3,6 +3,7 @@ formulas: reference/normalization.py, reference/local_response_norm.py)."""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,113 @@ def batch_norm_backward(
     )
     grad_input = give(result, x) if out is None else out
     return grad_input, give(grad_weight, x), give(grad_bias, x)
+
+
+def local_response_norm(
+    x: Any,
+    size: int,
+    *,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    out: Any = None,
+) -> Any:
+    """Divide each element by a power of the mean square of its neighbours in other channels.
+
+    y[c] = x[c] * (k + alpha / size * sum(x[j] ** 2)) ** -beta, over the channels j from
+    c - size // 2 to c + (size - 1) // 2 that exist.
+
+    Parameters
+    ----------
+    x : array (N, C, H, W), (C, H, W) or (N, C), any strides, float32 or float64
+    size : int, number of neighbouring channels
+    alpha : float
+        Divided by size, as in PyTorch and Caffe. AlexNet's paper does not divide: its 1e-4 is 5e-4
+        here.
+    beta, k : float
+        beta of 0.75, 0.5 and 1 are fast; others go through pow.
+    out : array of x's shape, optional
+
+    Returns
+    -------
+    array like x
+
+    Raises
+    ------
+    ValueError, TypeError
+        If size < 1, or shapes or dtypes do not fit.
+
+    Notes
+    -----
+    A. Krizhevsky et al., "ImageNet Classification with Deep CNNs" (2012), section 3.3.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.local_response_norm(np.array([[1.0, 2.0]]), 2, alpha=2.0, beta=1.0)
+    array([[0.5       , 0.33333333]])
+    """
+    name = "local_response_norm"
+    array = take(name, "x", x)
+    axis = _channel_axis(name, array)
+    window = _window_size(name, size)
+    result = result_for(name, array, out, x=array)
+    _core.local_response_norm(array, result, axis, window, float(alpha), float(beta), float(k))
+    return give(result, x) if out is None else out
+
+
+def local_response_norm_backward(
+    grad_output: Any,
+    x: Any,
+    size: int,
+    *,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    out: Any = None,
+) -> Any:
+    """The gradient of `local_response_norm` with respect to x.
+
+    Parameters
+    ----------
+    grad_output, x : arrays (N, C, H, W), (C, H, W) or (N, C)
+    size, alpha, beta, k
+        As in `local_response_norm`.
+    out : array of x's shape, optional
+
+    Returns
+    -------
+    array like x
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `local_response_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> x = np.array([[1.0]])
+    >>> fc.local_response_norm_backward(np.ones((1, 1)), x, 1, alpha=1.0, beta=1.0)
+    array([[0.]])
+    """
+    name = "local_response_norm_backward"
+    array = take(name, "x", x)
+    axis = _channel_axis(name, array)
+    grads = take_pair(name, "grad_output", grad_output, array, "x", "x's shape")
+    window = _window_size(name, size)
+    result = result_for(name, array, out, grad_output=grads, x=array)
+    _core.local_response_norm_backward(
+        grads, array, result, axis, window, float(alpha), float(beta), float(k)
+    )
+    return give(result, x) if out is None else out
+
+
+def _window_size(name: str, size: int) -> int:
+    window = operator.index(size)
+    if window < 1:
+        raise ValueError(f"{name}: size={size} channels, but at least 1 is wanted")
+    return window
 
 
 def _channel_axis(name: str, array: Array) -> int:
