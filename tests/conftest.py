@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+import hypothesis
 import numpy as np
 import pytest
 from support import available_isas
@@ -21,6 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: a long case, run with --full only")
+    # The same examples on every run; --full looks at others each time, and at many more.
+    hypothesis.settings.register_profile(
+        "quick", max_examples=100, derandomize=True, deadline=None, database=None
+    )
+    hypothesis.settings.register_profile("full", max_examples=3000, deadline=None, database=None)
+    hypothesis.settings.load_profile("full" if config.getoption("--full") else "quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
