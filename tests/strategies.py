@@ -149,9 +149,7 @@ def transposed_convolutions(draw: st.DrawFn) -> Problem:
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     stride, dilation = draw(pairs(st.integers(1, 3))), draw(pairs(st.integers(1, 2)))
-    extra = tuple(
-        draw(st.integers(0, max(s, d) - 1)) for s, d in zip(both(stride), both(dilation))
-    )
+    extra = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(both(stride), both(dilation)))
     size = draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
     cut = []
     for n, k, s, d, e in zip(size, kernel, both(stride), both(dilation), extra):

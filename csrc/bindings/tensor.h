@@ -18,7 +18,8 @@ inline Tensor tensor_of(const py::array& array) {
     tensor.dtype = dtype_of(array);
     tensor.rank = static_cast<int>(array.ndim());
     for (int d = 0; d < tensor.rank; ++d) {
-        if (array.strides(d) % array.itemsize() != 0)
+        const bool steps = array.shape(d) > 1 && array.size() > 0;
+        if (steps && array.strides(d) % array.itemsize() != 0)
             throw std::invalid_argument("_core: strides split an element");
         tensor.size[d] = array.shape(d);
         tensor.elems[d] = array.strides(d) / array.itemsize();

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from .arguments import take_flag, take_number
 from .arrays import give, take
 from .elementwise import result_for, take_pair
 
@@ -97,7 +98,8 @@ def leaky_relu(x: Any, negative_slope: float = 0.01, *, out: Any = None) -> Any:
     >>> fc.leaky_relu(np.array([-1.0, 2.0]), 0.5)
     array([-0.5,  2. ])
     """
-    return _apply("leaky_relu", _core.leaky_relu, x, float(negative_slope), out)
+    slope = take_number("leaky_relu", "negative_slope", negative_slope)
+    return _apply("leaky_relu", _core.leaky_relu, x, slope, out)
 
 
 def leaky_relu_backward(
@@ -128,7 +130,7 @@ def leaky_relu_backward(
     array([2., 4.])
     """
     name = "leaky_relu_backward"
-    slope = float(negative_slope)
+    slope = take_number(name, "negative_slope", negative_slope)
     if not slope >= 0:
         raise ValueError(
             f"{name}: negative_slope={negative_slope}, but it must be at least 0: below 0 the "
@@ -280,7 +282,7 @@ def dropout(x: Any, p: float = 0.5, *, seed: int, training: bool = True, out: An
     >>> fc.dropout(np.ones(6), 0.5, seed=5)
     array([2., 0., 2., 2., 0., 0.])
     """
-    if training:
+    if take_flag("dropout", "training", training):
         return _masked("dropout", "x", x, p, seed, out)
     _check_draw("dropout", p, seed)
     array = take("dropout", "x", x)
@@ -340,6 +342,7 @@ def _apply_backward(
 
 
 def _check_draw(name: str, p: float, seed: int) -> tuple[float, int]:
+    p = take_number(name, "p", p)
     if not 0 <= p <= 1:
         raise ValueError(f"{name}: p={p}, but a probability is wanted: 0 <= p <= 1")
     try:
@@ -348,7 +351,7 @@ def _check_draw(name: str, p: float, seed: int) -> tuple[float, int]:
         raise TypeError(f"{name}: seed={seed!r} is no integer") from None
     if not 0 <= number < 2**64:
         raise ValueError(f"{name}: seed={number}, but 0 <= seed < 2**64 is wanted")
-    return float(p), number
+    return p, number
 
 
 def _masked(name: str, argument: str, x: Any, p: float, seed: int, out: Any) -> Any:

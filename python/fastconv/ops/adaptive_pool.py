@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import take_flag
 from .arrays import check_shape, empty, give
-from .conv import shape4
+from .conv_problem import shape4
 from .pool_arguments import (
     AVERAGE,
     AVERAGE_BACKWARD,
@@ -110,7 +111,8 @@ def adaptive_max_pool2d(x: Any, output_size: OutputSize, *, return_indices: bool
     n, c, h, w = images.shape
     shape = (n, c, *adaptive_size(name, output_size, (h, w)))
     y = empty(shape, images.dtype, images)
-    indices = empty(shape, np.int64, images) if return_indices else None
+    wanted = take_flag(name, "return_indices", return_indices)
+    indices = empty(shape, np.int64, images) if wanted else None
     pool(MAX, images, y, indices, ())
     result = give(y[0] if single else y, x)
     if indices is None:

@@ -34,7 +34,7 @@ def take(function: str, name: str, value: Any) -> Array:
             f"{function}: {name} has dtype {dtype}, which has no kernels; float32 and float64 "
             f"have: convert it with {name}.astype(numpy.float32)"
         )
-    return array
+    return array if array.flags.aligned else _refuse_unaligned(function, name, array)
 
 
 def take_like(function: str, name: str, value: Any, first: Array, first_name: str) -> Array:
@@ -56,10 +56,23 @@ def take_int64(function: str, name: str, value: Any) -> Array:
             f"{function}: {name} has dtype {array.dtype}, wanted int64; "
             f"convert it with {name}.astype(numpy.int64)"
         )
-    return array
+    return array if array.flags.aligned else _refuse_unaligned(function, name, array)
+
+
+def _refuse_unaligned(function: str, name: str, array: Array) -> Array:
+    raise ValueError(
+        f"{function}: {name} has an address or strides {array.strides} that split its elements of "
+        f"{array.itemsize} bytes (a field of a structured array, or an odd offset into a buffer?); "
+        f"pass {name}.copy()"
+    )
 
 
 def _import(function: str, name: str, value: Any) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{function}: {name} is a masked array, whose mask no function here knows; pass "
+            f"{name}.filled(0) or {name}.data"
+        )
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
     if not hasattr(value, "__dlpack__"):
@@ -132,10 +145,13 @@ def empty(
     last = prefers_channels_last(x)
     if last is None and weight is not None:
         last = prefers_channels_last(weight)
-    if not last:
-        return np.empty(shape, dtype)
-    n, c, h, w = shape
-    return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+    try:
+        if not last:
+            return np.empty(shape, dtype)
+        n, c, h, w = shape
+        return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+    except ValueError:  # NumPy's words for more bytes than 64 bits can address
+        raise MemoryError(f"a result of shape {tuple(shape)} fits into no memory") from None
 
 
 def empty_like_order(shape: Sequence[int], model: Array) -> Array:
@@ -153,9 +169,13 @@ def channels_last(x: Any) -> Any:
     >>> fc.channels_last(np.zeros((2, 3, 4, 5))).strides
     (480, 8, 120, 24)
     """
-    if is_channels_last(x):
-        return x
     array = x if isinstance(x, np.ndarray) else _import("channels_last", "x", x)
+    if array.ndim not in (3, 4):
+        raise ValueError(
+            f"channels_last: x has shape {array.shape}; wanted (N, C, H, W) or (C, H, W)"
+        )
+    if is_channels_last(array):
+        return x
     if array.ndim == 3:
         return give(np.ascontiguousarray(array.transpose(1, 2, 0)).transpose(2, 0, 1), x)
     return give(np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), x)
@@ -220,6 +240,11 @@ def take_out(
         raise ValueError(
             f"{function}: out has a stride of 0 (a broadcast array): its elements overlap"
         )
+    if not array.flags.c_contiguous and _may_overlap_itself(array):
+        raise ValueError(
+            f"{function}: out has strides {array.strides} for shape {array.shape}: its elements "
+            f"overlap"
+        )
     for name, other in inputs.items():
         if other is not None and _overlap(array, other):
             raise ValueError(
@@ -231,6 +256,16 @@ def take_out(
             f"{function}: out overlaps residual in part; it may be residual itself or apart from it"
         )
     return array
+
+
+def _may_overlap_itself(array: Array) -> bool:
+    """Whether some stride is less than what lies within it: never so for slices and transposes."""
+    within = array.itemsize
+    for stride, size in sorted((abs(s), n) for s, n in zip(array.strides, array.shape) if n > 1):
+        if stride < within:
+            return array.size > 0
+        within += stride * (size - 1)
+    return False
 
 
 def _same(a: Array, b: Array) -> bool:

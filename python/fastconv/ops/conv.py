@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .arguments import is_relu
 from .arrays import as_images, check_shape, empty, give, take, take_like, take_out
 from .conv_problem import (
     ALGORITHMS,
     FORWARD,
     algorithm_index,
     check_channels,
-    is_relu,
     run,
     shape4,
     take_bias,
     take_weight,
 )
 from .geometry import Padding, Pair, window_geometry
+from .one_dimension import beside, named, one
 
 
 def algorithms(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -176,13 +177,15 @@ def conv1d(
         raise ValueError(f"conv1d: x has shape {array.shape}; wanted (N, C, L) or (C, L)")
     if kernel.ndim != 3:
         raise ValueError(f"conv1d: weight has shape {kernel.shape}; wanted (K, C // groups, S)")
-    added = None if residual is None else take("conv1d", "residual", residual)[..., None, :]
-    target = None if out is None else take("conv1d", "out", out)[..., None, :]
-    result = conv2d(
-        array[..., None, :], kernel[:, :, None, :], bias, stride=(1, stride),
-        padding=beside(padding), dilation=(1, dilation), groups=groups, activation=activation,
-        residual=added, algorithm=algorithm, out=target,
-    )  # fmt: skip
+    added = None if residual is None else _row("residual", residual, array.ndim)
+    target = None if out is None else _row("out", out, array.ndim)
+    with named("conv1d", "conv2d"):
+        result = conv2d(
+            array[..., None, :], kernel[:, :, None, :], bias,
+            stride=(1, one("conv1d", "stride", stride, 1)), padding=beside("conv1d", padding),
+            dilation=(1, one("conv1d", "dilation", dilation, 1)), groups=groups,
+            activation=activation, residual=added, algorithm=algorithm, out=target,
+        )  # fmt: skip
     return give(result[..., 0, :], x) if out is None else out
 
 
@@ -210,11 +213,11 @@ def conv2d_output_shape(
     return (n, k, *geometry.output)
 
 
-def beside(padding: Any) -> Any:
-    """Padding along L as padding along W, none along H."""
-    if isinstance(padding, str):
-        return padding
-    if hasattr(padding, "__index__"):
-        return (0, 0), (padding, padding)
-    ends = tuple(padding)
-    return (0, 0), ends if len(ends) == 2 else (ends[0], ends[0])
+def _row(name: str, value: Any, ndim: int) -> Any:
+    """(N, K, Q) or (K, Q) as images of height 1."""
+    array = take("conv1d", name, value)
+    if array.ndim != ndim:
+        raise ValueError(
+            f"conv1d: {name} has shape {array.shape}, but the result has {ndim} dimensions, as x"
+        )
+    return array[..., None, :]

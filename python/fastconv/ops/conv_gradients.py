@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from .arguments import is_relu, take_flag, take_need
 from .arrays import (
     Array,
     as_images,
@@ -24,7 +25,6 @@ from .conv_problem import (
     GRAD_WEIGHT,
     algorithm_index,
     check_channels,
-    is_relu,
     run,
     shape4,
     take_weight,
@@ -139,6 +139,7 @@ def conv2d_grad_weight(
     4.0
     """
     name = "conv2d_grad_weight"
+    accumulate = take_flag(name, "accumulate", accumulate)
     array = take(name, "x", x)
     images = as_images(name, "x", array)
     given = take_like(name, "grad_output", grad_output, images, "x")
@@ -175,6 +176,7 @@ def conv2d_grad_bias(grad_output: Any, *, out: Any = None, accumulate: bool = Fa
     array (K,)
     """
     name = "conv2d_grad_bias"
+    accumulate = take_flag(name, "accumulate", accumulate)
     given = take(name, "grad_output", grad_output)
     grads = as_images(name, "grad_output", given)
     if out is None:
@@ -228,35 +230,32 @@ def conv2d_backward(
         As `conv2d`.
     """
     name = "conv2d_backward"
-    unknown = set(need) - {"input", "weight", "bias"}
-    if unknown:
-        raise ValueError(
-            f'{name}: need has {sorted(unknown)}; the names are "input", "weight", "bias"'
-        )
+    need = take_need(name, need)
     array = take(name, "x", x)
-    kernel, _ = take_weight(name, weight, as_images(name, "x", array), groups)
+    images = as_images(name, "x", array)
+    kernel, _ = take_weight(name, weight, images, groups)
     given = take_like(name, "grad_output", grad_output, array, "x")
+    geometry = backward_geometry(
+        name, as_images(name, "grad_output", given), images.shape, kernel.shape, stride, padding,
+        dilation, groups,
+    )  # fmt: skip
     if is_relu(name, activation):
         if output is None:
             raise ValueError(f'{name}: activation="relu" needs output, what conv2d returned')
         forward = take_like(name, "output", output, array, "x")
         check_shape(name, "output", forward, given.shape, "grad_output's shape")
         given = relu_mask(given, forward)
-    problem: dict[str, Any] = {
-        "stride": stride, "padding": padding, "dilation": dilation, "groups": groups,
-    }  # fmt: skip
+    grads = as_images(name, "grad_output", given)
     grad_input = grad_weight = grad_bias = None
     if "input" in need:
-        shape = as_images(name, "x", array).shape
-        single = array.ndim == 3
-        grad_input = empty_like_order(shape, array[None] if single else array)
-        grad_input = grad_input[0] if single else grad_input
-        conv2d_grad_input(given, kernel, shape, out=grad_input, **problem)
+        result = empty_like_order(images.shape, images)
+        run(name, GRAD_INPUT, result, kernel, grads, geometry, groups, -1, "auto")
+        grad_input = result[0] if array.ndim == 3 else result
     if "weight" in need:
         grad_weight = empty_like_order(kernel.shape, kernel)
-        conv2d_grad_weight(given, array, kernel.shape, out=grad_weight, **problem)
+        run(name, GRAD_WEIGHT, images, grad_weight, grads, geometry, groups, -1, "auto")
     if "bias" in need:
-        grad_bias = conv2d_grad_bias(given)
+        grad_bias = conv2d_grad_bias(grads)
     wrapped = (None if g is None else give(g, x) for g in (grad_input, grad_weight, grad_bias))
     return tuple(wrapped)  # type: ignore[return-value]
 

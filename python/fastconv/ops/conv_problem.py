@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from .arguments import take_groups
 from .arrays import Array, check_shape, take, take_like
 from .geometry import Geometry
 
@@ -65,7 +66,8 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
     """
     array = take("pack_weight", "weight", weight)
     check_weight("pack_weight", array)
-    if groups < 1 or array.shape[0] % groups:
+    groups = take_groups("pack_weight", groups)
+    if array.shape[0] % groups:
         raise ValueError(
             f"pack_weight: {array.shape[0]} filters cannot be cut into groups={groups}"
         )
@@ -110,10 +112,7 @@ def check_channels(
     function: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int
 ) -> None:
     channels, filters = x_shape[1], weight_shape[0]
-    if type(groups) is not int and not hasattr(groups, "__index__"):
-        raise TypeError(f"{function}: groups is {groups!r}; wanted an int")
-    if groups < 1:
-        raise ValueError(f"{function}: groups is {groups}; wanted at least 1")
+    groups = take_groups(function, groups)
     if weight_shape[1] * groups != channels:
         plural = "group" if groups == 1 else "groups"
         raise ValueError(
@@ -132,20 +131,12 @@ def take_bias(function: str, bias: Any, x: Array, filters: int) -> Array:
     return vector if vector.flags.c_contiguous else np.ascontiguousarray(vector)
 
 
-def is_relu(function: str, activation: str | None) -> bool:
-    if activation is None:
-        return False
-    if activation != "relu":
-        raise ValueError(f'{function}: activation is {activation!r}; wanted None or "relu"')
-    return True
-
-
 def algorithm_index(function: str, algorithm: str) -> int:
-    if algorithm == "auto":
-        return -1
     try:
+        if algorithm == "auto":
+            return -1
         return ALGORITHMS[algorithm]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):  # the latter from NumPy arrays
         names = ", ".join(ALGORITHMS)
         raise ValueError(
             f"{function}: algorithm is {algorithm!r}; the names are auto, {names}"

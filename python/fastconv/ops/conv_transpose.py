@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .arguments import take_groups, take_need
 from .arrays import (
     Array,
     as_images,
@@ -93,6 +94,7 @@ def conv_transpose2d(
     name = "conv_transpose2d"
     array = take(name, "x", x)
     images = as_images(name, "x", array)
+    groups = take_groups(name, groups)
     kernel = _take_kernel(name, weight, images, groups)
     filters = kernel.shape[1] * groups
     offset = None if bias is None else take_bias(name, bias, images, filters)
@@ -157,13 +159,10 @@ def conv_transpose2d_backward(
     array([[[3., 3.]]])
     """
     name = "conv_transpose2d_backward"
-    unknown = set(need) - {"input", "weight", "bias"}
-    if unknown:
-        raise ValueError(
-            f'{name}: need has {sorted(unknown)}; the names are "input", "weight", "bias"'
-        )
+    need = take_need(name, need)
     array = take(name, "x", x)
     images = as_images(name, "x", array)
+    groups = take_groups(name, groups)
     kernel = _take_kernel(name, weight, images, groups)
     given = take_like(name, "grad_output", grad_output, images, "x")
     grads = as_images(name, "grad_output", given)
@@ -198,10 +197,6 @@ def _take_kernel(function: str, weight: Any, x: Array, groups: int) -> Array:
         )
     if kernel.shape[2] < 1 or kernel.shape[3] < 1:
         raise ValueError(f"{function}: weight has shape {kernel.shape}: a kernel without taps")
-    if type(groups) is not int and not hasattr(groups, "__index__"):
-        raise TypeError(f"{function}: groups is {groups!r}; wanted an int")
-    if groups < 1:
-        raise ValueError(f"{function}: groups is {groups}; wanted at least 1")
     if kernel.shape[0] != x.shape[1]:
         raise ValueError(
             f"{function}: weight has {kernel.shape[0]} input channels (shape {kernel.shape}), but "

@@ -15,6 +15,10 @@ Pair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 
 
+# So that no product of two of them overflows 64 bits.
+LARGEST = 2**31 - 1
+
+
 class Geometry(NamedTuple):
     """How a window moves over an image and how many positions it has."""
 
@@ -33,12 +37,14 @@ def pair(function: str, name: str, value: Pair, least: int) -> tuple[int, int]:
     both = (value, value) if hasattr(value, "__index__") else value
     try:
         height, width = (_integer(v) for v in both)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         raise TypeError(
             f"{function}: {name} is {value!r}; wanted an int or (height, width)"
         ) from None
     if height < least or width < least:
         raise ValueError(f"{function}: {name} is {value!r}; wanted at least {least}")
+    if height > LARGEST or width > LARGEST:
+        raise ValueError(f"{function}: {name} is {value!r}; wanted at most {LARGEST}")
     return height, width
 
 
@@ -73,13 +79,15 @@ def paddings(
             first, second = value
             height = _ends(first)
             width = _ends(second)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         raise TypeError(
             f"{function}: padding is {value!r}; wanted an int, (height, width), "
             f'((top, bottom), (left, right)), "valid" or "same"'
         ) from None
     if min(*height, *width) < 0:
         raise ValueError(f"{function}: padding is {value!r}; wanted 0 or more (slice x to crop it)")
+    if max(*height, *width) > LARGEST:
+        raise ValueError(f"{function}: padding is {value!r}; wanted at most {LARGEST}")
     return (*height, *width)
 
 
@@ -121,7 +129,7 @@ def window_geometry(
         )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)  # 1.0 == 1, but is no stride
 def _window_geometry(
     function: str,
     size: tuple[int, int],

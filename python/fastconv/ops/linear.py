@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _core
 from .activation import relu_backward
+from .arguments import is_relu, take_need
 from .arrays import Array, check_shape, give, take, take_like, take_out
 
 _FORWARD, _GRAD_INPUT, _GRAD_WEIGHT = range(3)
@@ -55,7 +56,7 @@ def linear(
         vector = take_like(name, "bias", bias, array, "x")
         check_shape(name, "bias", vector, (filters,), "(K,) of the weight")
         vector = np.ascontiguousarray(vector)
-    relu = _is_relu(name, activation)
+    relu = is_relu(name, activation)
     shape = (*array.shape[:-1], filters)
     if out is None:
         result = np.empty(shape, array.dtype)
@@ -108,17 +109,13 @@ def linear_backward(
     (array([[6., 8.]]), array([[2., 4.]]), array([2.]))
     """
     name = "linear_backward"
-    unknown = set(need) - {"input", "weight", "bias"}
-    if unknown:
-        raise ValueError(
-            f'{name}: need has {sorted(unknown)}; the names are "input", "weight", "bias"'
-        )
+    need = take_need(name, need)
     array = take(name, "x", x)
     kernel = _take_weight(name, weight, array)
     grads = take_like(name, "grad_output", grad_output, array, "x")
     shape = (*array.shape[:-1], kernel.shape[0])
     check_shape(name, "grad_output", grads, shape, "linear's output shape here")
-    if _is_relu(name, activation):
+    if is_relu(name, activation):
         if output is None:
             raise ValueError(f'{name}: activation="relu" needs output, what linear returned')
         forward = take_like(name, "output", output, array, "x")
@@ -162,11 +159,3 @@ def _take_weight(function: str, weight: Any, x: Array) -> Array:
 def _rows(array: Array) -> Array:
     """(N, C) as it is, (C,) as one row."""
     return array if array.ndim == 2 else array[None]
-
-
-def _is_relu(function: str, activation: str | None) -> bool:
-    if activation is None:
-        return False
-    if activation != "relu":
-        raise ValueError(f'{function}: activation is {activation!r}; wanted None or "relu"')
-    return True

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from .arguments import take_number
 from .arrays import Array, _import, give, take
 from .elementwise import result_for, take_pair
 
@@ -216,7 +217,12 @@ def cross_entropy_backward(
     name = "cross_entropy_backward"
     array, classes = _take_problem(name, logits, target, label_smoothing, reduction)
     result = result_for(name, array, out, logits=array)
-    scales = np.asarray(grad_output, np.float64).reshape(-1)
+    try:
+        scales = np.asarray(grad_output, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name}: grad_output is {grad_output!r}; wanted a number or an array of them"
+        ) from None
     if scales.size != 1 and (reduction != "none" or scales.size != len(array)):
         wanted = f"a number or ({len(array)},)" if reduction == "none" else "a number"
         raise ValueError(
@@ -230,6 +236,10 @@ def cross_entropy_backward(
 
 
 def _axis_of(name: str, array: Array, axis: int) -> int:
+    try:
+        axis = int(axis.__index__())
+    except (AttributeError, TypeError):
+        raise TypeError(f"{name}: axis is {axis!r}; wanted an int") from None
     if not -array.ndim <= axis < array.ndim:
         raise ValueError(
             f"{name}: axis={axis}, but x has {array.ndim} dimensions (shape {array.shape}): "
@@ -263,9 +273,9 @@ def _take_problem(
     array = take(name, "logits", logits)
     if array.ndim != 2:
         raise ValueError(f"{name}: logits have shape {array.shape}; wanted (N, C)")
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f'{name}: reduction={reduction!r}; wanted "mean", "sum" or "none"')
-    if not 0 <= label_smoothing <= 1:
+    if not 0 <= take_number(name, "label_smoothing", label_smoothing) <= 1:
         raise ValueError(
             f"{name}: label_smoothing={label_smoothing}; wanted 0 <= label_smoothing <= 1"
         )

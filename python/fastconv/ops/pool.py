@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import take_flag
 from .arrays import empty, give
-from .conv import shape4
-from .geometry import Padding, Pair
+from .conv_problem import shape4
+from .geometry import LARGEST, Padding, Pair
 from .pool_arguments import (
     AVERAGE,
     AVERAGE_BACKWARD,
@@ -75,10 +76,11 @@ def max_pool2d(
     name = "max_pool2d"
     images, single = take_image(name, "x", x)
     n, c, h, w = images.shape
-    windows = windows_over(name, (h, w), kernel_size, stride, padding, dilation, bool(ceil_mode))
+    windows = windows_over(name, (h, w), kernel_size, stride, padding, dilation, ceil_mode)
     shape = (n, c, *windows.output)
     y = empty(shape, images.dtype, images)
-    indices = empty(shape, np.int64, images) if return_indices else None
+    wanted = take_flag(name, "return_indices", return_indices)
+    indices = empty(shape, np.int64, images) if wanted else None
     pool(MAX, images, y, indices, windows.numbers)
     result = give(y[0] if single else y, x)
     if indices is None:
@@ -132,7 +134,7 @@ def max_pool2d_backward(
     grads, single = take_image(name, "grad_output", grad_output)
     shape = shape4(name, "input_shape", input_shape)
     windows = windows_over(
-        name, (shape[2], shape[3]), kernel_size, stride, padding, dilation, bool(ceil_mode)
+        name, (shape[2], shape[3]), kernel_size, stride, padding, dilation, ceil_mode
     )
     check_gradient(name, grads, shape, windows.output)
     places = take_indices(name, indices, grads.shape, "grad_output", single)
@@ -188,10 +190,11 @@ def avg_pool2d(
     name = "avg_pool2d"
     images, single = take_image(name, "x", x)
     n, c, h, w = images.shape
-    windows = windows_over(name, (h, w), kernel_size, stride, padding, 1, bool(ceil_mode))
+    windows = windows_over(name, (h, w), kernel_size, stride, padding, 1, ceil_mode)
     divisor = _divisor(name, divisor_override)
+    include = take_flag(name, "count_include_pad", count_include_pad)
     y = empty((n, c, *windows.output), images.dtype, images)
-    pool(AVERAGE, images, y, None, windows.numbers, bool(count_include_pad), divisor)
+    pool(AVERAGE, images, y, None, windows.numbers, include, divisor)
     return give(y[0] if single else y, x)
 
 
@@ -236,13 +239,11 @@ def avg_pool2d_backward(
     name = "avg_pool2d_backward"
     grads, single = take_image(name, "grad_output", grad_output)
     shape = shape4(name, "input_shape", input_shape)
-    windows = windows_over(
-        name, (shape[2], shape[3]), kernel_size, stride, padding, 1, bool(ceil_mode)
-    )
+    windows = windows_over(name, (shape[2], shape[3]), kernel_size, stride, padding, 1, ceil_mode)
     divisor = _divisor(name, divisor_override)
+    include = take_flag(name, "count_include_pad", count_include_pad)
     check_gradient(name, grads, shape, windows.output)
     result = gradient_result(name, shape, grads, single, out, {"grad_output": grads})
-    include = bool(count_include_pad)
     pool(AVERAGE_BACKWARD, result, grads, None, windows.numbers, include, divisor)
     return out if out is not None else give(result[0] if single else result, grad_output)
 
@@ -266,15 +267,22 @@ def pool2d_output_shape(
     """
     name = "pool2d_output_shape"
     n, c, h, w = shape4(name, "input_shape", input_shape)
-    windows = windows_over(name, (h, w), kernel_size, stride, padding, dilation, bool(ceil_mode))
+    windows = windows_over(name, (h, w), kernel_size, stride, padding, dilation, ceil_mode)
     return (n, c, *windows.output)
 
 
 def _divisor(function: str, override: int | None) -> int:
     if override is None:
         return 0
-    if not hasattr(override, "__index__"):
-        raise TypeError(f"{function}: divisor_override is {override!r}; wanted an int or None")
-    if override.__index__() == 0:
-        raise ValueError(f"{function}: divisor_override is 0; wanted another number or None")
-    return int(override.__index__())
+    try:
+        divisor = int(override.__index__())
+    except (AttributeError, TypeError):
+        raise TypeError(
+            f"{function}: divisor_override is {override!r}; wanted an int or None"
+        ) from None
+    if divisor == 0 or abs(divisor) > LARGEST:
+        raise ValueError(
+            f"{function}: divisor_override is {divisor}; wanted another number than 0, at most "
+            f"{LARGEST}, or None"
+        )
+    return divisor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .arrays import give, take
-from .conv import beside
+from .one_dimension import beside, named, one
 from .pool import avg_pool2d, max_pool2d
 
 
@@ -38,11 +38,14 @@ def max_pool1d(
     >>> fc.max_pool1d(np.array([[1.0, 2.0, 4.0, 3.0]]), 2)
     array([[2., 4.]])
     """
-    found = max_pool2d(
-        _with_height("max_pool1d", x), (1, kernel_size), stride=_along(kernel_size, stride),
-        padding=beside(padding), dilation=(1, dilation), ceil_mode=ceil_mode,
-        return_indices=return_indices,
-    )  # fmt: skip
+    name = "max_pool1d"
+    with named(name, "max_pool2d"):
+        found = max_pool2d(
+            _with_height(name, x), _along(name, "kernel_size", kernel_size),
+            stride=None if stride is None else _along(name, "stride", stride),
+            padding=beside(name, padding), dilation=_along(name, "dilation", dilation),
+            ceil_mode=ceil_mode, return_indices=return_indices,
+        )  # fmt: skip
     if isinstance(found, tuple):
         return give(found[0][..., 0, :], x), give(found[1][..., 0, :], x)
     return give(found[..., 0, :], x)
@@ -77,16 +80,19 @@ def avg_pool1d(
     >>> fc.avg_pool1d(np.array([[1.0, 2.0, 4.0, 3.0]]), 2)
     array([[1.5, 3.5]])
     """
-    y = avg_pool2d(
-        _with_height("avg_pool1d", x), (1, kernel_size), stride=_along(kernel_size, stride),
-        padding=beside(padding), ceil_mode=ceil_mode, count_include_pad=count_include_pad,
-        divisor_override=divisor_override,
-    )  # fmt: skip
+    name = "avg_pool1d"
+    with named(name, "avg_pool2d"):
+        y = avg_pool2d(
+            _with_height(name, x), _along(name, "kernel_size", kernel_size),
+            stride=None if stride is None else _along(name, "stride", stride),
+            padding=beside(name, padding), ceil_mode=ceil_mode,
+            count_include_pad=count_include_pad, divisor_override=divisor_override,
+        )  # fmt: skip
     return give(y[..., 0, :], x)
 
 
-def _along(kernel_size: int, stride: int | None) -> tuple[int, int]:
-    return (1, kernel_size if stride is None else stride)
+def _along(function: str, name: str, value: Any) -> tuple[int, int]:
+    return (1, one(function, name, value, 1))
 
 
 def _with_height(function: str, x: Any) -> Any:

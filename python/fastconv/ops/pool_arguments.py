@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _core
+from .arguments import take_flag
 from .arrays import Array, as_images, check_shape, empty, take, take_int64, take_like, take_out
 from .geometry import Padding, Pair, pair, window_geometry
 
@@ -32,6 +33,7 @@ def windows_over(
     ceil_mode: bool,
 ) -> Windows:
     """The windows over images of `size`, checked."""
+    ceil_mode = take_flag(function, "ceil_mode", ceil_mode)
     try:
         return _windows(function, size, kernel_size, stride, padding, dilation, ceil_mode)
     except TypeError:  # a list somewhere: not hashable, or wrong
@@ -40,7 +42,7 @@ def windows_over(
         )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def _windows(
     function: str,
     size: tuple[int, int],

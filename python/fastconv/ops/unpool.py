@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .. import _core
-from .arrays import empty, give
+from .arrays import empty, give, take_int64
 from .geometry import Pair, pair
 from .pool_arguments import take_image, take_indices
 
@@ -73,8 +71,8 @@ def max_unpool2d_backward(grad_output: Any, indices: Any) -> Any:
     """
     name = "max_unpool2d_backward"
     grads, single = take_image(name, "grad_output", grad_output)
-    shape = np.shape(indices)
-    wanted = (*grads.shape[:2], *shape[-2:])
+    plane = take_int64(name, "indices", indices).shape[-2:]
+    wanted = (*grads.shape[:2], *plane)
     places = take_indices(name, indices, wanted, "grad_output, the plane apart,", single)
     grad_input = empty(wanted, grads.dtype, grads)
     _move(name, True, grad_input, grads, places)
