@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from .arguments import take_flag, take_number
 from .arrays import Array, check_shape, give, take, take_like
 from .elementwise import result_for, take_pair
 
@@ -69,6 +70,7 @@ def batch_norm(
     ([[-1.0], [1.0]], [2.0], [1.0])
     """
     name = "batch_norm"
+    training = take_flag(name, "training", training)
     array = take(name, "x", x)
     axis = _channel_axis(name, array)
     vectors = {
@@ -94,9 +96,9 @@ def batch_norm(
         vectors["running_mean"],
         vectors["running_var"],
         axis,
-        bool(training),
-        float(momentum),
-        float(eps),
+        training,
+        take_number(name, "momentum", momentum),
+        take_number(name, "eps", eps),
     )
     return (give(result, x) if out is None else out), give(mean, x), give(rstd, x)
 
@@ -143,6 +145,7 @@ def batch_norm_backward(
     ([[1.0], [3.0]], [2.0], [4.0])
     """
     name = "batch_norm_backward"
+    training = take_flag(name, "training", training)
     array = take(name, "x", x)
     axis = _channel_axis(name, array)
     grads = take_pair(name, "grad_output", grad_output, array, "x", "x's shape")
@@ -155,7 +158,7 @@ def batch_norm_backward(
     channels = array.shape[axis]
     grad_weight, grad_bias = np.empty(channels, array.dtype), np.empty(channels, array.dtype)
     _core.batch_norm_backward(
-        grads, array, means, rstds, scale, result, grad_weight, grad_bias, axis, bool(training)
+        grads, array, means, rstds, scale, result, grad_weight, grad_bias, axis, training
     )
     grad_input = give(result, x) if out is None else out
     return grad_input, give(grad_weight, x), give(grad_bias, x)
