@@ -81,6 +81,7 @@ CASES = [
     (L.Softmax(), (3, 7)),
     (L.Linear(7, 5), (3, 7)),
     (L.Linear(7, 5, bias=False), (1, 7)),
+    (L.Linear(7, 5), (7,)),
     (L.Flatten(), (2, 3, 4, 5)),
     (L.PositionBias(2, 3, 3), (4, 2, 3, 3)),
     (L.Dropout(0.4, seed=5), (4, 9)),

@@ -16,7 +16,7 @@ from fastconv.models.lenet5 import lenet5
 class Recipe:
     """How a network is trained when nothing else is said."""
 
-    dataset: str  # a name in fastconv.cli.train.DATASETS
+    dataset: str  # a name that `fastconv.cli.train` loads
     epochs: int
     batch_size: int
     lr: float
@@ -40,7 +40,7 @@ MODELS: dict[str, Entry] = {
         lenet5,
         (1, 28, 28),
         Recipe(
-            "mnist", epochs=8, batch_size=64, lr=0.05, augment=CropAndFlip(padding=2, flip=False)
+            "mnist", epochs=8, batch_size=64, lr=0.03, augment=CropAndFlip(padding=1, flip=False)
         ),
     ),
 }
