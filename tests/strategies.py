@@ -69,6 +69,8 @@ LAYOUTS = st.one_of(
 
 def place(array: np.ndarray, layout: Layout) -> np.ndarray:
     """The values of `array` behind the strides of `layout`, NaN (or the least integer) between."""
+    if array.ndim == 0:
+        return np.array(array)
     axes = [a for a in layout.axes if a < array.ndim]
     window = [
         slice(layout.margin, layout.margin + array.shape[a] * layout.steps[a], layout.steps[a])
