@@ -191,3 +191,30 @@ def test_batch_norm(shape, rank, dtype, isa, threads, seed, layouts, training, a
         assert_within_bound(actual, wanted, eps * size * size * values)
     assert_only_wrote(out)
     assert_only_wrote(slope)
+
+
+@some.examples(60)
+@given(
+    shape=st.tuples(st.integers(0, 3), some.CHANNELS, st.integers(1, 7), st.integers(1, 7)),
+    size=st.integers(1, 9),
+    parameters=st.sampled_from([(1e-4, 0.75, 1.0), (0.5, 0.75, 2.0), (1.0, 0.5, 0.5), (1.0, 1, 1)]),
+    dtype=some.DTYPES,
+    isa=some.ISAS,
+    threads=some.THREADS,
+    seed=some.SEEDS,
+    layouts=st.tuples(*[some.LAYOUTS] * 3),
+)
+def test_local_response_norm(shape, size, parameters, dtype, isa, threads, seed, layouts):
+    arguments = dict(zip(("alpha", "beta", "k"), parameters))
+    rng = np.random.default_rng(seed)
+    x, grad = normals(shape, rng, dtype), normals(shape, rng, dtype)
+    wide = x.astype(np.float64)
+    expected = reference.local_response_norm(wide, size, **arguments)
+    back = reference.local_response_norm_backward(grad.astype(float), wide, size, **arguments)
+    with some.machine(isa, threads):
+        placed, grads = some.place(x, layouts[0]), some.place(grad, layouts[1])
+        y = fc.local_response_norm(placed, size, **arguments)
+        g = fc.local_response_norm_backward(grads, placed, size, **arguments)
+    eps = float(np.finfo(dtype).eps)
+    assert_within_bound(y, expected, eps * (8 + size) * (1 + np.abs(expected)))
+    assert_within_bound(g, back, eps * (20 + 8 * size) * (1 + np.abs(back).max(initial=0)))

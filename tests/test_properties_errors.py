@@ -157,6 +157,14 @@ CALLS = {
         "grad_output": ones(2, 6, 3, 4), "x": ones(2, 6, 3, 4), "mean": ones(6), "rstd": ones(6),
         "weight": ones(6), "training": True, "out": ones(2, 6, 3, 4),
     },
+    "local_response_norm": lambda: {
+        "x": ones(2, 4, 6, 7), "size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0,
+        "out": ones(2, 4, 6, 7),
+    },
+    "local_response_norm_backward": lambda: {
+        "grad_output": ones(2, 4, 6, 7), "x": ones(2, 4, 6, 7), "size": 5, "alpha": 1e-4,
+        "beta": 0.75, "k": 1.0, "out": ones(2, 4, 6, 7),
+    },
     "channels_last": lambda: {"x": ones(2, 4, 6, 7)},
     "is_channels_last": lambda: {"x": ones(2, 4, 6, 7)},
 }  # fmt: skip

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+# So that no product of two numbers of a window overflows 64 bits.
+LARGEST = 2**31 - 1
 GRADIENTS = ("input", "weight", "bias")
 
 
@@ -19,14 +21,20 @@ def is_relu(function: str, activation: Any) -> bool:
 
 
 def take_groups(function: str, groups: Any) -> int:
-    if type(groups) is not int:
-        try:
-            groups = int(groups.__index__())
-        except (AttributeError, TypeError):
-            raise TypeError(f"{function}: groups is {groups!r}; wanted an int") from None
-    if groups < 1:
-        raise ValueError(f"{function}: groups is {groups}; wanted at least 1")
-    return groups
+    if type(groups) is int and 0 < groups <= LARGEST:
+        return groups
+    return take_integer(function, "groups", groups, 1)
+
+
+def take_integer(function: str, name: str, value: Any, least: int) -> int:
+    try:
+        number = int(value.__index__())
+    except (AttributeError, TypeError):
+        raise TypeError(f"{function}: {name} is {value!r}; wanted an int") from None
+    if not least <= number <= LARGEST:
+        bound = f"at least {least}" if number < least else f"at most {LARGEST}"
+        raise ValueError(f"{function}: {name} is {value!r}; wanted {bound}")
+    return number
 
 
 def take_flag(function: str, name: str, value: Any) -> bool:

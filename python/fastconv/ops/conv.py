@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .arguments import is_relu
+from .arguments import is_relu, take_integer
 from .arrays import as_images, check_shape, empty, give, take, take_like, take_out
 from .conv_problem import (
     ALGORITHMS,
@@ -18,7 +18,7 @@ from .conv_problem import (
     take_weight,
 )
 from .geometry import Padding, Pair, window_geometry
-from .one_dimension import beside, named, one
+from .one_dimension import beside, named
 
 
 def algorithms(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -182,8 +182,9 @@ def conv1d(
     with named("conv1d", "conv2d"):
         result = conv2d(
             array[..., None, :], kernel[:, :, None, :], bias,
-            stride=(1, one("conv1d", "stride", stride, 1)), padding=beside("conv1d", padding),
-            dilation=(1, one("conv1d", "dilation", dilation, 1)), groups=groups,
+            stride=(1, take_integer("conv1d", "stride", stride, 1)),
+            padding=beside("conv1d", padding),
+            dilation=(1, take_integer("conv1d", "dilation", dilation, 1)), groups=groups,
             activation=activation, residual=added, algorithm=algorithm, out=target,
         )  # fmt: skip
     return give(result[..., 0, :], x) if out is None else out

@@ -10,13 +10,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .. import _core
+from .arguments import LARGEST
 
 Pair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
-
-
-# So that no product of two of them overflows 64 bits.
-LARGEST = 2**31 - 1
 
 
 class Geometry(NamedTuple):

@@ -3,13 +3,12 @@ formulas: reference/normalization.py, reference/local_response_norm.py)."""
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from .arguments import take_flag, take_number
+from .arguments import take_flag, take_integer, take_number
 from .arrays import Array, check_shape, give, take, take_like
 from .elementwise import result_for, take_pair
 
@@ -211,9 +210,10 @@ def local_response_norm(
     name = "local_response_norm"
     array = take(name, "x", x)
     axis = _channel_axis(name, array)
-    window = _window_size(name, size)
+    window = take_integer(name, "size", size, 1)
     result = result_for(name, array, out, x=array)
-    _core.local_response_norm(array, result, axis, window, float(alpha), float(beta), float(k))
+    numbers = _take_numbers(name, alpha, beta, k)
+    _core.local_response_norm(array, result, axis, window, *numbers)
     return give(result, x) if out is None else out
 
 
@@ -256,19 +256,16 @@ def local_response_norm_backward(
     array = take(name, "x", x)
     axis = _channel_axis(name, array)
     grads = take_pair(name, "grad_output", grad_output, array, "x", "x's shape")
-    window = _window_size(name, size)
+    window = take_integer(name, "size", size, 1)
     result = result_for(name, array, out, grad_output=grads, x=array)
-    _core.local_response_norm_backward(
-        grads, array, result, axis, window, float(alpha), float(beta), float(k)
-    )
+    numbers = _take_numbers(name, alpha, beta, k)
+    _core.local_response_norm_backward(grads, array, result, axis, window, *numbers)
     return give(result, x) if out is None else out
 
 
-def _window_size(name: str, size: int) -> int:
-    window = operator.index(size)
-    if window < 1:
-        raise ValueError(f"{name}: size={size} channels, but at least 1 is wanted")
-    return window
+def _take_numbers(name: str, alpha: float, beta: float, k: float) -> tuple[float, ...]:
+    given = (("alpha", alpha), ("beta", beta), ("k", k))
+    return tuple(take_number(name, argument, value) for argument, value in given)
 
 
 def _channel_axis(name: str, array: Array) -> int:

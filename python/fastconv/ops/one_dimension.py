@@ -19,17 +19,6 @@ def named(function: str, inner: str) -> Iterator[None]:
         raise type(error)(function + text.removeprefix(inner)) from None
 
 
-def one(function: str, name: str, value: Any, least: int) -> int:
-    """One number, at least `least`."""
-    try:
-        number = int(value.__index__())
-    except (AttributeError, TypeError):
-        raise TypeError(f"{function}: {name} is {value!r}; wanted an int") from None
-    if number < least:
-        raise ValueError(f"{function}: {name} is {value!r}; wanted at least {least}")
-    return number
-
-
 def beside(function: str, padding: Any) -> Any:
     """Padding along L as padding along W, none along H."""
     if isinstance(padding, str):

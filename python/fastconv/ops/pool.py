@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import take_flag
+from .arguments import LARGEST, take_flag
 from .arrays import empty, give
 from .conv_problem import shape4
-from .geometry import LARGEST, Padding, Pair
+from .geometry import Padding, Pair
 from .pool_arguments import (
     AVERAGE,
     AVERAGE_BACKWARD,

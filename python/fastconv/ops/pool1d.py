@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .arguments import take_integer
 from .arrays import give, take
-from .one_dimension import beside, named, one
+from .one_dimension import beside, named
 from .pool import avg_pool2d, max_pool2d
 
 
@@ -92,7 +93,7 @@ def avg_pool1d(
 
 
 def _along(function: str, name: str, value: Any) -> tuple[int, int]:
-    return (1, one(function, name, value, 1))
+    return (1, take_integer(function, name, value, 1))
 
 
 def _with_height(function: str, x: Any) -> Any:
