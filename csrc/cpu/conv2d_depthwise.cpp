@@ -68,10 +68,14 @@ const char* block(ConvPlan& plan) {
     const std::int64_t line = first.source_w * cut.chunk * size * std::max<std::int64_t>(1, first.taps_h.step);
     cut.block_h = even(first.out_h, std::max(kFewestRows, kSourceBytes / line));
     count_blocks(plan, first.out_h, first.out_w);
+    // More tasks where threads would stand idle: fewer rows, then fewer channels each.
     while (plan.tasks < 4 * plan.threads && cut.block_h > kFewestRows) {
         cut.block_h = even(first.out_h, std::max(kFewestRows, cut.block_h / 2));
         count_blocks(plan, first.out_h, first.out_w);
-        if (cut.block_h <= kFewestRows) break;
+    }
+    while (plan.tasks < 2 * plan.threads && cut.chunk >= 4 * lanes) {
+        cut.chunk = even(vectors, cut.chunk / lanes / 2) * lanes;
+        count_blocks(plan, first.out_h, first.out_w);
     }
     while ((cut.scratch_bytes = depthwise_scratch_bytes<T>(plan)) > kScratchBytes) {
         if (cut.block_h > 1) cut.block_h = (cut.block_h + 1) / 2;
@@ -84,6 +88,7 @@ const char* block(ConvPlan& plan) {
     plan.packed_elems = 0;  // what pack_weight makes is not for this
     std::int64_t elements = 0;
     for (Correlation& phase : plan.phases) {
+        describe_depthwise(plan, phase);
         phase.packed_first_elems = elements;
         elements += depthwise_packed_elems(plan, phase, static_cast<int>(lanes));
     }
@@ -181,6 +186,21 @@ std::int64_t depthwise_packed_elems(const ConvPlan& plan, const Correlation& pha
         plan.direction == Direction::kGradInput ? multiplier(plan.problem) : 1;
     return ceil_div(vector_channels(plan), lanes) * lanes * terms * phase.taps_h.count *
            phase.taps_w.count;
+}
+
+void describe_depthwise(const ConvPlan& plan, Correlation& phase) {
+    const DepthwiseBlocking& cut = plan.depthwise;
+    const std::int64_t terms =
+        plan.direction == Direction::kGradInput ? multiplier(plan.problem) : 1;
+    phase.gather = cut.gather;
+    phase.block_h = cut.block_h;
+    phase.block_w = cut.block_w;
+    phase.blocks_h = cut.blocks_h;
+    phase.blocks_w = cut.blocks_w;
+    phase.parts = cut.chunks;
+    phase.segments = phase.segments_per_block = 1;
+    phase.depth = phase.depth_per_block = terms * phase.taps_h.count * phase.taps_w.count;
+    phase.scratch_bytes = cut.scratch_bytes;
 }
 
 template <class T>

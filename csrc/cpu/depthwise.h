@@ -52,6 +52,9 @@ void copy_strip(const CopyKernels<T>& kernels, const StripCopy<T>& strip, T* to)
 /// grad_input, the filters of a channel before them.
 std::int64_t depthwise_packed_elems(const ConvPlan& plan, const Correlation& phase, int lanes);
 
+/// Says in `phase` how the plan cuts it, for those who read plans; the loop nests read the plan.
+void describe_depthwise(const ConvPlan& plan, Correlation& phase);
+
 /// forward and grad_input; `packed` holds the phases' weights.
 template <class T>
 void run_depthwise(const ConvPlan& plan, const ConvPointers& pointers, const T* packed);

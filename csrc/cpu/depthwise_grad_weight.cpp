@@ -202,6 +202,7 @@ const char* block(ConvPlan& plan) {
     cut.slices =
         std::clamp<std::int64_t>(kTasks / cut.chunks, 1, std::max<std::int64_t>(1, cut.units));
     plan.tasks = cut.slices * cut.chunks;
+    describe_depthwise(plan, plan.phases[0]);
     plan.packed_elems = 0;
     plan.workspace_bytes =
         static_cast<std::size_t>(cut.slices * vectors * lanes * conv.taps()) * sizeof(T);

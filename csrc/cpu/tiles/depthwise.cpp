@@ -172,9 +172,9 @@ void any_tile(const DepthwiseTile<T>& tile) {
 
 // ---- gradient of the weight ----------------------------------------------------------------------
 
-// Taps (a, b) .. (a, b + Taps - 1), and with Lines = 3 those of the next two kernel rows too.
+// Kernel rows a .. a + Lines - 1, taps b .. b + Taps - 1: Lines * Taps sums stay in registers.
 template <class T, int Lines, int Taps, class L>
-FC_INLINE void grad_block(const DepthwiseGradTile<T>& tile, std::int64_t a, std::int64_t b,
+FC_APART void grad_block(const DepthwiseGradTile<T>& tile, std::int64_t a, std::int64_t b,
                           std::int64_t c, L lanes) {
     Vec<T> acc[Lines][Taps];
 #pragma GCC unroll 3
@@ -183,6 +183,7 @@ FC_INLINE void grad_block(const DepthwiseGradTile<T>& tile, std::int64_t a, std:
         for (int t = 0; t < Taps; ++t) acc[i][t] = Vec<T>::zero();
     const std::int64_t next = tile.step_w * tile.source_pitch;
     const std::int64_t next_tap = tile.tap_step_w * tile.source_pitch;
+    const std::int64_t next_line = tile.tap_step_h * tile.source_line;
     for (std::int64_t p = 0; p < tile.rows; ++p) {
         const T* grad = tile.grad + p * tile.grad_line + c;
         const T* source = tile.source + b * next_tap + c +
@@ -193,7 +194,7 @@ FC_INLINE void grad_block(const DepthwiseGradTile<T>& tile, std::int64_t a, std:
             for (int i = 0; i < Lines; ++i)
 #pragma GCC unroll 5
                 for (int t = 0; t < Taps; ++t)
-                    acc[i][t] = fma(lanes.load(source + i * tile.source_line + t * next_tap), g,
+                    acc[i][t] = fma(lanes.load(source + i * next_line + t * next_tap), g,
                                     acc[i][t]);
             grad += tile.grad_pitch;
             source += next;
@@ -209,15 +210,28 @@ FC_INLINE void grad_block(const DepthwiseGradTile<T>& tile, std::int64_t a, std:
         }
 }
 
+template <class T, int Lines, class L>
+FC_INLINE void grad_lines(const DepthwiseGradTile<T>& tile, std::int64_t a, std::int64_t c, L lanes) {
+    std::int64_t pieces = (tile.taps_w + 4) / 5;  // 7 taps are 4 + 3: no lone sums
+    for (std::int64_t b = 0; pieces > 0; --pieces) {
+        const std::int64_t taps = (tile.taps_w - b + pieces - 1) / pieces;
+        switch (taps) {
+            case 5: grad_block<T, Lines, 5>(tile, a, b, c, lanes); break;
+            case 4: grad_block<T, Lines, 4>(tile, a, b, c, lanes); break;
+            case 3: grad_block<T, Lines, 3>(tile, a, b, c, lanes); break;
+            case 2: grad_block<T, Lines, 2>(tile, a, b, c, lanes); break;
+            default: grad_block<T, Lines, 1>(tile, a, b, c, lanes);
+        }
+        b += taps;
+    }
+}
+
 template <class T>
 void grad_any(const DepthwiseGradTile<T>& tile) {
     for_vectors<T>(tile.channels, [&](std::int64_t c, auto lanes) FC_ALWAYS_INLINE {
-        for (std::int64_t a = 0; a < tile.taps_h; ++a) {
-            std::int64_t b = 0;
-            for (; b + 5 <= tile.taps_w; b += 5) grad_block<T, 1, 5>(tile, a, b, c, lanes);
-            for (; b + 3 <= tile.taps_w; b += 3) grad_block<T, 1, 3>(tile, a, b, c, lanes);
-            for (; b < tile.taps_w; ++b) grad_block<T, 1, 1>(tile, a, b, c, lanes);
-        }
+        std::int64_t a = 0;
+        for (; a + 2 <= tile.taps_h; a += 2) grad_lines<T, 2>(tile, a, c, lanes);
+        if (a < tile.taps_h) grad_lines<T, 1>(tile, a, c, lanes);
     });
 }
 
