@@ -171,7 +171,9 @@ struct LinearPlan {
     LinearStrides strides;
     // Forward and grad_input: a task has block_rows rows of x (or y) and block_cols columns.
     std::int64_t block_rows = 1, block_cols = 1;
-    std::int64_t group_cols = 1;  // columns whose sums are kept between depth blocks
+    std::int64_t group_cols = 1;    // forward: columns whose sums are kept between depth blocks
+    std::int64_t group_panels = 1;  // grad_input: column panels of W copied at once
+    bool few_rows = false;          // grad_input: W is read in place
     Correlation view;             // grad_weight: rows of the batch as positions
     OuterBlocking outer;
     std::size_t workspace_bytes = 0;

@@ -38,6 +38,26 @@ struct DotTile {
 template <class T>
 using DotFunction = void (*)(const DotTile<T>&);
 
+/// A few rows of y times a few rows of w that lie side by side along the columns, read in place:
+///   sums[n][c] = (first ? 0 : sums[n][c]) + y[n][0] * w[0][c] + y[n][1] * w[1][c] + ...
+/// added one product after the other, so that cutting the depth does not change bits.
+template <class T>
+struct RowSum {
+    const T* y = nullptr;
+    std::int64_t y_row_elems = 0;
+    std::int64_t y_depth_elems = 0;
+    const T* w = nullptr;
+    std::int64_t w_pitch = 0;
+    std::int64_t depth = 0;
+    T* sums = nullptr;
+    std::int64_t sums_pitch = 0;
+    std::int64_t cols = 0;
+    bool first = true;
+};
+
+template <class T>
+using RowSumFunction = void (*)(const RowSum<T>&);
+
 template <class T>
 struct DotKernels {
     static constexpr int kMaxRows = 4;
@@ -45,6 +65,7 @@ struct DotKernels {
     int lanes;
     int max_rows, max_cols;
     DotFunction<T> tile[kMaxRows + 1][kMaxCols + 1];  // by rows and columns
+    RowSumFunction<T> row_sum[kMaxRows + 1];          // by rows, 1 .. kMaxRows
 };
 
 }  // namespace fastconv::cpu

@@ -3,6 +3,7 @@
 //
 // AVX-512, 32 registers: 4 x 6 = 24 sums + 4 of x + 1 of w = 29: 10 loads for 24 multiply-adds.
 // AVX2 and baseline, 16 registers: 3 x 4 = 12 sums + 3 + 1 = 16: 7 loads for 12.
+// row_sum is limited by reading w: 8 rows of it stream by, in place.
 #include "cpu/kernels_dot.h"
 #include "cpu/tiles/vector.h"
 
@@ -10,6 +11,7 @@ namespace {
 
 using fastconv::cpu::DotKernels;
 using fastconv::cpu::DotTile;
+using fastconv::cpu::RowSum;
 
 #if defined(__AVX512F__)
 constexpr int kRows = 4, kCols = 6;
@@ -146,6 +148,50 @@ void dot_tile(const DotTile<T>& tile) {
             acc[i][k].store(tile.sums + (i * tile.sums_pitch + k) * kLanes);
 }
 
+template <bool Whole, class T, int Rows, int Vectors>
+FC_INLINE void sum_rows_at(const RowSum<T>& sum, std::int64_t c, int count) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    Vec<T> acc[Rows][Vectors];
+#pragma GCC unroll 4
+    for (int n = 0; n < Rows; ++n)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v)
+            acc[n][v] = sum.first ? Vec<T>::zero()
+                                  : load<T, Whole>(sum.sums + n * sum.sums_pitch + c + v * kLanes, count);
+    const T* w = sum.w + c;
+    for (std::int64_t d = 0; d < sum.depth; ++d, w += sum.w_pitch) {
+        Vec<T> line[Vectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) line[v] = load<T, Whole>(w + v * kLanes, count);
+#pragma GCC unroll 4
+        for (int n = 0; n < Rows; ++n) {
+            const Vec<T> y = Vec<T>::broadcast(sum.y[n * sum.y_row_elems + d * sum.y_depth_elems]);
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) acc[n][v] = fma(y, line[v], acc[n][v]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int n = 0; n < Rows; ++n)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) {
+            T* to = sum.sums + n * sum.sums_pitch + c + v * kLanes;
+            if constexpr (Whole) acc[n][v].store(to);
+            else acc[n][v].store(to, count);
+        }
+}
+
+// AVX-512: 4 x 4 sums + 4 of w + 1; AVX2 and baseline: 4 x 2 + 2 + 1.
+template <class T, int Rows>
+void row_sum(const RowSum<T>& sum) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    constexpr int kVectors = kCols > 4 ? 4 : 2;
+    std::int64_t c = 0;
+    for (; c + kVectors * kLanes <= sum.cols; c += kVectors * kLanes)
+        sum_rows_at<true, T, Rows, kVectors>(sum, c, kLanes);
+    for (; c < sum.cols; c += kLanes)
+        sum_rows_at<false, T, Rows, 1>(sum, c, lanes_left<T>(sum.cols, c));
+}
+
 template <class T, int Rows, int Cols>
 constexpr void add_tiles(DotKernels<T>& kernels) {
     kernels.tile[Rows][Cols] = dot_tile<T, Rows, Cols>;
@@ -160,6 +206,10 @@ constexpr DotKernels<T> table() {
     kernels.max_rows = kRows;
     kernels.max_cols = kCols;
     add_tiles<T, kRows, kCols>(kernels);
+    kernels.row_sum[1] = row_sum<T, 1>;
+    kernels.row_sum[2] = row_sum<T, 2>;
+    kernels.row_sum[3] = row_sum<T, 3>;
+    kernels.row_sum[4] = row_sum<T, 4>;
     return kernels;
 }
 
