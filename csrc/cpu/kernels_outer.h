@@ -38,6 +38,7 @@ struct OuterTile {
     T* sum = nullptr;  // row i at sum + i * sum_pitch, width elements each
     std::int64_t sum_pitch = 0;
     bool first = true;  // store instead of adding
+    bool cold = false;  // sum is probably not in the cache
 };
 
 template <class T>

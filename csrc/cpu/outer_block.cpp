@@ -27,7 +27,9 @@ constexpr std::int64_t kMostSums = 8;
 
 // Few positions (a small batch of linear): several panels' lines share L1, so that rows of the weight
 // are written in longer pieces, and few rows, so that their pages stay in the TLB.
-constexpr std::int64_t kMostGroupPanels = 16;
+constexpr std::int64_t kFewPositions = 16;
+constexpr std::int64_t kGroupBytes = 128 << 10;  // in L2: then it is the weight's bytes that take time
+constexpr std::int64_t kMostGroupPanels = 64;
 constexpr std::int64_t kMostRowsInPlace = 512;
 
 // Parts of the channels begin at lines of the cache and at whole blocks of a transpose.
@@ -158,8 +160,11 @@ bool block_outer(Correlation& view, OuterBlocking& blocking, const Kernels<T>& k
         choose_sums(view, blocking, sizeof(T));
         blocking.in_place =
             taps == 1 && blocking.weight_col_elems == 1 && blocking.sums == 1;
-        blocking.group_panels = std::clamp<std::int64_t>(
-            kLinesBytes / (line_bytes * blocking.positions()), 1, kMostGroupPanels);
+        const bool few = blocking.positions() <= kFewPositions;
+        blocking.group_panels =
+            std::clamp<std::int64_t>((few ? kGroupBytes : kLinesBytes) /
+                                         (line_bytes * blocking.positions()),
+                                     1, kMostGroupPanels);
     }
     choose_parts(view, blocking, kernels, threads);
     const OuterScratch scratch = outer_scratch(view, blocking, kernels);

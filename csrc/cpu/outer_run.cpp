@@ -307,6 +307,7 @@ private:
         OuterTile<T> tile;
         tile.x_pitch = x_pitch();
         tile.sum_pitch = part_.row_elems(panel_begin);
+        tile.cold = part_.in_place(panel_begin);
         tile.first = first && !(part_.in_place(panel_begin) && part_.operands.accumulate);
         const OuterRun<T>* runs = at<OuterRun<T>>(layout_.runs);
         const std::int64_t* counts = at<std::int64_t>(layout_.run_counts);

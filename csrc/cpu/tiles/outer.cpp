@@ -25,6 +25,14 @@ void outer_tile(const OuterTile<T>& tile) {
 #pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) acc[i][v] = Vec<T>::zero();
 
+    // Totals that are not in the cache take as long as some thirty positions: ask for them now.
+    if (tile.cold) {
+#pragma GCC unroll 24
+        for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v)
+                __builtin_prefetch(tile.sum + i * tile.sum_pitch + v * kLanes, 1);
+    }
     const OuterRun<T>* run = tile.runs;
     const OuterRun<T>* const end = run + tile.run_count;
     const std::int64_t pitch = tile.x_pitch;
