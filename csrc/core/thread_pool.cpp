@@ -109,14 +109,14 @@ void ThreadPool::start_workers(int wanted) {
         // No more threads to be had here: the ones there are do the work.
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    may_spin_.store(workers_ < available_cpus(), std::memory_order_relaxed);
+    cpus_.store(available_cpus(), std::memory_order_relaxed);
 }
 
 // After the job left jobs_, nobody can join it; wait for those who are still on their last task.
 void ThreadPool::wait_until_left(const Job& job) {
     const auto left = [&] { return job.active.load() == 0; };
     if (left()) return;
-    if (may_spin_.load(std::memory_order_relaxed) && spin(kSpin, left)) return;
+    if (job.threads <= cpus_.load(std::memory_order_relaxed) && spin(kSpin, left)) return;
     // A leaving worker decrements active, then reads waiting_callers_; this increments
     // waiting_callers_, then reads active. In the one order of all these, one of the two sees the
     // other, so no wake-up is lost.
@@ -137,10 +137,11 @@ Job* ThreadPool::open_job() {
 
 void ThreadPool::worker_loop() {
     std::unique_lock<std::mutex> lock(mutex_);
-    bool worked = true;  // a new worker was just asked for: as good as having worked
+    bool may_spin = false;
     for (;;) {
         if (Job* job = open_job()) {
             const int worker = job->joined++;
+            may_spin = job->threads <= cpus_.load(std::memory_order_relaxed);
             job->active.fetch_add(1);
             lock.unlock();
             job->work(worker);
@@ -148,11 +149,10 @@ void ThreadPool::worker_loop() {
             const bool awaited = waiting_callers_.load() > 0;
             lock.lock();
             if (awaited) job_left_.notify_all();
-            worked = true;
             continue;
         }
-        if (worked && may_spin_.load(std::memory_order_relaxed)) {
-            worked = false;
+        if (may_spin) {
+            may_spin = false;  // once after each loop, then sleep
             const std::uint64_t seen = posts_.load(std::memory_order_relaxed);
             ++spinning_;
             lock.unlock();
@@ -162,7 +162,6 @@ void ThreadPool::worker_loop() {
             continue;
         }
         work_posted_.wait(lock);
-        worked = true;
     }
 }
 

@@ -7,7 +7,7 @@
 // A caller posts its job, works on it itself and leaves when its tasks are done: it never runs or
 // awaits another caller's job. Workers start when they are first needed and stay. A worker without
 // work spins for at most kSpin (a new parallel loop often follows within microseconds; waking a
-// sleeper costs 5 to 50 us) and only if there is a CPU for every thread; then it sleeps.
+// sleeper costs 5 to 50 us) and only if its last loop had a CPU for each thread; then it sleeps.
 //
 // After fork the child has none of these threads: it starts a pool of its own at the first need.
 #pragma once
@@ -77,7 +77,7 @@ private:
     std::vector<Job*> jobs_;
     int workers_ = 0;
     int spinning_ = 0;
-    std::atomic<bool> may_spin_{true};
+    std::atomic<int> cpus_{1};             // no spinning for loops of more threads than these
     std::atomic<std::uint64_t> posts_{0};       // atomic: spinning workers watch it
     std::atomic<int> waiting_callers_{0};       // atomic: read by workers that leave a job
 };
