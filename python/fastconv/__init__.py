@@ -7,7 +7,7 @@ Functions (`conv2d`, `max_pool2d`, ...) are here; `fc.layers`, `fc.models`, `fc.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import ops
 from ._core import __version__
@@ -21,6 +21,25 @@ from .config import (
     warn_of_unknown_variables,
 )
 
+if TYPE_CHECKING:  # what the table below loads, for type checkers
+    from . import cuda as cuda
+    from . import data as data
+    from . import init as init
+    from . import layers as layers
+    from . import models as models
+    from . import optim as optim
+    from . import reference as reference
+    from .checkpoint import read_checkpoint as read_checkpoint
+    from .explanation import explain as explain
+    from .gradient_check import gradcheck as gradcheck
+    from .layers import Parameter as Parameter
+    from .precision import float32_precision as float32_precision
+    from .precision import get_float32_precision as get_float32_precision
+    from .precision import set_float32_precision as set_float32_precision
+    from .summary_table import summary as summary
+    from .training import fit as fit
+    from .verification import verify as verify
+
 # A public name that would make the import slow -> the module it comes from, loaded at first use.
 # A module's own name stands for the module, so a module must not bear the name of a function it
 # offers here: importing it would hide the function.
@@ -30,6 +49,8 @@ _LAZY = {
     "data": "data",
     "explain": "explanation",
     "fit": "training",
+    "float32_precision": "precision",
+    "get_float32_precision": "precision",
     "gradcheck": "gradient_check",
     "init": "init",
     "layers": "layers",
@@ -37,6 +58,7 @@ _LAZY = {
     "optim": "optim",
     "read_checkpoint": "checkpoint",
     "reference": "reference",
+    "set_float32_precision": "precision",
     "summary": "summary_table",
     "verify": "verification",
 }

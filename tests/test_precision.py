@@ -1,0 +1,37 @@
+"""The precision of float32 arithmetic: a process's choice, and a context's."""
+
+import threading
+
+import fastconv as fc
+import pytest
+
+
+def test_default_is_highest_and_a_context_ends():
+    assert fc.get_float32_precision() == "highest"
+    with fc.float32_precision("tf32"):
+        assert fc.get_float32_precision() == "tf32"
+        with fc.float32_precision("high"):
+            assert fc.get_float32_precision() == "high"
+        assert fc.get_float32_precision() == "tf32"
+    assert fc.get_float32_precision() == "highest"
+
+
+def test_a_context_is_its_threads_own():
+    seen = []
+    with fc.float32_precision("high"):
+        thread = threading.Thread(target=lambda: seen.append(fc.get_float32_precision()))
+        thread.start()
+        thread.join()
+    assert seen == ["highest"]
+
+
+def test_process_choice_and_unknown_names():
+    fc.set_float32_precision("high")
+    try:
+        assert fc.get_float32_precision() == "high"
+    finally:
+        fc.set_float32_precision("highest")
+    with pytest.raises(ValueError, match="set_float32_precision: the precision is 'medium'"):
+        fc.set_float32_precision("medium")
+    with pytest.raises(ValueError, match="float32_precision: the precision is 'TF32'"):
+        fc.float32_precision("TF32").__enter__()
