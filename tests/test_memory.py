@@ -1,0 +1,101 @@
+"""What a call takes beside its operands: 4 MB a thread and the workspace's limit; nothing stays.
+
+Measured as the peak of the resident set in a process of its own, which touches its operands first.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not os.path.exists("/proc/self/status"), reason="reads /proc/self/status"
+)
+
+HEAD = """
+import gc, sys
+import numpy as np, fastconv as fc
+
+def resident(which):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(which)) / 1024  # MB
+"""
+
+# 64 x 224 x 224 by 3 x 3: its im2col matrix has 115.6 MB. Whatever is written exists before.
+PEAK = """
+fc.set_num_threads(3)
+x, w = np.ones((1, 64, 224, 224), np.float32), np.ones((64, 64, 3, 3), np.float32)
+if {last}:
+    x, w = fc.channels_last(x), fc.channels_last(w)
+y, dw = np.zeros_like(x), np.zeros_like(w)
+options = {{"padding": 1, "algorithm": {algorithm!r}}}
+small = x[:, :, :8, :8]
+fc.conv2d(small, w, **options)  # the threads and their stacks are there
+before = resident("VmHWM")
+{call}
+print(resident("VmHWM") - before)
+"""
+
+DIRECTIONS = {
+    "forward": "fc.conv2d(x, w, out=y, **options)",
+    "grad_input": "fc.conv2d_grad_input(x, w, x.shape, out=y, **options)",
+    "grad_weight": "fc.conv2d_grad_weight(x, x, w.shape, out=dw, **options)",
+}
+
+
+def run(code: str, megabytes: int = 16) -> list[float]:
+    environment = os.environ | {"FASTCONV_WORKSPACE_MB": str(megabytes)}
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD + code], env=environment, capture_output=True, text=True,
+        timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [float(number) for number in done.stdout.split()]
+
+
+def sanitized() -> bool:
+    from fastconv import _core
+
+    return bool(_core.sanitize)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["C", "channels_last"])
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "im2col"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_convolution_takes_what_the_contract_allows(direction, algorithm, last):
+    if sanitized():
+        pytest.skip("a sanitizer has memory of its own")
+    (extra,) = run(PEAK.format(call=DIRECTIONS[direction], algorithm=algorithm, last=last))
+    assert extra < 3 * 4 + 16 + 4  # the last for pages of Python and of the allocator
+
+
+def test_nothing_stays_after_many_calls_of_many_shapes():
+    code = """
+rng = np.random.default_rng(0)
+def calls(count):
+    for _ in range(count):
+        c, k, h, w = (int(n) for n in rng.integers(1, 40, 4))
+        x, weight = np.ones((2, c, h, w), np.float32), np.ones((k, c, 3, 3), np.float32)
+        y = fc.conv2d(x, weight, padding=1)
+        fc.conv2d_backward(y, x, weight, padding=1)
+        fc.conv2d(x, fc.pack_weight(weight), padding=1)
+        fc.max_pool2d(x, 3, stride=2, padding=1, return_indices=True)
+        fc.batch_norm(fc.channels_last(x), training=False, running_mean=x[0, :, 0, 0] * 0,
+                      running_var=x[0, :, 0, 0])
+        fc.linear(x.reshape(2, -1), np.ones((k, c * h * w), np.float32))
+        fc.softmax(x)
+        try:
+            fc.conv2d(x, weight[:, :0])
+        except ValueError:
+            pass
+calls(300)
+before = resident("VmRSS")
+calls(900)
+gc.collect()
+print(resident("VmRSS") - before)
+"""
+    (grown,) = run(code)
+    assert grown < 12
