@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fastconv import layers as L
-from fastconv import ops
 from fastconv.models import lenet5
 
 
@@ -101,10 +100,6 @@ CASES = [
         (3, 2, 6, 6),
     ),
 ]
-
-
-if not hasattr(ops, "local_response_norm"):
-    CASES = [case for case in CASES if not isinstance(case[0], L.LocalResponseNorm)]
 
 
 @pytest.mark.parametrize(("layer", "shape"), CASES, ids=lambda v: repr(v).replace("\n", "")[:60])
