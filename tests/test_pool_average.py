@@ -244,3 +244,15 @@ def test_output_shape(arguments):
         assert fc.pool2d_output_shape(shape, 2, **arguments) == reference.pool2d_output_shape(
             shape, 2, **arguments
         )
+
+
+@pytest.mark.parametrize("layer", [fc.layers.GlobalAvgPool2d(), fc.layers.AdaptiveAvgPool2d(1)])
+def test_layers_give_gradients_in_the_order_of_x(layer, rng):
+    """The gradient that comes back through a linear layer has lost the order."""
+    x = integers((2, 5, 4, 3), rng)
+    for ordered in (x, fc.channels_last(x)):
+        flatten = fc.layers.Flatten()
+        y = flatten(layer(ordered))
+        grad = layer.backward(flatten.backward(np.ones(y.shape, np.float32)))
+        assert_exact(grad, np.full(x.shape, 1 / 12, np.float32))
+        assert grad.strides == ordered.strides

@@ -137,12 +137,15 @@ class AdaptiveAvgPool2d(Layer):
         self.output_size = pair("AdaptiveAvgPool2d", "output_size", output_size)
 
     def forward(self, x: Any) -> Any:
-        self.save(x.shape)
+        self.save(x.shape, ops.is_channels_last(x))
         return ops.adaptive_avg_pool2d(x, self.output_size)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
-        (input_shape,) = self.saved()
-        return ops.adaptive_avg_pool2d_backward(grad_y, input_shape) if need_input else None
+        input_shape, was_channels_last = self.saved()
+        if not need_input:
+            return None
+        grad_y = _with_order(grad_y, was_channels_last)
+        return ops.adaptive_avg_pool2d_backward(grad_y, input_shape)
 
     def lower(self, x: Value) -> Value:
         return x.graph.add("adaptive_avg_pool2d", (x,), output_size=self.output_size)
@@ -162,12 +165,25 @@ class GlobalAvgPool2d(Layer):
     """
 
     def forward(self, x: Any) -> Any:
-        self.save(x.shape)
+        self.save(x.shape, ops.is_channels_last(x))
         return ops.global_avg_pool2d(x)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
-        (input_shape,) = self.saved()
-        return ops.global_avg_pool2d_backward(grad_y, input_shape) if need_input else None
+        input_shape, was_channels_last = self.saved()
+        if not need_input:
+            return None
+        grad_y = _with_order(grad_y, was_channels_last)
+        return ops.global_avg_pool2d_backward(grad_y, input_shape)
 
     def lower(self, x: Value) -> Value:
         return x.graph.add("global_avg_pool2d", (x,))
+
+
+def _with_order(grad_y: Any, channels_last: bool) -> Any:
+    """A gradient (N, C, 1, 1) is in both memory orders at once: give it the strides of the one that
+    its images had, which the gradient of pooling follows."""
+    if tuple(grad_y.shape[2:]) != (1, 1):
+        return grad_y
+    n, c = grad_y.shape[:2]
+    vectors = grad_y.reshape(n, c)
+    return vectors.reshape(n, 1, 1, c).swapaxes(1, 3) if channels_last else vectors[..., None, None]
