@@ -12,8 +12,12 @@ constexpr std::int64_t kColumnElements = 32768;
 constexpr std::int64_t kLeastRows = 16, kMostRows = 256;
 // Per tile: 32 KB of float32, an L1.
 constexpr std::int64_t kTileElements = 8192;
-// A task: 256 KB of float32, 10 us or more.
+// A task: 256 KB of float32, 10 us or more. A channel of at most 512 KB of float32 is one task's, which
+// can use it again while it is in cache, if there are channels enough for the threads of any machine
+// to share.
 constexpr std::int64_t kTaskElements = 65536;
+constexpr std::int64_t kWholeChannel = 131072;
+constexpr std::int64_t kManyChannels = 16;
 
 std::int64_t over(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -53,6 +57,8 @@ ChannelWalk walk_channels(std::initializer_list<const Tensor*> operands, int axi
     const std::int64_t at_once = walk.per_column ? walk.channels : 1;
     walk.tiles_per_group = std::max<std::int64_t>(
         1, kTaskElements / (walk.tile_rows * walk.tile_cols * at_once));
+    if (!walk.per_column && walk.channels >= kManyChannels && walk.positions <= kWholeChannel)
+        walk.tiles_per_group = walk.tiles;
     return walk;
 }
 

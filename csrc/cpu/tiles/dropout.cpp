@@ -5,7 +5,7 @@
 // Only the low half of a lane counts: vpmuludq reads nothing else, so what the exclusive ors leave
 // in the upper halves does no harm until the words are put together at the end.
 #include "cpu/kernels_dropout.h"
-#include "cpu/tiles/vector.h"
+#include "cpu/tiles/line.h"
 
 namespace {
 
@@ -89,12 +89,9 @@ FC_INLINE Vec<T> masked(Vec<T> x, Vec<T> factor) {
 
 template <class T>
 void apply(std::int64_t n, const T* x, const T* factor, T* y) {
-    constexpr int kLanes = Vec<T>::kLanes;
-    std::int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes)
-        masked(Vec<T>::load(x + i), Vec<T>::load(factor + i)).store(y + i);
-    if (const int left = lanes_left<T>(n, i))
-        masked(Vec<T>::load(x + i, left), Vec<T>::load(factor + i, left)).store(y + i, left);
+    for_vectors<T>(n, [&](std::int64_t i, int count) {
+        store_some(masked(load_some(x + i, count), load_some(factor + i, count)), y + i, count);
+    });
 }
 
 template <class T>

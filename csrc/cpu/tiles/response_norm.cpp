@@ -2,7 +2,7 @@
 // every published network, takes two square roots and a division: s = sqrt(d), 1 / (s * sqrt(s)).
 // The window is summed anew for every element: no sum is ever subtracted from, which would cancel.
 #include "cpu/kernels_response_norm.h"
-#include "cpu/tiles/vector.h"
+#include "cpu/tiles/line.h"
 
 namespace {
 
@@ -11,22 +11,6 @@ using fastconv::cpu::ResponsePower;
 using fastconv::cpu::ResponseWindow;
 
 enum Power { kThreeQuarters, kHalf, kOne, kAny };
-
-template <class T>
-FC_INLINE Vec<T> load_some(const T* p, int count) {
-    return count == Vec<T>::kLanes ? Vec<T>::load(p) : Vec<T>::load(p, count);
-}
-template <class T>
-FC_INLINE void store_some(Vec<T> x, T* p, int count) {
-    if (count == Vec<T>::kLanes) return x.store(p);
-    x.store(p, count);
-}
-template <class T, class Body>
-FC_INLINE void for_vectors(std::int64_t n, Body&& body) {
-    std::int64_t i = 0;
-    for (; i + Vec<T>::kLanes <= n; i += Vec<T>::kLanes) body(i, Vec<T>::kLanes);
-    if (const int left = lanes_left<T>(n, i)) body(i, left);
-}
 
 template <class T>
 FC_INLINE Vec<T> denominator(const ResponseWindow<T>& window, const ResponsePower<T>& power,

@@ -7,6 +7,7 @@
 // Lanes beyond a row's end count as -inf. max() drops a NaN that a later lane follows; it comes back
 // with the sum, where its exponential is NaN.
 #include "cpu/kernels_softmax.h"
+#include "cpu/tiles/line.h"
 #include "cpu/tiles/math.h"
 
 namespace {
@@ -35,24 +36,6 @@ FC_INLINE double sum_of_lanes(Vec<T> x) {
     double sum = 0;
     for (int i = 0; i < Vec<T>::kLanes; ++i) sum += static_cast<double>(lanes[i]);
     return sum;
-}
-
-template <class T>
-FC_INLINE Vec<T> load_some(const T* p, int count) {
-    return count == Vec<T>::kLanes ? Vec<T>::load(p) : Vec<T>::load(p, count);
-}
-template <class T>
-FC_INLINE void store_some(Vec<T> x, T* p, int count) {
-    if (count == Vec<T>::kLanes) return x.store(p);
-    x.store(p, count);
-}
-
-/// body(i, count) for each vector of a line.
-template <class T, class Body>
-FC_INLINE void for_vectors(std::int64_t n, Body&& body) {
-    std::int64_t i = 0;
-    for (; i + Vec<T>::kLanes <= n; i += Vec<T>::kLanes) body(i, Vec<T>::kLanes);
-    if (const int left = lanes_left<T>(n, i)) body(i, left);
 }
 
 /// The sum of term(i, count) over a line, in blocks.

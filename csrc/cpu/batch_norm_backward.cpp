@@ -1,0 +1,174 @@
+// Batch normalization backward, over arrays of any strides. With g = dL/dy and M positions:
+//
+//     dbias = sum(g)        dweight = rstd * sum(g * (x - mean))
+//     dx = weight * rstd * (g - sum(g) / M - (x - mean) * rstd^2 * sum(g * (x - mean)) / M)
+//     dx = weight * rstd * g                                                       in evaluation
+//
+// A tile's sums are made in T and added up in float64, in an order that follows from shape and
+// strides alone. Passes over memory: 5 (g, x, g, x, dx) with channels last; in C order 3, where a
+// channel is written while it is still in cache.
+#include "cpu/batch_norm_parts.h"
+#include "ops.h"
+
+namespace fastconv::cpu {
+namespace {
+
+template <class T>
+struct Backward {
+    const BatchNormBackward& call;
+    std::int64_t channels;
+    double positions;
+    double* sums;  // sum(g) and sum(g * (x - mean)), (2, C)
+    T *mean, *scale, *offset, *slope;
+
+    /// Sums to gradients and parameters, for channels [first, first + count).
+    void finish(std::int64_t first, std::int64_t count) const {
+        const ChannelValues<T> rstds(&call.rstd, 0), weight(call.weight, 1);
+        for (std::int64_t c = first; c < first + count; ++c) {
+            const double sum = sums[c], product = sums[channels + c], rstd = rstds.at(c);
+            element<T>(call.grad_bias, c) = static_cast<T>(sum);
+            element<T>(call.grad_weight, c) = static_cast<T>(product * rstd);
+            scale[c] = static_cast<T>(rstd * weight.at(c));
+            offset[c] = static_cast<T>(sum / positions);
+            slope[c] = static_cast<T>(product * rstd * rstd / positions);
+        }
+    }
+};
+
+// Operands are grad_output and x.
+template <class T>
+void products_of_task(const ChannelTask<T>& task, const Kernels<T>& kernels, const T* mean,
+                      double* sums) {
+    const std::int64_t channels = task.walk.channels;
+    const auto& form = form_of<T>(kernels, task.walk);
+    double* const sum = sums + 2 * task.group * channels + task.first_channel;
+    std::fill_n(sum, task.channels, 0.0);
+    std::fill_n(sum + channels, task.channels, 0.0);
+    T* const partial = task.partial;
+    task.for_tiles([&](std::int64_t c, std::int64_t count, double, double,
+                       const MatrixView<T>* view, std::int64_t rows, std::int64_t cols) {
+        PositionTile<T> tile;
+        tile.rows = rows;
+        tile.cols = cols;
+        tile.grad = view[0].data;
+        tile.grad_pitch = view[0].row_elems;
+        tile.x = view[1].data;
+        tile.x_pitch = view[1].row_elems;
+        form.products(tile, mean + task.first_channel + c, partial, partial + count);
+        for (std::int64_t i = 0; i < count; ++i) {
+            sum[c + i] += static_cast<double>(partial[i]);
+            sum[channels + c + i] += static_cast<double>(partial[count + i]);
+        }
+    });
+}
+
+// Operands are numbered: grad_input `out`, grad_output `grad`, and x.
+template <class T>
+void write_task(const ChannelTask<T>& task, const Kernels<T>& kernels, const Backward<T>& by,
+                int out, int grad, int x) {
+    const auto& form = form_of<T>(kernels, task.walk);
+    task.for_tiles([&](std::int64_t c, std::int64_t, double, double, const MatrixView<T>* view,
+                       std::int64_t rows, std::int64_t cols) {
+        const PositionTile<T> tile{rows,
+                                   cols,
+                                   view[x].data,
+                                   view[x].row_elems,
+                                   view[grad].data,
+                                   view[grad].row_elems,
+                                   view[out].data,
+                                   view[out].row_elems};
+        c += task.first_channel;
+        form.grad_input(tile, by.mean + c, by.scale + c, by.offset + c, by.slope + c);
+    });
+}
+
+// Each task sums its channels and writes them at once.
+template <class T>
+void sum_and_write(const Backward<T>& backward, const ChannelWalk& walk, const Kernels<T>& kernels,
+                   int threads) {
+    const BatchNormBackward& call = backward.call;
+    T* const data[] = {static_cast<T*>(call.grad_output.data), static_cast<T*>(call.x.data),
+                       static_cast<T*>(call.grad_input.data)};
+    const Access access[] = {kRead, kRead, kWrite};  // all in place: nothing is gathered
+    threads = threads_for(2 * kBatchNormCost * walk.elements, threads);
+    for_channel_tasks<T>(walk, data, access, kernels, threads, [&](ChannelTask<T>& task) {
+        products_of_task<T>(task, kernels, backward.mean, backward.sums);
+        backward.finish(task.first_channel, task.channels);
+        write_task<T>(task, kernels, backward, 2, 0, 1);
+    });
+}
+
+template <class T>
+void sum_all(const Backward<T>& backward, const ChannelWalk& walk, const Kernels<T>& kernels,
+             int threads) {
+    const std::int64_t channels = walk.channels;
+    double* const sums = backward.sums;
+    if (walk.positions == 0) {
+        std::fill_n(sums, 2 * channels, 0.0);
+        return;
+    }
+    T* const data[] = {static_cast<T*>(backward.call.grad_output.data),
+                       static_cast<T*>(backward.call.x.data)};
+    const Access access[] = {kRead, kRead};
+    threads = threads_for(kBatchNormCost * walk.elements, threads);
+    for_channel_tasks<T>(walk, data, access, kernels, threads, [&](ChannelTask<T>& task) {
+        products_of_task<T>(task, kernels, backward.mean, sums);
+    });
+    for (std::int64_t group = 1; group < walk.groups(); ++group)
+        for (std::int64_t i = 0; i < 2 * channels; ++i) sums[i] += sums[2 * group * channels + i];
+}
+
+template <class T>
+void write_all(const Backward<T>& backward, const Kernels<T>& kernels, int threads) {
+    const BatchNormBackward& call = backward.call;
+    const ChannelWalk walk =
+        walk_channels({&call.grad_input, &call.grad_output, &call.x}, call.axis);
+    T* const data[] = {static_cast<T*>(call.grad_input.data),
+                       static_cast<T*>(call.grad_output.data), static_cast<T*>(call.x.data)};
+    const Access access[] = {kWrite, kRead, kRead};
+    threads = threads_for(kBatchNormCost * walk.elements, threads);
+    for_channel_tasks<T>(walk, data, access, kernels, threads, [&](ChannelTask<T>& task) {
+        write_task<T>(task, kernels, backward, 0, 1, 2);
+    });
+}
+
+template <class T>
+void run(const BatchNormBackward& call, double* workspace, const Isa& isa, int threads) {
+    const Kernels<T>& kernels = isa.kernels<T>();
+    const ChannelWalk walk = walk_channels({&call.grad_output, &call.x}, call.axis);
+    const std::int64_t channels = walk.channels;
+    T* const mean = reinterpret_cast<T*>(workspace + batch_norm_sums(walk));
+    const double positions = static_cast<double>(std::max<std::int64_t>(walk.positions, 1));
+    const Backward<T> backward{call,          channels,
+                               positions,     workspace,
+                               mean,          mean + channels,
+                               mean + 2 * channels, mean + 3 * channels};
+    for (std::int64_t c = 0; c < channels; ++c) mean[c] = element<T>(call.mean, c);
+    if (call.training && walk.positions > 0) {
+        const ChannelWalk all =
+            walk_channels({&call.grad_output, &call.x, &call.grad_input}, call.axis);
+        if (sums_then_writes(all)) return sum_and_write(backward, all, kernels, threads);
+    }
+    sum_all(backward, walk, kernels, threads);
+    backward.finish(0, channels);
+    if (call.training) return write_all(backward, kernels, threads);
+    std::fill_n(backward.mean, channels, T(0));  // g * scale = (g - 0) * scale + 0
+    std::fill_n(backward.offset, channels, T(0));
+    normalize<T>(call.grad_input, call.grad_output, call.axis, backward.mean, backward.scale,
+                 backward.offset, kernels, threads);
+}
+
+}  // namespace
+
+std::size_t batch_norm_workspace_bytes(const BatchNormBackward& call) {
+    return batch_norm_workspace(walk_channels({&call.grad_output, &call.x}, call.axis));
+}
+
+void run_batch_norm_backward(const BatchNormBackward& call, void* workspace, const Isa& isa,
+                             int threads) {
+    auto* const doubles = static_cast<double*>(workspace);
+    if (call.x.dtype == DType::kFloat32) return run<float>(call, doubles, isa, threads);
+    run<double>(call, doubles, isa, threads);
+}
+
+}  // namespace fastconv::cpu
