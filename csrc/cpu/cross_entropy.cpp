@@ -66,8 +66,9 @@ void forward(const CrossEntropy& problem, double* losses, const Isa& isa, int th
                 kernels.copy->copy(1, classes, {x.at(n), 0, x.col_elems}, {line, 0, 1});
             const T* row = line ? line : x.at(n);
             const std::int64_t target = problem.target[n * problem.target_elems];
-            losses[n] = loss_of(kernels.softmax->line_sums(classes, row),
-                                static_cast<double>(row[target]), problem.label_smoothing,
+            const LineSums sums =
+                kernels.softmax->line_sums(classes, row, problem.label_smoothing > 0);
+            losses[n] = loss_of(sums, static_cast<double>(row[target]), problem.label_smoothing,
                                 static_cast<double>(classes));
         }
     });

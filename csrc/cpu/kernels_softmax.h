@@ -23,7 +23,7 @@ struct SoftmaxTile {
     std::int64_t pitch[3] = {};
 };
 
-/// Of one line: its maximum m, sum of exp(x - m), sum of (x - m).
+/// Of one line: its maximum m, sum of exp(x - m), sum of (x - m) (0 unless it was asked for).
 struct LineSums {
     double maximum, exponentials, differences;
 };
@@ -37,7 +37,7 @@ template <class T>
 struct SoftmaxKernels {
     SoftmaxFunction<T> along_rows[4];    // by SoftmaxKind
     SoftmaxFunction<T> down_columns[4];  // by SoftmaxKind
-    LineSums (*line_sums)(std::int64_t n, const T* x);
+    LineSums (*line_sums)(std::int64_t n, const T* x, bool differences);
     /// y = (y - subtracted) * scale
     void (*shift_and_scale)(std::int64_t n, T* y, T subtracted, T scale);
 };
