@@ -170,6 +170,21 @@ def threads_restored():
     fc.set_num_threads(threads)
 
 
+def test_strides_far_beyond_the_image(isa):
+    """The work follows the image, not the stride."""
+    x = np.arange(60, dtype=np.float32).reshape(1, 2, 5, 6)
+    arguments = {"kernel_size": 3, "stride": 10**9, "ceil_mode": True}
+    y, indices = fc.max_pool2d(x, return_indices=True, **arguments)
+    assert_exact(y.ravel(), np.array([14, 44], np.float32))
+    grad = fc.max_pool2d_backward(y, indices, x.shape, **arguments)
+    assert_exact(np.flatnonzero(grad), np.array([14, 44]))
+    mean = fc.avg_pool2d(fc.channels_last(x), **arguments)
+    assert_exact(mean.ravel(), np.array([7, 37], np.float32))
+    grad = fc.avg_pool2d_backward(fc.channels_last(mean * 9), x.shape, **arguments)
+    assert_exact(grad[0, :, :3, :3], np.broadcast_to(mean[0], (2, 3, 3)))
+    assert not grad[0, :, 3:].any()
+
+
 def test_results_have_the_order_of_x():
     x = np.zeros((2, 5, 8, 9), np.float32)
     assert fc.max_pool2d(x, 2).flags.c_contiguous

@@ -108,14 +108,15 @@ void add_phase(std::vector<PoolRun>& runs, const PoolProblem& problem, const Axi
                const Extent& alike, std::int64_t a) {
     const std::int64_t count = ceil_div(axis.in - a, axis.stride);
     const std::int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
+    const std::int64_t candidates = std::min(period, axis.kernel);
     std::int64_t first = 0;
-    while (first < period && (a + axis.pad_lo - first * axis.dilation) % axis.stride != 0) ++first;
+    while (first < candidates && (a + axis.pad_lo - first * axis.dilation) % axis.stride != 0) ++first;
     PoolRun phase;
     phase.target = a;
     phase.target_step = axis.stride;
     phase.source_step = 1;
     phase.tap_step = period * axis.dilation / axis.stride;
-    if (first < period && first < axis.kernel) phase.taps = (axis.kernel - 1 - first) / period + 1;
+    if (first < candidates) phase.taps = (axis.kernel - 1 - first) / period + 1;
     // By rising window, that is by falling k: the order in which scattering would add.
     const std::int64_t reach = (phase.taps - 1) * phase.tap_step;
     phase.source = (a + axis.pad_lo - first * axis.dilation) / axis.stride - reach;
