@@ -17,136 +17,25 @@
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
-#include "cpu/panels.h"
+#include "cpu/outer_part.h"
+#include "cpu/strip.h"
 
 namespace fastconv::cpu {
 namespace {
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// What several places of a task need to agree on: its part of the weight.
-template <class T>
-struct Part {
-    const Correlation& view;
-    const OuterBlocking& blocking;
-    const Kernels<T>& kernels;
-    const OuterOperands<T>& operands;
-    Panels<T> panels;
-    std::int64_t group, channel_begin, channels, panel_begin, panel_end;
-    std::int64_t segment_rows;  // rows of one segment in this part
-
-    Part(const Correlation& v, const OuterBlocking& b, const Kernels<T>& k,
-         const OuterOperands<T>& o, std::int64_t index)
-        : view(v), blocking(b), kernels(k), operands(o), panels(*k.outer, v.cols) {
-        const std::int64_t p = index % b.panel_parts;
-        const std::int64_t c = index / b.panel_parts % b.channel_parts;
-        group = index / b.panel_parts / b.channel_parts;
-        const std::int64_t units = b.channel_units(v.channels);
-        channel_begin = units * c / b.channel_parts * b.channel_unit;
-        channels = std::min(v.channels, units * (c + 1) / b.channel_parts * b.channel_unit) -
-                   channel_begin;
-        panel_begin = panels.count * p / b.panel_parts;
-        panel_end = panels.count * (p + 1) / b.panel_parts;
-        segment_rows = v.merge ? v.depth : channels;
-    }
-
-    std::int64_t rows() const { return view.segments * segment_rows; }
-    std::int64_t width(std::int64_t panel) const {
-        return panels.panel_width(panel, kernels.outer->lanes);
-    }
-    std::int64_t totals_elems() const {
-        std::int64_t elems = 0;
-        for (std::int64_t p = panel_begin; p < panel_end; ++p) elems += rows() * width(p);
-        return elems;
-    }
-    bool in_place(std::int64_t panel) const {
-        return blocking.in_place && panels.panel_cols(panel) == width(panel);
-    }
-    /// Where the panel's part of the weight begins.
-    T* panel_weight(std::int64_t panel) const {
-        return operands.weight + group * blocking.weight_group_elems +
-               channel_begin * blocking.weight_channel_elems +
-               panels.first_col(panel) * blocking.weight_col_elems;
-    }
-    /// Totals of a panel: (segment, row, column), or (row, segment, column) with taps_inside.
-    T* panel_totals(T* totals, std::int64_t panel) const {
-        if (in_place(panel)) return panel_weight(panel);
-        return blocking.in_place ? totals : totals + (panel - panel_begin) * rows() * panels.width;
-    }
-    std::int64_t segment_elems(std::int64_t panel) const {
-        return (blocking.taps_inside ? 1 : segment_rows) * width(panel);
-    }
-    std::int64_t row_elems(std::int64_t panel) const {
-        if (in_place(panel)) return blocking.weight_channel_elems;
-        return (blocking.taps_inside ? view.segments : 1) * width(panel);
-    }
-
-    /// Totals into the weight, through `stage` where they are added to it.
-    void write(T* totals, T* stage) const {
-        for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
-            if (in_place(panel)) continue;
-            T* from = panel_totals(totals, panel);
-            T* to = panel_weight(panel);
-            if (blocking.taps_inside) {
-                write_rows(panel, rows(), from, to, blocking.weight_tap_elems, stage);
-                continue;
-            }
-            const std::int64_t taps_w = view.taps_w.count;
-            for (std::int64_t tap = 0; tap < view.taps_h.count * taps_w; ++tap)
-                write_rows(panel, channels, from + tap * channels * width(panel),
-                           to + tap / taps_w * blocking.weight_row_elems +
-                               tap % taps_w * blocking.weight_tap_elems,
-                           blocking.weight_channel_elems, stage);
-        }
-    }
-
-private:
-    void write_rows(std::int64_t panel, std::int64_t count, T* from, T* to, std::int64_t to_elems,
-                    T* stage) const {
-        const std::int64_t line = width(panel), cols = panels.panel_cols(panel);
-        const std::int64_t col_elems = blocking.weight_col_elems;
-        for (std::int64_t r = 0; r < count; r += kOuterStageRows) {
-            const std::int64_t some = std::min(kOuterStageRows, count - r);
-            T* const piece = from + r * line;
-            T* const target = to + r * to_elems;
-            if (operands.accumulate) {
-                kernels.copy->copy(some, cols, {target, to_elems, col_elems}, {stage, line, 1});
-                for (std::int64_t i = 0; i < some; ++i)
-                    kernels.outer->add(cols, stage + i * line, piece + i * line);
-            }
-            kernels.copy->copy(some, cols, {piece, line, 1}, {target, to_elems, col_elems});
-        }
-    }
-};
-
-/// One chunk's positions: images [n0, n0 + n), rows [i0, i0 + h), columns [j0, j0 + w).
-struct Chunk {
-    std::int64_t n0, n, i0, h, j0, w;
-    std::int64_t positions() const { return n * h * w; }
-
-    Chunk(const Correlation& view, const OuterBlocking& b, std::int64_t index) {
-        const auto cut = [](std::int64_t size, std::int64_t pieces, std::int64_t i,
-                            std::int64_t& begin, std::int64_t& count) {
-            begin = size * i / pieces;
-            count = size * (i + 1) / pieces - begin;
-        };
-        cut(view.out_w, b.chunks_w, index % b.chunks_w, j0, w);
-        cut(view.out_h, b.chunks_h, index / b.chunks_w % b.chunks_h, i0, h);
-        cut(view.batch, b.chunks_n, index / b.chunks_w / b.chunks_h, n0, n);
-    }
-};
-
 template <class T>
 class SumTask {
 public:
-    SumTask(const Part<T>& part, const OuterScratch& layout, char* scratch)
+    SumTask(const OuterPart<T>& part, const OuterScratch& layout, char* scratch)
         : part_(part), view_(part.view), kernels_(part.kernels), layout_(layout), scratch_(scratch) {}
 
     /// totals = the sum over chunks [begin, end), in order.
     void run(std::int64_t begin, std::int64_t end, T* totals) const {
         if (begin == end) std::fill_n(totals, part_.totals_elems(), T(0));
         for (std::int64_t c = begin; c < end; ++c) {
-            const Chunk chunk(view_, part_.blocking, c);
+            const OuterChunk chunk(view_, part_.blocking, c);
             if (view_.gather) gather(chunk);
             find_runs(chunk);
             for (std::int64_t p = part_.panel_begin, next; p < part_.panel_end; p = next) {
@@ -171,7 +60,7 @@ private:
         return last_not_full && end - 1 > panel ? end - 1 : end;
     }
 
-    T* lines(const Chunk& chunk, std::int64_t index) const {
+    T* lines(const OuterChunk& chunk, std::int64_t index) const {
         return at<T>(layout_.lines) + index * chunk.positions() * part_.panels.width;
     }
 
@@ -182,38 +71,19 @@ private:
     }
 
     // strip[n][u][v][c] = the source at row y(u), column x(v), or zero outside of it.
-    void gather(const Chunk& chunk) const {
+    void gather(const OuterChunk& chunk) const {
         const AxisTaps &th = view_.taps_h, &tw = view_.taps_w;
-        const std::int64_t pace_h = th.count == 1 ? th.step : 1;
-        const std::int64_t pace_w = tw.count == 1 ? tw.step : 1;
-        const std::int64_t first_y = chunk.i0 * th.step + th.offset;
-        const std::int64_t first_x = chunk.j0 * tw.step + tw.offset;
-        const std::int64_t height = (chunk.h - 1) * view_.strip_step_h() + 1 + th.last_offset() - th.offset;
-        const std::int64_t width = (chunk.w - 1) * view_.strip_step_w() + 1 + tw.last_offset() - tw.offset;
-        // Columns [v_begin, v_end) of the strip lie inside the source.
-        const std::int64_t v_begin =
-            std::clamp<std::int64_t>(first_x < 0 ? ceil_div(-first_x, pace_w) : 0, 0, width);
-        const std::int64_t inside = view_.source_w - first_x;
-        const std::int64_t v_end =
-            std::clamp<std::int64_t>(inside > 0 ? ceil_div(inside, pace_w) : 0, v_begin, width);
-        const std::int64_t channels = part_.channels;
+        Strip cut;
+        cut.first_y = chunk.i0 * th.step + th.offset;
+        cut.first_x = chunk.j0 * tw.step + tw.offset;
+        cut.pace_y = th.count == 1 ? th.step : 1;
+        cut.pace_x = tw.count == 1 ? tw.step : 1;
+        cut.height = (chunk.h - 1) * view_.strip_step_h() + 1 + th.last_offset() - th.offset;
+        cut.width = (chunk.w - 1) * view_.strip_step_w() + 1 + tw.last_offset() - tw.offset;
+        cut.line_pixels = layout_.strip_w;
         for (std::int64_t n = 0; n < chunk.n; ++n)
-            for (std::int64_t u = 0; u < height; ++u) {
-                T* line = strip(n, u, 0);
-                const std::int64_t y = first_y + u * pace_h;
-                if (y < 0 || y >= view_.source_h || v_begin == v_end) {
-                    std::fill_n(line, width * channels, T(0));
-                    continue;
-                }
-                std::fill_n(line, v_begin * channels, T(0));
-                kernels_.copy->copy(
-                    v_end - v_begin, channels,
-                    {source_image(chunk.n0 + n) + y * view_.source.height_elems +
-                         (first_x + v_begin * pace_w) * view_.source.width_elems,
-                     view_.source.width_elems * pace_w, view_.source.channel_elems},
-                    {line + v_begin * channels, channels, 1});
-                std::fill_n(line + v_end * channels, (width - v_end) * channels, T(0));
-            }
+            fill_strip(*kernels_.copy, view_, source_image(chunk.n0 + n), cut, part_.channels,
+                       strip(n, 0, 0));
     }
 
     T* strip(std::int64_t n, std::int64_t u, std::int64_t v) const {
@@ -228,7 +98,7 @@ private:
 
     // For every segment, the runs of positions at which its tap falls inside the source; runs that
     // continue each other become one.
-    void find_runs(const Chunk& chunk) const {
+    void find_runs(const OuterChunk& chunk) const {
         const std::int64_t pitch = x_pitch();
         const std::int64_t segments_w = view_.merge ? 1 : view_.taps_w.count;
         for (std::int64_t a = 0; a < view_.taps_h.count; ++a)
@@ -250,7 +120,7 @@ private:
     }
 
     template <class Take>
-    void for_rows(const Chunk& chunk, std::int64_t a, std::int64_t b, Take&& take) const {
+    void for_rows(const OuterChunk& chunk, std::int64_t a, std::int64_t b, Take&& take) const {
         const AxisTaps &th = view_.taps_h, &tw = view_.taps_w;
         // Columns [begin, end) for which the tap is inside; all of them with merge.
         const std::int64_t x0 = tw.offset + b * tw.offset_step;
@@ -276,7 +146,7 @@ private:
     }
 
     // lines[position][k] of one panel, columns beyond the last zero.
-    void copy_lines(const Chunk& chunk, std::int64_t panel, T* to) const {
+    void copy_lines(const OuterChunk& chunk, std::int64_t panel, T* to) const {
         const std::int64_t width = part_.width(panel), cols = part_.panels.panel_cols(panel);
         const Strides& out = view_.out;
         const T* from = part_.operands.out + part_.group * view_.out_group_elems +
@@ -298,7 +168,7 @@ private:
     }
 
     // Tiles of nearly equal heights, as in the implicit GEMM.
-    void add_chunk(const Chunk& chunk, std::int64_t panel_begin, std::int64_t panel_end, bool first,
+    void add_chunk(const OuterChunk& chunk, std::int64_t panel_begin, std::int64_t panel_end, bool first,
                    T* totals) const {
         const int vectors =
             static_cast<int>(part_.width(panel_begin) / kernels_.outer->lanes);
@@ -328,7 +198,7 @@ private:
         }
     }
 
-    const Part<T>& part_;
+    const OuterPart<T>& part_;
     const Correlation& view_;
     const Kernels<T>& kernels_;
     const OuterScratch& layout_;
@@ -346,7 +216,7 @@ void run_outer(const Correlation& view, const OuterBlocking& blocking, const Ker
     const std::int64_t sums = blocking.sums, chunks = blocking.chunks();
     const FloatMode mode = sizeof(T) == 4 ? FloatMode::kFlushDenormals : FloatMode::kIeee;
     parallel_for(parts * sums, threads, mode, [&](std::int64_t task, int) {
-        const Part<T> part(view, blocking, kernels, operands, task % parts);
+        const OuterPart<T> part(view, blocking, kernels, operands, task % parts);
         const std::int64_t sum = task / parts;
         char* scratch = static_cast<char*>(thread_scratch(layout.bytes));
         T* totals = sums > 1 ? operands.workspace + task * blocking.total_elems
@@ -357,7 +227,7 @@ void run_outer(const Correlation& view, const OuterBlocking& blocking, const Ker
     });
     if (sums == 1) return;
     parallel_for(parts, threads, mode, [&](std::int64_t task, int) {
-        const Part<T> part(view, blocking, kernels, operands, task);
+        const OuterPart<T> part(view, blocking, kernels, operands, task);
         char* scratch = static_cast<char*>(thread_scratch(layout.bytes));
         T* totals = operands.workspace + task * blocking.total_elems;
         for (std::int64_t sum = 1; sum < sums; ++sum)

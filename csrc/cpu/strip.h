@@ -19,11 +19,10 @@ struct Strip {
 };
 
 /// strip[u][v][c] = the pixel's channel c, or zero outside of the image. `image` is the first pixel
-/// of the image and group that the strip is cut from.
+/// of the image and group that the strip is cut from, and of the first of `channels`.
 template <class T>
 void fill_strip(const CopyKernels<T>& copy, const Correlation& phase, const T* image,
-                const Strip& strip, T* to) {
-    const std::int64_t channels = phase.channels;
+                const Strip& strip, std::int64_t channels, T* to) {
     // Columns [begin, end) lie inside the source.
     const std::int64_t before = strip.first_x < 0 ? -strip.first_x : 0;
     const std::int64_t inside = phase.source_w - strip.first_x;
@@ -46,6 +45,13 @@ void fill_strip(const CopyKernels<T>& copy, const Correlation& phase, const T* i
                   {line + begin * channels, channels, 1});
         std::fill_n(line + end * channels, (strip.width - end) * channels, T(0));
     }
+}
+
+/// All channels of the group.
+template <class T>
+void fill_strip(const CopyKernels<T>& copy, const Correlation& phase, const T* image,
+                const Strip& strip, T* to) {
+    fill_strip(copy, phase, image, strip, phase.channels, to);
 }
 
 }  // namespace fastconv::cpu
