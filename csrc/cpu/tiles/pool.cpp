@@ -17,6 +17,9 @@ using fastconv::cpu::PoolIndexTile;
 using fastconv::cpu::PoolKernels;
 using fastconv::cpu::PoolTile;
 
+// A pass is a few vectors: called instead of inlined it would spend as long on its prologue.
+#define FC_PASS __attribute__((always_inline))
+
 /// How many vectors a pass takes, and whether the last (only) one is partial.
 template <int Vectors, bool Partial>
 struct Pass {
@@ -198,14 +201,14 @@ FC_INLINE void max_backward_pass(const PoolTile<T>& tile, const PoolIndexTile& i
 
 template <class T>
 void max_tile(const PoolTile<T>& tile) {
-    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) {
+    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
         max_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, i, lane, count);
     });
 }
 
 template <class T>
 void max_index_tile(const PoolTile<T>& tile, const PoolIndexTile& index) {
-    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) {
+    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
         max_index_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, index, i, lane,
                                                                               count);
     });
@@ -213,14 +216,14 @@ void max_index_tile(const PoolTile<T>& tile, const PoolIndexTile& index) {
 
 template <class T>
 void average_tile(const PoolTile<T>& tile) {
-    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) {
+    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
         average_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, i, lane, count);
     });
 }
 
 template <class T>
 void max_backward_tile(const PoolTile<T>& tile, const PoolIndexTile& index) {
-    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) {
+    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
         max_backward_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, index, i,
                                                                                  lane, count);
     });

@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
+INT64 = np.dtype(np.int64)
 
 
 def take(function: str, name: str, value: Any) -> Array:
@@ -51,7 +52,7 @@ def take_like(function: str, name: str, value: Any, first: Array, first_name: st
 def take_int64(function: str, name: str, value: Any) -> Array:
     """`value`, an array of indices, as a NumPy array of int64 that shares its memory."""
     array = value if type(value) is np.ndarray else _import(function, name, value)
-    if array.dtype != np.int64:
+    if array.dtype is not INT64 and array.dtype != INT64:
         raise TypeError(
             f"{function}: {name} has dtype {array.dtype}, wanted int64; "
             f"convert it with {name}.astype(numpy.int64)"
