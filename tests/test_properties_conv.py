@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fastconv as fc
 import numpy as np
+import pytest
 import strategies as some
 from fastconv import reference
 from hypothesis import assume, given, target
@@ -103,6 +104,31 @@ def test_convolution_is_exact_in_all_directions(
             fc.conv2d_grad_weight(g_, x_, weight.shape, out=slope, accumulate=True, **options)
             assert_exact(slope, 2 * wanted)
         assert_exact(fc.conv2d_grad_bias(g_), grad.sum(axis=(0, 2, 3)))
+
+
+@pytest.mark.parametrize("algorithm", ["auto", *EXACT[1:], *WINOGRAD])
+@pytest.mark.parametrize(("channels", "filters"), [(0, 4), (3, 0), (0, 0)])
+def test_no_channels_or_no_filters(channels, filters, algorithm, isa):
+    """Sums of nothing are 0. (Found by fuzzing: grad_weight divided by 0.)"""
+    bias = np.ones(filters, np.float32)
+    for order in (np.asarray, fc.channels_last):
+        x, weight = (
+            order(np.ones((2, channels, 5, 6), np.float32)),
+            np.ones((filters, channels, 3, 3), np.float32),
+        )
+        grad = order(np.ones((2, filters, 3, 4), np.float32))
+        calls = {
+            "forward": lambda x=x, w=weight: fc.conv2d(x, w, bias, algorithm=algorithm),
+            "grad_input": lambda g=grad, x=x, w=weight: fc.conv2d_grad_input(
+                g, w, x.shape, algorithm=algorithm
+            ),
+            "grad_weight": lambda g=grad, x=x, w=weight: fc.conv2d_grad_weight(
+                g, x, w.shape, algorithm=algorithm
+            ),
+        }
+        for direction, call in calls.items():
+            if can(call):
+                assert (call() == (1 if direction == "forward" else 0)).all()
 
 
 @some.examples(60)
@@ -351,3 +377,19 @@ def test_linear(batch, inputs, outputs, dtype, isa, threads, seed, layouts, relu
         assert_exact(a, e)
     if not relu:
         assert dot(expected - bias, grad) == dot(x, actual[0]) == dot(weight, actual[1])
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "im2col", "naive"])
+def test_windows_very_far_apart(algorithm, isa):
+    """The largest stride and padding: the windows' places leave 32 bits nearly full."""
+    far, weight = 10**9, np.ones((4, 3, 2, 2), np.float32)
+    x, expected = np.ones((1, 3, 2, 2), np.float32), np.zeros((1, 4, 3, 3), np.float32)
+    expected[:, :, 1, 1] = 12
+    options = {"stride": far, "padding": far, "algorithm": algorithm}
+    assert_exact(fc.conv2d(x, weight, **options), expected)
+    back = fc.conv2d_grad_input(expected, weight, x.shape, **options)
+    assert_exact(back, np.full_like(x, 48))
+    slope = fc.conv2d_grad_weight(expected, x, weight.shape, **options)
+    assert_exact(slope, np.full_like(weight, 12))
+    with pytest.raises(ValueError, match="conv2d: stride is 1000000001; wanted at most 1000000000"):
+        fc.conv2d(x, weight, stride=far + 1, padding=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fastconv as fc
 import numpy as np
+import pytest
 import strategies as some
 from fastconv import reference
 from hypothesis import given
@@ -186,3 +187,14 @@ def test_one_dimension(problem, isa, seed, layout):
         if dilation == 1:
             actual = fc.avg_pool1d(placed, kernel, **arguments)
             near(actual, reference.avg_pool1d(x, kernel, **arguments), np.float64)
+
+
+def test_images_of_more_than_2_31_elements():
+    """One value behind strides of 0: int64 indices in float64, refused in words in float32."""
+    x = np.broadcast_to(1.0, (1, 1, 50_000, 50_000))
+    _, indices = fc.max_pool2d(x, 1, stride=49_000, return_indices=True)
+    assert indices.ravel().tolist() == [0, 49_000, 49_000 * 50_000, 49_000 * 50_001]
+    x = np.broadcast_to(np.float32(1), x.shape)
+    with pytest.raises(ValueError, match=r"max_pool2d: return_indices .*= 2500000000 elements"):
+        fc.max_pool2d(x, 1, stride=49_000, return_indices=True)
+    assert (fc.max_pool2d(x, 1, stride=49_000) == 1).all()

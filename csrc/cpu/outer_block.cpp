@@ -132,6 +132,7 @@ void choose_parts(const Correlation& view, OuterBlocking& blocking, const Kernel
 
 template <class T>
 bool block_outer(Correlation& view, OuterBlocking& blocking, const Kernels<T>& kernels, int threads) {
+    if (view.groups * view.channels * view.cols == 0) return true;  // no weight: nothing to sum
     choose_segments(view);
     const Panels<T> panels(*kernels.outer, view.cols);
     // Totals of a weight in C order lie as there, so that they leave by one transpose.

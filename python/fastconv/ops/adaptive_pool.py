@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .arguments import take_flag
 from .arrays import check_shape, empty, give
 from .conv_problem import shape4
@@ -21,6 +19,7 @@ from .pool_arguments import (
     MAX_BACKWARD,
     adaptive_size,
     gradient_result,
+    new_indices,
     pool,
     take_image,
     take_indices,
@@ -112,7 +111,7 @@ def adaptive_max_pool2d(x: Any, output_size: OutputSize, *, return_indices: bool
     shape = (n, c, *adaptive_size(name, output_size, (h, w)))
     y = empty(shape, images.dtype, images)
     wanted = take_flag(name, "return_indices", return_indices)
-    indices = empty(shape, np.int64, images) if wanted else None
+    indices = new_indices(name, shape, images) if wanted else None
     pool(MAX, images, y, indices, ())
     result = give(y[0] if single else y, x)
     if indices is None:

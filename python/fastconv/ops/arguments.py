@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-# So that no product of two numbers of a window overflows 64 bits.
-LARGEST = 2**31 - 1
+# So that places in a padded image, up to twice this beyond it, fit 32 bits and their products 64.
+LARGEST = 10**9
 GRADIENTS = ("input", "weight", "bias")
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .arguments import LARGEST, take_flag
 from .arrays import empty, give
 from .conv_problem import shape4
@@ -23,6 +21,7 @@ from .pool_arguments import (
     MAX_BACKWARD,
     check_gradient,
     gradient_result,
+    new_indices,
     pool,
     take_image,
     take_indices,
@@ -80,7 +79,7 @@ def max_pool2d(
     shape = (n, c, *windows.output)
     y = empty(shape, images.dtype, images)
     wanted = take_flag(name, "return_indices", return_indices)
-    indices = empty(shape, np.int64, images) if wanted else None
+    indices = new_indices(name, shape, images) if wanted else None
     pool(MAX, images, y, indices, windows.numbers)
     result = give(y[0] if single else y, x)
     if indices is None:

@@ -110,6 +110,17 @@ def take_indices(function: str, value: Any, shape: Sequence[int], like: str, sin
     return indices[None] if single else indices
 
 
+def new_indices(function: str, shape: Sequence[int], images: Array) -> Array:
+    """Where maximum pooling of `images` puts its indices."""
+    height, width = images.shape[2:]
+    if height * width >= 2**31 and images.dtype == np.float32:
+        raise ValueError(
+            f"{function}: return_indices over images of {height} x {width} = {height * width} "
+            f"elements; float32 kernels count to 2**31 - 1: use float64, or cut the images"
+        )
+    return empty(shape, np.int64, images)
+
+
 def check_gradient(
     function: str, grads: Array, input_shape: Sequence[int], output: tuple[int, int]
 ) -> None:
