@@ -9,8 +9,8 @@ import numpy as np
 
 from .. import _core
 from .arguments import take_flag, take_integer, take_number
-from .arrays import Array, check_shape, give, take, take_like
-from .elementwise import result_for, take_pair
+from .arrays import Array, give, take, take_like, take_out
+from .elementwise import empty_like, result_for, take_pair
 
 
 def batch_norm(
@@ -72,33 +72,23 @@ def batch_norm(
     training = take_flag(name, "training", training)
     array = take(name, "x", x)
     axis = _channel_axis(name, array)
-    vectors = {
-        argument: _take_vector(name, argument, value, array, axis)
-        for argument, value in (
-            ("weight", weight),
-            ("bias", bias),
-            ("running_mean", running_mean),
-            ("running_var", running_var),
-        )
-    }
-    _check_statistics(name, array, axis, training, vectors)
-    result = result_for(name, array, out, x=array, **vectors)
     channels = array.shape[axis]
+    scale = _take_vector(name, "weight", weight, array, channels)
+    shift = _take_vector(name, "bias", bias, array, channels)
+    means = _take_vector(name, "running_mean", running_mean, array, channels)
+    variances = _take_vector(name, "running_var", running_var, array, channels)
+    _check_statistics(name, array, channels, training, means, variances)
+    if out is None:
+        result = empty_like(array)
+    else:
+        inputs = {"x": array, "weight": scale, "bias": shift}
+        inputs |= {"running_mean": means, "running_var": variances}
+        result = take_out(name, out, array.shape, array.dtype, inputs)
     mean, rstd = np.empty(channels, array.dtype), np.empty(channels, array.dtype)
     _core.batch_norm(
-        array,
-        result,
-        mean,
-        rstd,
-        vectors["weight"],
-        vectors["bias"],
-        vectors["running_mean"],
-        vectors["running_var"],
-        axis,
-        training,
-        take_number(name, "momentum", momentum),
-        take_number(name, "eps", eps),
-    )
+        array, result, mean, rstd, scale, shift, means, variances,
+        axis, training, take_number(name, "momentum", momentum), take_number(name, "eps", eps),
+    )  # fmt: skip
     return (give(result, x) if out is None else out), give(mean, x), give(rstd, x)
 
 
@@ -148,13 +138,13 @@ def batch_norm_backward(
     array = take(name, "x", x)
     axis = _channel_axis(name, array)
     grads = take_pair(name, "grad_output", grad_output, array, "x", "x's shape")
-    means = _need_vector(name, "mean", mean, array, axis)
-    rstds = _need_vector(name, "rstd", rstd, array, axis)
-    scale = _take_vector(name, "weight", weight, array, axis)
+    channels = array.shape[axis]
+    means = _need_vector(name, "mean", mean, array, channels)
+    rstds = _need_vector(name, "rstd", rstd, array, channels)
+    scale = _take_vector(name, "weight", weight, array, channels)
     result = result_for(
         name, array, out, grad_output=grads, x=array, mean=means, rstd=rstds, weight=scale
     )
-    channels = array.shape[axis]
     grad_weight, grad_bias = np.empty(channels, array.dtype), np.empty(channels, array.dtype)
     _core.batch_norm_backward(
         grads, array, means, rstds, scale, result, grad_weight, grad_bias, axis, training
@@ -277,35 +267,37 @@ def _channel_axis(name: str, array: Array) -> int:
     return 0 if array.ndim == 3 else 1
 
 
-def _take_vector(name: str, argument: str, value: Any, x: Array, axis: int) -> Array | None:
-    return None if value is None else _need_vector(name, argument, value, x, axis)
+def _take_vector(name: str, argument: str, value: Any, x: Array, channels: int) -> Array | None:
+    return None if value is None else _need_vector(name, argument, value, x, channels)
 
 
-def _need_vector(name: str, argument: str, value: Any, x: Array, axis: int) -> Array:
+def _need_vector(name: str, argument: str, value: Any, x: Array, channels: int) -> Array:
     array = take_like(name, argument, value, x, "x")
-    wanted = (x.shape[axis],)
-    check_shape(name, argument, array, wanted, f"one value for each channel of x {x.shape}")
+    if array.shape != (channels,):
+        raise ValueError(
+            f"{name}: {argument} has shape {array.shape}, but x with shape {x.shape} has "
+            f"{channels} channels: ({channels},) is wanted"
+        )
     return array
 
 
 def _check_statistics(
-    name: str, x: Array, axis: int, training: bool, vectors: dict[str, Array | None]
+    name: str, x: Array, channels: int, training: bool, mean: Array | None, var: Array | None
 ) -> None:
+    given = (("running_mean", mean), ("running_var", var))
     if not training:
-        for argument in ("running_mean", "running_var"):
-            if vectors[argument] is None:
+        for argument, running in given:
+            if running is None:
                 raise ValueError(
                     f"{name}: training=False normalizes with running_mean and running_var, but "
                     f"{argument} is None"
                 )
         return
-    values = x.size // max(x.shape[axis], 1)
-    if values == 1:
+    if x.size == channels > 0:
         raise ValueError(
             f"{name}: training needs more than one value per channel, but x has shape {x.shape}: "
             f"use training=False or a larger batch"
         )
-    for argument in ("running_mean", "running_var"):
-        running = vectors[argument]
+    for argument, running in given:
         if running is not None and not running.flags.writeable:
             raise ValueError(f"{name}: {argument} is read-only, but training updates it in place")
