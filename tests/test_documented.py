@@ -228,3 +228,20 @@ def test_scalar_rounds_each_product_and_the_others_do_not(isa):
     weight = np.array([1, 1 + 2.0**-12], np.float32).reshape(1, 2, 1, 1)
     fused = 2.0**-11 + 2.0**-24
     assert fc.conv2d(x, weight).item() == (2.0**-11 if isa == "scalar" else fused)
+
+
+def test_tensors_that_are_no_arrays_are_refused_by_name():
+    torch = pytest.importorskip("torch")
+    ones = torch.ones(3, 5)
+    with pytest.raises(ValueError, match=r"relu: x has no memory to share: .*meta"):
+        fc.relu(ones.to("meta"))
+    with pytest.raises(TypeError, match=r"relu: x is no plain array: .*Sparse"):
+        fc.relu(ones.to_sparse())
+    with pytest.raises(TypeError, match=r"relu: x is no plain array: .*resolve_neg\(\)"):
+        fc.relu(torch.ones(3, 5, dtype=torch.cfloat).conj().imag)
+    with pytest.raises(TypeError, match=r"relu: x has dtype int32.*x\.float\(\)"):
+        fc.relu(ones.int())
+    with pytest.raises(TypeError, match=r"relu: x has dtype bfloat16.*x\.float\(\)"):
+        fc.relu(ones.bfloat16())
+    loss = fc.cross_entropy(ones, torch.tensor([0, 4, 2], dtype=torch.int32))  # narrower: taken
+    assert np.isclose(float(loss), np.log(5))

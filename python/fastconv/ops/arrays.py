@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
+_TORCH_DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 INT64 = np.dtype(np.int64)
 
 
@@ -31,9 +32,12 @@ def take(function: str, name: str, value: Any) -> Array:
     array = value if type(value) is np.ndarray else _import(function, name, value)
     dtype = array.dtype
     if dtype is not FLOAT32 and dtype is not FLOAT64 and dtype not in (FLOAT32, FLOAT64):
+        remedy = (
+            f"{name}.float()" if _package(value) == "torch" else f"{name}.astype(numpy.float32)"
+        )
         raise TypeError(
             f"{function}: {name} has dtype {dtype}, which has no kernels; float32 and float64 "
-            f"have: convert it with {name}.astype(numpy.float32)"
+            f"have: convert it with {remedy}"
         )
     return array if array.flags.aligned else _refuse_unaligned(function, name, array)
 
@@ -86,7 +90,10 @@ def _import(function: str, name: str, value: Any) -> Array:
             f"{function}: {name} is a tensor that requires grad, which fastconv does not record; "
             f"pass {name}.detach()"
         )
-    device_type = int(value.__dlpack_device__()[0])
+    try:
+        device_type = int(value.__dlpack_device__()[0])
+    except (ValueError, RuntimeError, BufferError) as error:  # PyTorch's meta and nested tensors
+        raise ValueError(f"{function}: {name} has no memory to share: {error}") from None
     if device_type not in (1, 3, 13):  # DLPack: CPU, CUDA pinned host memory, CUDA managed
         raise ValueError(
             f"{function}: {name} is on another device (DLPack device type {device_type}); "
@@ -94,12 +101,15 @@ def _import(function: str, name: str, value: Any) -> Array:
         )
     if _package(value) == "torch":  # its DLPack export is read-only in some NumPy versions
         dtype = str(value.dtype).removeprefix("torch.")
-        if dtype not in ("float32", "float64", "int64"):
+        if dtype not in _TORCH_DTYPES:
             raise TypeError(
                 f"{function}: {name} has dtype {dtype}, which has no kernels; float32 and float64 "
                 f"have: convert it with {name}.float()"
             )
-        array: Array = value.numpy()
+        try:
+            array: Array = value.numpy()
+        except (RuntimeError, TypeError) as error:  # sparse, or to be negated when read
+            raise TypeError(f"{function}: {name} is no plain array: {error}") from None
         return array
     try:
         return np.from_dlpack(value)
