@@ -114,6 +114,24 @@ def test_rows_beyond_a_threads_scratch(isa, rng):
         check_exact(case, "depthwise", rng, order=order)
 
 
+@pytest.mark.parametrize("stride", [3, 17, 10**9])
+def test_strides_beyond_the_image(stride, rng):
+    check_exact(cases.conv(f"n2c5h6w7-k5r3s3-st{stride}-pad1-g5"), "depthwise", rng)
+    check_exact(cases.conv(f"n2c5h6w7-k10r3s3-st{stride}-pad1-g5"), "auto", rng)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "naive", "im2col", "direct"])
+def test_no_filters(algorithm):
+    x, weight = np.ones((2, 4, 5, 6)), np.ones((0, 1, 3, 3))
+    options = {"groups": 4, "algorithm": algorithm}
+    y = fc.conv2d(x, weight, **options)
+    assert y.shape == (2, 0, 3, 4)
+    assert_exact(fc.conv2d_grad_input(y, weight, x.shape, **options), np.zeros_like(x))
+    assert fc.conv2d_grad_weight(y, x, weight.shape, **options).shape == weight.shape
+    with pytest.raises(ValueError, match="depthwise: there are no filters"):
+        fc.conv2d(x, weight, groups=4, algorithm="depthwise")
+
+
 def test_auto_takes_it():
     plan = fc.explain(fc.conv2d, (1, 32, 28, 28), (32, 1, 3, 3), padding=1, groups=32)
     assert "depthwise" in str(plan)

@@ -36,6 +36,7 @@ const char* reject(const ConvPlan& plan) {
     const Conv& conv = plan.problem;
     if (conv.groups != conv.in_channels) return "depthwise: groups differ from the input's channels";
     if (conv.groups <= 1) return "depthwise: one group is a dense convolution";
+    if (conv.out_channels == 0) return "depthwise: there are no filters";
     return nullptr;
 }
 
@@ -65,7 +66,8 @@ const char* block(ConvPlan& plan) {
     const std::int64_t most = (cut.gather ? kStripChunkBytes : kChunkBytes) / size / lanes;
     cut.chunk = even(vectors, most) * lanes;
     cut.block_w = first.out_w;
-    const std::int64_t line = first.source_w * cut.chunk * size * std::max<std::int64_t>(1, first.taps_h.step);
+    const std::int64_t step = std::clamp<std::int64_t>(first.taps_h.step, 1, 16);
+    const std::int64_t line = first.source_w * cut.chunk * size * step;  // bytes
     cut.block_h = even(first.out_h, std::max(kFewestRows, kSourceBytes / line));
     count_blocks(plan, first.out_h, first.out_w);
     // More tasks where threads would stand idle: fewer rows, then fewer channels each.

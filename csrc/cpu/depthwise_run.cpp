@@ -31,7 +31,8 @@ struct Scratch {
         const std::int64_t terms = plan.direction == Direction::kGradInput ? multiplier(plan.problem) : 1;
         std::int64_t most_lines = 0, most_strip = 0;
         for (const Correlation& phase : plan.phases) {
-            most_lines = std::max(most_lines, terms * phase.taps_h.count + phase.taps_h.step);
+            const std::int64_t second_row = phase.taps_h.step <= 2 ? phase.taps_h.step : 0;
+            most_lines = std::max(most_lines, terms * phase.taps_h.count + second_row);
             std::int64_t columns = cut.block_w;
             if (!cut.gather) {
                 const ColumnRange inner = inner_columns(phase);

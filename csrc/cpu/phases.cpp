@@ -19,9 +19,10 @@ AxisTaps forward_taps(const Axis& axis) {
 AxisTaps phase_taps(const Axis& axis, std::int64_t a) {
     AxisTaps taps;
     const std::int64_t period = axis.stride / std::gcd(axis.stride, axis.dilation);
+    const std::int64_t candidates = std::min(period, axis.kernel);
     std::int64_t first = 0;
-    while (first < period && (a + axis.pad_lo - first * axis.dilation) % axis.stride != 0) ++first;
-    if (first == period || first >= axis.kernel) return taps;
+    while (first < candidates && (a + axis.pad_lo - first * axis.dilation) % axis.stride != 0) ++first;
+    if (first == candidates) return taps;
     taps.count = (axis.kernel - 1 - first) / period + 1;
     taps.kernel = first + (taps.count - 1) * period;
     taps.kernel_step = -period;
