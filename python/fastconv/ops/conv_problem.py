@@ -132,15 +132,13 @@ def take_bias(function: str, bias: Any, x: Array, filters: int) -> Array:
 
 
 def algorithm_index(function: str, algorithm: str) -> int:
-    try:
+    if isinstance(algorithm, str):  # before ==, which NumPy arrays answer in their own ways
         if algorithm == "auto":
             return -1
-        return ALGORITHMS[algorithm]
-    except (KeyError, TypeError, ValueError):  # the latter from NumPy arrays
-        names = ", ".join(ALGORITHMS)
-        raise ValueError(
-            f"{function}: algorithm is {algorithm!r}; the names are auto, {names}"
-        ) from None
+        if algorithm in ALGORITHMS:
+            return ALGORITHMS[algorithm]
+    names = ", ".join(ALGORITHMS)
+    raise ValueError(f"{function}: algorithm is {algorithm!r}; the names are auto, {names}")
 
 
 def run(
