@@ -46,6 +46,15 @@ def test_within_its_ulps(isa, rng, name, dtype):
     assert ulps(getattr(fc, name)(x), expected) <= COMPUTED[name]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [(np.float32, -103, -20), (np.float64, -744, -40)]
+)
+def test_exponential_within_its_ulps(isa, dtype, low, high):
+    """Where 1 + exp(x) rounds to 1, sigmoid is the kernels' exp, down to denormal results."""
+    x = np.linspace(low, high, 200_001).astype(dtype)
+    assert ulps(fc.sigmoid(x), np.exp(x.astype(np.longdouble))) <= (2 if isa == "scalar" else 1)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*EXACT, *COMPUTED])
 def test_special_values(isa, name, dtype):

@@ -1,8 +1,6 @@
 """Validation, allocation and dispatch: one module a family, one call into _core a function."""
 
 from .activation import (
-    dropout,
-    dropout_backward,
     leaky_relu,
     leaky_relu_backward,
     relu,
@@ -30,6 +28,7 @@ from .conv_gradients import (
 )
 from .conv_problem import PackedWeight, pack_weight
 from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
+from .dropout import dropout, dropout_backward
 from .linear import linear, linear_backward
 from .loss import (
     cross_entropy,
