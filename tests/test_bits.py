@@ -76,3 +76,25 @@ def test_an_image_has_its_bits_alone_and_among_others(name: str, isa: str) -> No
             alone = SEPARATE[name](images[n : n + 1], ROWS[n : n + 1])
             parts = zip(alone, whole) if isinstance(whole, tuple) else [(alone, whole)]
             assert all(np.array_equal(a, w[n : n + 1]) for a, w in parts)
+
+
+def test_training_has_the_same_bits_for_any_number_of_threads(isa: str) -> None:
+    """Three steps of LeNet-5: every gradient, the momentum's state, batch sums."""
+    images, target = bits.numbers(np.float32)((24, 1, 28, 28)), np.arange(24) % 10
+    weights = fc.models.lenet5().state_dict()
+
+    def trained() -> bytes:
+        model = fc.models.lenet5()
+        model.load_state_dict(weights)
+        optimizer = fc.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model.backward(fc.cross_entropy_backward(model(images), target))
+            optimizer.step()
+        return b"".join(array.tobytes() for array in model.state_dict().values())
+
+    found = []
+    for threads in (1, 2, 5):
+        with some.machine(isa, threads):
+            found.append(trained())
+    assert found[1:] == found[:1] * 2

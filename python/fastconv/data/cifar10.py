@@ -104,7 +104,10 @@ def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         raise ValueError(f"{member.name} has {member.size} bytes, more than any batch of CIFAR-10")
     file = archive.extractfile(member)
     assert file is not None  # it is a regular file
-    return file.read()
+    try:
+        return file.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{archive.name}: {member.name} is damaged: {error}") from error
 
 
 def _gunzip(name: Any, raw: bytes) -> bytes:
