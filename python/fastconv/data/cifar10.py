@@ -107,7 +107,7 @@ def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     try:
         return file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive.name}: {member.name} is damaged: {error}") from error
+        raise ValueError(f"{archive.name!r}: {member.name} is damaged: {error}") from error
 
 
 def _gunzip(name: Any, raw: bytes) -> bytes:
