@@ -31,13 +31,6 @@ namespace {
 constexpr std::int64_t kBlockBytes = 900 << 10;  // of V and M: most of a 1 MB L2
 constexpr std::int64_t kFewestTiles = 18, kMostTiles = 30;  // multiples of the tile's 6 rows
 
-// U is made once a call where it stays in L2 (up to 1 MB) or is used by many blocks. Otherwise a task
-// makes a chunk of it when it needs one: that costs some 12 cycles a vector for every block, while a
-// U in memory is written and read back at the memory's pace, some 28 cycles a vector (measured on a
-// server core with a slow L3), once.
-constexpr std::int64_t kTransformedMost = 1 << 18;
-constexpr std::int64_t kBlocksByTask = 2;
-
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // U[group][panel][point][c][k in panel] from packed[group][panel][tap][c][k in panel].
@@ -64,31 +57,56 @@ void transform_weights(const ConvPlan& plan, const float* packed, float* transfo
     });
 }
 
-// Blocks of tiles, and how many tasks share one where there are few.
+// ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
+// Fitted to single-core measurements of 23 layers. Products count 12 more channels than there are, for
+// starting and storing a tile; a transform of a tile counts 12 a point and channel.
+
+double tiles_cost(const WinogradVariant<float>& variant, double tiles, double channels, double cols) {
+    return variant.points() * tiles *
+           (1.1 * (channels + 12) * cols + 12 * (std::max(channels, 16.0) + std::max(cols, 16.0)));
+}
+
+// A point of a weight: transformed in cache; or through memory, once a call, and read by each task.
+constexpr double kTransform = 27, kTransformToMemory = 55, kReadFromMemory = 5;
+constexpr std::int64_t kSmall = 1 << 18;  // elements of U (1 MB) that stay in L2
+
+/// Cuts tiles into blocks and columns into parts, and decides who transforms the weights: once a call,
+/// or each task for itself. All ways give the same bits.
 void split(ConvPlan& plan, const WinogradVariant<float>& variant, std::int64_t panels) {
     const Correlation& phase = plan.phases[0];
     WinogradPlan& winograd = plan.winograd;
     const std::int64_t tiles = winograd.tiles() * phase.batch;
     if (tiles == 0) return;
+    const double channels = static_cast<double>(phase.channels);
+    const double cols = static_cast<double>(phase.cols), points = variant.points();
+    const bool small = points * channels * cols < kSmall;
     const std::int64_t tile_bytes = variant.points() * (winograd.pitch + 64) * 4;
     const std::int64_t most =
         std::clamp(kBlockBytes / tile_bytes / 6 * 6, kFewestTiles, kMostTiles);
     double best = 0;
-    for (std::int64_t size = most; size >= std::min<std::int64_t>(6, most); size -= 6)
-        for (std::int64_t parts = 1; parts <= panels; parts *= 2) {
-            const std::int64_t blocks = ceil_div(tiles, size);
-            const double tasks = static_cast<double>(phase.groups * blocks * parts);
-            const double rounds = static_cast<double>(
-                ceil_div(phase.groups * blocks * parts, plan.threads));
-            // Small blocks read the weights more often; parts transform the input again.
-            const double time = rounds * plan.threads / tasks * (1.0 + 2.0 / static_cast<double>(size)) *
-                                (1.0 + 0.1 * static_cast<double>(parts - 1));
-            if (best != 0 && time >= best * 0.99) continue;
-            best = time;
-            winograd.blocks = blocks;
-            winograd.block_tiles = ceil_div(tiles, blocks);
-            winograd.parts = parts;
-        }
+    for (std::int64_t size = most; size >= 6; size -= 6)
+        for (std::int64_t parts = 1; parts <= panels; parts *= 2)
+            for (const bool by_task : {false, true}) {
+                const std::int64_t blocks = ceil_div(tiles, size);
+                const double part_cols = cols * static_cast<double>(ceil_div(panels, parts)) /
+                                         static_cast<double>(panels);
+                const double weights = points * channels * part_cols;
+                const double task =
+                    tiles_cost(variant, static_cast<double>(ceil_div(tiles, blocks)), channels,
+                               part_cols) +
+                    weights * (by_task ? kTransform : small ? 0 : kReadFromMemory);
+                const double once = by_task ? 0
+                                            : points * channels * cols * phase.groups /
+                                                  plan.threads *
+                                                  (small ? kTransform : kTransformToMemory);
+                const double time = task * ceil_div(phase.groups * blocks * parts, plan.threads) + once;
+                if (best != 0 && time >= best * 0.99) continue;
+                best = time;
+                winograd.blocks = blocks;
+                winograd.block_tiles = ceil_div(tiles, blocks);
+                winograd.parts = parts;
+                winograd.weights_by_task = by_task;
+            }
 }
 
 const char* plan_winograd(ConvPlan& plan, int m) {
@@ -120,9 +138,6 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     winograd.pitch = (ceil_div(phase.channels, kernels.gemm->lanes) + 1) * kernels.gemm->lanes;
     const Panels<float> panels(*kernels.gemm, phase.cols);
     split(plan, *variant, std::max<std::int64_t>(1, panels.count));
-    winograd.weights_by_task =
-        variant->points() * phase.channels * panels.padded_cols > kTransformedMost &&
-        winograd.blocks <= kBlocksByTask;
     phase.scratch_bytes = winograd_layout(plan, *variant, panels.width).bytes;
     if (phase.scratch_bytes > kMaxThreadScratch)
         return "winograd: a block of tiles needs more scratch than a thread may have (4 MB)";
@@ -136,12 +151,8 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     return nullptr;
 }
 
-// ---- whether it pays -----------------------------------------------------------------------------
+// ---- whether it pays: one image by itself, on one thread ------------------------------------------
 
-// Time of one image by itself in units of one multiply-add of the register tile at full rate, fitted
-// to single-core measurements of 23 layers (README of benchmarks/: the cost model's fit). The terms:
-// products, with 12 more a row for starting and storing a tile; transforms of input and output;
-// packing 9 taps or transforming alpha^2 points a weight.
 double direct_cost(const Correlation& phase, const Kernels<float>& kernels) {
     const double weights = static_cast<double>(phase.channels * phase.cols);
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count);
@@ -150,28 +161,30 @@ double direct_cost(const Correlation& phase, const Kernels<float>& kernels) {
     return rows * taps * weights * (narrow ? 1.6 : 1.05) + 32 * taps * weights;
 }
 
-double winograd_cost(const Correlation& phase, int m) {
-    const double tiles = static_cast<double>(ceil_div(phase.out_h, m) * ceil_div(phase.out_w, m));
-    const double alpha = static_cast<double>(m + phase.taps_h.count - 1);
-    const double points = alpha * alpha, channels = static_cast<double>(phase.channels);
+double winograd_cost(const Correlation& phase, const WinogradVariant<float>& variant) {
+    const std::int64_t tiles = ceil_div(phase.out_h, variant.m) * ceil_div(phase.out_w, variant.m);
+    const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols);
-    const double blocks = std::min(std::ceil(tiles / kMostTiles), static_cast<double>(kBlocksByTask));
-    return points * (1.1 * tiles * (channels + 12) * cols +
-                     12 * tiles * (std::max(channels, 16.0) + std::max(cols, 16.0)) +
-                     27 * blocks * channels * cols);
+    const double blocks = tiles > kMostTiles ? 2 : 1;  // beyond two, once a call is cheaper
+    return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
+           variant.points() * kTransform * blocks * channels * cols;
 }
 
 // The shape of one image decides, never the batch or the threads, so that neither changes bits.
 const char* decline(const ConvPlan& plan) {
     const Correlation& phase = plan.phases[0];
+    const Kernels<float>& kernels = plan.isa->kernels<float>();
+    const WinogradVariant<float>& variant = kernels.winograd->variants[plan.winograd.variant];
     constexpr double kGain = 0.92;  // below it the model's own error decides
-    const double mine = winograd_cost(phase, plan.winograd.m);
-    if (mine > kGain * direct_cost(phase, plan.isa->kernels<float>()))
+    const double mine = winograd_cost(phase, variant);
+    if (mine > kGain * direct_cost(phase, kernels))
         return "possible, but by the cost model direct is as fast";
-    const int other = plan.winograd.m == 2 ? 4 : 2;
-    if (phase.taps_h.count == 3 && winograd_cost(phase, other) < mine)
-        return other == 4 ? "possible, but by the cost model winograd4 is faster"
-                          : "possible, but by the cost model winograd2 is faster";
+    for (const WinogradVariant<float>& other : kernels.winograd->variants) {
+        if (other.r != variant.r || other.m == variant.m || winograd_cost(phase, other) >= mine)
+            continue;
+        return other.m == 4 ? "possible, but by the cost model winograd4 is faster"
+                            : "possible, but by the cost model winograd2 is faster";
+    }
     return nullptr;
 }
 

@@ -23,6 +23,7 @@ constexpr std::int64_t kMergeBelowChannels = 16;
 // Source lines of one task stay in L2 beside the panel.
 constexpr std::int64_t kSourceBytes = 512 << 10;
 constexpr std::int64_t kMostRows = 252;  // 42 tiles of 6: the panel is read from L1/L2 that often
+constexpr std::int64_t kMostRowsThin = 4 * kMostRows;  // few channels: fewer lines gathered twice
 constexpr std::int64_t kFewestRows = 24;
 constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
 
@@ -79,7 +80,9 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
     if (phase.batch * phase.out_h * phase.out_w == 0) return true;
     const std::int64_t line_bytes =
         std::max<std::int64_t>(1, phase.channels) * static_cast<std::int64_t>(sizeof(T));
-    std::int64_t most = std::clamp(kSourceBytes / line_bytes, 2 * kFewestRows, kMostRows);
+    std::int64_t most =
+        std::clamp(kSourceBytes / line_bytes, 2 * kFewestRows,
+                   phase.channels < kMergeBelowChannels ? kMostRowsThin : kMostRows);
     choose_block(phase, most);
     while (scratch_layout<T>(phase, kernels).bytes > kScratchBytes) {
         if (phase.rows() == 1) return false;

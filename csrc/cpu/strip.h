@@ -40,9 +40,12 @@ void fill_strip(const CopyKernels<T>& copy, const Correlation& phase, const T* i
         const T* pixel = image + y * phase.source.height_elems +
                          (strip.first_x + begin * strip.pace_x) * phase.source.width_elems;
         std::fill_n(line, begin * channels, T(0));
-        copy.copy(end - begin, channels,
-                  {pixel, phase.source.width_elems * strip.pace_x, phase.source.channel_elems},
-                  {line + begin * channels, channels, 1});
+        const std::int64_t step = phase.source.width_elems * strip.pace_x;
+        if (phase.source.channel_elems == 1 && step == channels)  // pixels without gaps: one line
+            copy.copy(1, (end - begin) * channels, {pixel, 0, 1}, {line + begin * channels, 0, 1});
+        else
+            copy.copy(end - begin, channels, {pixel, step, phase.source.channel_elems},
+                      {line + begin * channels, channels, 1});
         std::fill_n(line + end * channels, (strip.width - end) * channels, T(0));
     }
 }
