@@ -7,6 +7,7 @@
 #include "core/parallel.h"
 #include "cpu/correlation.h"
 #include "cpu/panels.h"
+#include "cpu/strip.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -128,15 +129,9 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
     layout.strip_w = (phase.block_w - 1) * phase.strip_step_w() + 1;
     if (phase.taps_h.count > 0) layout.strip_h += phase.taps_h.last_offset() - phase.taps_h.offset;
     if (phase.taps_w.count > 0) layout.strip_w += phase.taps_w.last_offset() - phase.taps_w.offset;
-    // In floating point: with strides of 1e9 the product leaves 64 bits. Beyond the limit any size
-    // that block_correlation rejects will do.
-    const double strip_elems = static_cast<double>(layout.strip_h) *
-                               static_cast<double>(layout.strip_w) *
-                               static_cast<double>(phase.channels);
-    const bool too_large = strip_elems > static_cast<double>(kScratchBytes);
-    const std::int64_t gathered = too_large ? static_cast<std::int64_t>(kScratchBytes)
-                                            : layout.strip_h * layout.strip_w * phase.channels;
-    layout.strip = take(phase.gather ? gathered : phase.channels, sizeof(T));
+    layout.strip = take(phase.gather ? strip_elems(1, layout.strip_h, layout.strip_w, phase.channels)
+                                     : phase.channels,
+                        sizeof(T));
     return layout;
 }
 

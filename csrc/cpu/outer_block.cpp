@@ -7,6 +7,7 @@
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
 #include "cpu/panels.h"
+#include "cpu/strip.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -91,10 +92,10 @@ double relative_time(const Correlation& view, const OuterBlocking& blocking,
     const double rows = channels * static_cast<double>(view.taps_h.count * view.taps_w.count);
     const OuterScratch scratch = outer_scratch(view, blocking, kernels);
     const double positions = static_cast<double>(blocking.positions());
+    const std::int64_t pixels =
+        strip_elems(blocking.chunk_n, scratch.strip_h, scratch.strip_w, 1);
     const double gathered =
-        view.gather ? static_cast<double>(blocking.chunk_n * scratch.strip_h * scratch.strip_w) *
-                          channels / positions
-                    : 0.0;
+        view.gather ? static_cast<double>(pixels) * channels / positions : 0.0;
     const double totals = rows * vectors * static_cast<double>(kernels.outer->lanes) * sizeof(T);
     const double spill = totals > static_cast<double>(kTotalsBytes) ? 1.1 : 1.0;
     const double task = rows * (vectors + 0.5) * spill +
@@ -200,7 +201,8 @@ OuterScratch outer_scratch(const Correlation& view, const OuterBlocking& blockin
     layout.runs = take(view.segments * layout.runs_per_segment, sizeof(OuterRun<T>));
     layout.lines = take(blocking.positions() * width * blocking.group_panels, sizeof(T));
     layout.strip = take(
-        view.gather ? blocking.chunk_n * layout.strip_h * layout.strip_w * channels : 0, sizeof(T));
+        view.gather ? strip_elems(blocking.chunk_n, layout.strip_h, layout.strip_w, channels) : 0,
+        sizeof(T));
     const bool full = panels.cols % width == 0;
     const std::int64_t panels_kept = blocking.sums > 1    ? 0
                                      : blocking.in_place ? (full ? 0 : 1)

@@ -18,6 +18,16 @@ struct Strip {
     std::int64_t line_pixels = 0;  // from one line of the strip to the next, at least `width`
 };
 
+/// Elements of the strips of `images` images, or 2^40 where there would be more, which no scratch
+/// memory holds. With strides of 1e9 the product itself leaves 64 bits.
+inline std::int64_t strip_elems(std::int64_t images, std::int64_t height, std::int64_t width,
+                                std::int64_t channels) {
+    constexpr std::int64_t kMost = std::int64_t{1} << 40;
+    const double elements = static_cast<double>(images) * static_cast<double>(height) *
+                            static_cast<double>(width) * static_cast<double>(channels);
+    return elements < static_cast<double>(kMost) ? images * height * width * channels : kMost;
+}
+
 /// strip[u][v][c] = the pixel's channel c, or zero outside of the image. `image` is the first pixel
 /// of the image and group that the strip is cut from, and of the first of `channels`.
 template <class T>
