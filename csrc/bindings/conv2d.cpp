@@ -65,7 +65,7 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
                                     geometry_of(geometry), dtype_of(input));
     const auto plan = cpu::plan_conv2d(problem, direction, strides, cpu::current_isa(),
                                        num_threads(), algorithm_of(algorithm));
-    cpu::ConvPointers pointers;
+    ConvPointers pointers;
     py::array& result = direction == Direction::kForward     ? output
                         : direction == Direction::kGradInput ? input
                                                              : weight;

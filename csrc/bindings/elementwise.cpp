@@ -10,7 +10,7 @@
 namespace fastconv {
 namespace {
 
-template <cpu::ElementwiseOp kOp>
+template <ElementwiseOp kOp>
 void unary(const py::array& x, py::array y, double parameter) {
     const Tensor a = tensor_of(x), result = writable_tensor_of(y);
     require_alike(a, result);
@@ -19,7 +19,7 @@ void unary(const py::array& x, py::array y, double parameter) {
     cpu::run_elementwise(kOp, a, nullptr, result, parameter, isa, num_threads());
 }
 
-template <cpu::ElementwiseOp kOp>
+template <ElementwiseOp kOp>
 void binary(const py::array& x, const py::array& other, py::array y, double parameter) {
     const Tensor a = tensor_of(x), b = tensor_of(other), result = writable_tensor_of(y);
     require_alike(a, result);
@@ -29,12 +29,12 @@ void binary(const py::array& x, const py::array& other, py::array y, double para
     cpu::run_elementwise(kOp, a, &b, result, parameter, isa, num_threads());
 }
 
-template <cpu::ElementwiseOp kOp>
+template <ElementwiseOp kOp>
 void def_unary(py::module_& module, const char* name) {
     module.def(name, &unary<kOp>, py::arg("x"), py::arg("y"), py::arg("parameter") = 0.0);
 }
 
-template <cpu::ElementwiseOp kOp>
+template <ElementwiseOp kOp>
 void def_backward(py::module_& module, const char* name) {
     module.def(name, &binary<kOp>, py::arg("grad_output"), py::arg("output"),
                py::arg("grad_input"), py::arg("parameter") = 0.0);
@@ -60,7 +60,7 @@ void sgd_update(py::array parameter, const py::array& grad, std::optional<py::ar
     } else if (momentum != 0) {
         throw std::invalid_argument("sgd_update: momentum needs a velocity");
     }
-    const cpu::SgdStep step{rate, momentum, weight_decay, nesterov};
+    const SgdStep step{rate, momentum, weight_decay, nesterov};
     const cpu::Isa& isa = cpu::current_isa();
     py::gil_scoped_release release;
     cpu::run_sgd(p, g, velocity ? &v : nullptr, step, isa, num_threads());
@@ -69,7 +69,7 @@ void sgd_update(py::array parameter, const py::array& grad, std::optional<py::ar
 }  // namespace
 
 void bind_elementwise(py::module_& module) {
-    using Op = cpu::ElementwiseOp;
+    using Op = ElementwiseOp;
     def_unary<Op::kRelu>(module, "relu");
     def_unary<Op::kLeakyRelu>(module, "leaky_relu");
     def_unary<Op::kSigmoid>(module, "sigmoid");

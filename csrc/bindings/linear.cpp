@@ -29,7 +29,7 @@ void linear(int direction_index, py::array x, py::array weight, py::array y,
     if (weight.shape(1) != problem.in || y.shape(0) != problem.batch || y.shape(1) != problem.out ||
         dtype_of(weight) != problem.dtype || dtype_of(y) != problem.dtype)
         throw std::invalid_argument("_core: shapes do not belong together");
-    cpu::LinearPointers pointers;
+    LinearPointers pointers;
     py::array& result = direction == Direction::kForward     ? y
                         : direction == Direction::kGradInput ? x
                                                              : weight;

@@ -15,7 +15,7 @@ namespace {
 
 using Targets = py::array_t<std::int64_t>;
 
-template <cpu::SoftmaxKind kKind>
+template <SoftmaxKind kKind>
 void softmax(const py::array& x, py::array y, int axis) {
     const Tensor a = tensor_of(x), result = writable_tensor_of(y);
     require_alike(a, result);
@@ -25,7 +25,7 @@ void softmax(const py::array& x, py::array y, int axis) {
     cpu::run_softmax(kKind, result, a, nullptr, axis, isa, num_threads());
 }
 
-template <cpu::SoftmaxKind kKind>
+template <SoftmaxKind kKind>
 void softmax_backward(const py::array& grad_output, const py::array& output, py::array grad_input,
                       int axis) {
     const Tensor g = tensor_of(grad_output), y = tensor_of(output);
@@ -38,9 +38,9 @@ void softmax_backward(const py::array& grad_output, const py::array& output, py:
     cpu::run_softmax(kKind, dx, g, &y, axis, isa, num_threads());
 }
 
-cpu::CrossEntropy problem_of(const char* function, const py::array& logits, const Targets& target,
+CrossEntropy problem_of(const char* function, const py::array& logits, const Targets& target,
                              double label_smoothing) {
-    cpu::CrossEntropy problem;
+    CrossEntropy problem;
     problem.logits = tensor_of(logits);
     if (logits.ndim() != 2 || target.ndim() != 1 || target.shape(0) != logits.shape(0) ||
         target.strides(0) % 8 != 0)
@@ -69,7 +69,7 @@ void store_losses(const double* losses, py::array& out) {
 // The sum of the losses in the order of the rows; each of them goes to `out` if there is one.
 double cross_entropy(const py::array& logits, const Targets& target, double label_smoothing,
                      std::optional<py::array> out) {
-    const cpu::CrossEntropy problem = problem_of("cross_entropy", logits, target, label_smoothing);
+    const CrossEntropy problem = problem_of("cross_entropy", logits, target, label_smoothing);
     const std::int64_t rows = problem.logits.size[0];
     const cpu::Isa& isa = cpu::current_isa();
     Workspace workspace;
@@ -94,7 +94,7 @@ double cross_entropy(const py::array& logits, const Targets& target, double labe
 // `scales`: one factor, or one a row.
 void cross_entropy_backward(const py::array& logits, const Targets& target, double label_smoothing,
                             const py::array_t<double>& scales, py::array grad) {
-    const cpu::CrossEntropy problem =
+    const CrossEntropy problem =
         problem_of("cross_entropy_backward", logits, target, label_smoothing);
     const Tensor dx = writable_tensor_of(grad);
     require_alike(problem.logits, dx);
@@ -111,12 +111,12 @@ void cross_entropy_backward(const py::array& logits, const Targets& target, doub
 }  // namespace
 
 void bind_loss(py::module_& module) {
-    module.def("softmax", &softmax<cpu::kSoftmax>, py::arg("x"), py::arg("y"), py::arg("axis"));
-    module.def("log_softmax", &softmax<cpu::kLogSoftmax>, py::arg("x"), py::arg("y"),
+    module.def("softmax", &softmax<kSoftmax>, py::arg("x"), py::arg("y"), py::arg("axis"));
+    module.def("log_softmax", &softmax<kLogSoftmax>, py::arg("x"), py::arg("y"),
                py::arg("axis"));
-    module.def("softmax_backward", &softmax_backward<cpu::kSoftmaxBackward>,
+    module.def("softmax_backward", &softmax_backward<kSoftmaxBackward>,
                py::arg("grad_output"), py::arg("output"), py::arg("grad_input"), py::arg("axis"));
-    module.def("log_softmax_backward", &softmax_backward<cpu::kLogSoftmaxBackward>,
+    module.def("log_softmax_backward", &softmax_backward<kLogSoftmaxBackward>,
                py::arg("grad_output"), py::arg("output"), py::arg("grad_input"), py::arg("axis"));
     module.def("cross_entropy", &cross_entropy, py::arg("logits"),
                py::arg("target").noconvert(), py::arg("label_smoothing"), py::arg("losses"));

@@ -39,7 +39,7 @@ Tensor vector_of(py::array& array, bool written, const Tensor& x, int axis) {
 void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd, Optional weight,
                 Optional bias, Optional running_mean, Optional running_var, int axis, bool training,
                 double momentum, double eps) {
-    cpu::BatchNorm call;
+    BatchNorm call;
     call.x = tensor_of(x);
     call.y = writable_tensor_of(y);
     require_alike(call.x, call.y);
@@ -70,7 +70,7 @@ void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd,
 void batch_norm_backward(const py::array& grad_output, const py::array& x, py::array mean,
                          py::array rstd, Optional weight, py::array grad_input,
                          py::array grad_weight, py::array grad_bias, int axis, bool training) {
-    cpu::BatchNormBackward call;
+    BatchNormBackward call;
     call.grad_output = tensor_of(grad_output);
     call.x = tensor_of(x);
     call.grad_input = writable_tensor_of(grad_input);
@@ -91,9 +91,9 @@ void batch_norm_backward(const py::array& grad_output, const py::array& x, py::a
     cpu::run_batch_norm_backward(call, workspace.data(), isa, num_threads());
 }
 
-cpu::ResponseNorm response_norm_of(const py::array& x, int axis, std::int64_t size, double alpha,
+ResponseNorm response_norm_of(const py::array& x, int axis, std::int64_t size, double alpha,
                                    double beta, double k) {
-    cpu::ResponseNorm call{tensor_of(x), axis, size, alpha, beta, k};
+    ResponseNorm call{tensor_of(x), axis, size, alpha, beta, k};
     if (axis < 0 || axis >= call.x.rank || size < 1)
         throw std::invalid_argument("_core: axis or size out of range");
     return call;
@@ -101,7 +101,7 @@ cpu::ResponseNorm response_norm_of(const py::array& x, int axis, std::int64_t si
 
 void local_response_norm(const py::array& x, py::array y, int axis, std::int64_t size, double alpha,
                          double beta, double k) {
-    const cpu::ResponseNorm call = response_norm_of(x, axis, size, alpha, beta, k);
+    const ResponseNorm call = response_norm_of(x, axis, size, alpha, beta, k);
     const Tensor result = writable_tensor_of(y);
     require_alike(call.x, result);
     const cpu::Isa& isa = cpu::current_isa();
@@ -112,7 +112,7 @@ void local_response_norm(const py::array& x, py::array y, int axis, std::int64_t
 void local_response_norm_backward(const py::array& grad_output, const py::array& x,
                                   py::array grad_input, int axis, std::int64_t size, double alpha,
                                   double beta, double k) {
-    const cpu::ResponseNorm call = response_norm_of(x, axis, size, alpha, beta, k);
+    const ResponseNorm call = response_norm_of(x, axis, size, alpha, beta, k);
     const Tensor g = tensor_of(grad_output), dx = writable_tensor_of(grad_input);
     require_alike(call.x, g);
     require_alike(call.x, dx);

@@ -64,7 +64,7 @@ void pool2d(int operation, py::array input, py::array output, std::optional<py::
         (dilated && !problem.max()) || operation < 0 || operation > 3 ||
         (problem.operation == PoolOperation::kMaxBackward) > problem.with_indices)
         throw std::invalid_argument("_core: shapes do not belong together");
-    cpu::PoolPointers pointers;
+    PoolPointers pointers;
     pointers.input = problem.backward() ? writable_data_of(input) : data_of(input);
     pointers.output = problem.backward() ? data_of(output) : writable_data_of(output);
     if (indices) {
@@ -79,7 +79,7 @@ void pool2d(int operation, py::array input, py::array output, std::optional<py::
 /// Returns the first index found outside the image, or -1.
 std::int64_t unpool2d(bool backward, py::array input, py::array output, py::array indices) {
     require_rank(indices, 4);
-    cpu::UnpoolProblem problem;
+    UnpoolProblem problem;
     problem.input = strides_of(input);
     problem.output = strides_of(output);
     problem.indices = strides_of(indices);
@@ -92,7 +92,7 @@ std::int64_t unpool2d(bool backward, py::array input, py::array output, py::arra
     problem.out_h = output.shape(2);
     problem.out_w = output.shape(3);
     problem.backward = backward;
-    cpu::PoolPointers pointers;
+    PoolPointers pointers;
     pointers.input = backward ? writable_data_of(input) : data_of(input);
     pointers.output = backward ? data_of(output) : writable_data_of(output);
     pointers.indices = indices_of(indices, input, false);

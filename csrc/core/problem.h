@@ -10,7 +10,16 @@
 
 namespace fastconv {
 
-enum class DType : std::uint8_t { kFloat32, kFloat64 };
+enum class DType : std::uint8_t { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64 };
+
+constexpr std::int64_t element_bytes_of(DType dtype) {
+    switch (dtype) {
+        case DType::kFloat32: return 4;
+        case DType::kFloat16:
+        case DType::kBFloat16: return 2;
+        default: return 8;
+    }
+}
 
 enum class Direction : std::uint8_t { kForward, kGradInput, kGradWeight };
 
@@ -66,7 +75,7 @@ struct Conv {
     std::int64_t group_in() const { return in_channels / groups; }
     std::int64_t group_out() const { return out_channels / groups; }
     std::int64_t taps() const { return height.kernel * width.kernel; }
-    std::int64_t element_bytes() const { return dtype == DType::kFloat32 ? 4 : 8; }
+    std::int64_t element_bytes() const { return element_bytes_of(dtype); }
 
     /// Multiply-adds of any one direction, the padding's included: N P Q K R S C / groups.
     std::int64_t macs() const {
@@ -96,7 +105,7 @@ struct Linear {
     std::int64_t out = 0;
     DType dtype = DType::kFloat32;
 
-    std::int64_t element_bytes() const { return dtype == DType::kFloat32 ? 4 : 8; }
+    std::int64_t element_bytes() const { return element_bytes_of(dtype); }
     std::int64_t macs() const { return batch * in * out; }
     std::int64_t bytes() const { return (batch * in + in * out + batch * out) * element_bytes(); }
 };

@@ -2,7 +2,7 @@
 //
 //   forward      y[p,k]  = sum over r, s of x[h(p,r), k / M] w[k,r,s]
 //   grad_input   dx[h,c] = sum over m, r, s of dy[p(h,r), c * M + m] w[c * M + m,r,s], by the phases of a
-//                          strided convolution (cpu/phases.h)
+//                          strided convolution (core/phases.h)
 //   grad_weight  dw[k,r,s] = sum over images and p of dy[p,k] x[h(p,r), k / M]
 //
 // A product for every element loaded: bound by memory, and by loads where that is a cache. Vectors lie
@@ -12,7 +12,7 @@
 
 #include "core/parallel.h"
 #include "cpu/depthwise.h"
-#include "cpu/phases.h"
+#include "core/phases.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -161,7 +161,7 @@ const char* plan(ConvPlan& plan) {
     if (conv.taps() * 64 > static_cast<std::int64_t>(kScratchBytes))  // staging of one vector
         return "depthwise: the kernel needs more scratch than a thread may have (4 MB)";
     if (plan.direction == Direction::kGradWeight) return plan_depthwise_grad_weight(plan);
-    plan.phases = dense_phases(plan);
+    plan.phases = dense_phases(plan.problem, plan.direction, plan.strides);
     const char* reason = conv.dtype == DType::kFloat32 ? block<float>(plan) : block<double>(plan);
     if (reason) plan.tasks = 0;
     return reason;

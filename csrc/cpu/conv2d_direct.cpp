@@ -10,7 +10,7 @@
 // Any stride, dilation, padding, groups and memory order, float32 and float64.
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
-#include "cpu/phases.h"
+#include "core/phases.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -39,7 +39,7 @@ const char* finish_plan(ConvPlan& plan) {
 }
 
 const char* plan_direct(ConvPlan& plan) {
-    plan.phases = dense_phases(plan);
+    plan.phases = dense_phases(plan.problem, plan.direction, plan.strides);
     return finish_plan(plan);
 }
 
@@ -51,8 +51,9 @@ const char* plan_pointwise(ConvPlan& plan) {
         if (plan.direction == Direction::kGradInput && (axis->stride != 1))
             return "pointwise: grad_input with a stride leaves gaps";
     }
-    plan.phases.assign(1, plan.direction == Direction::kForward ? forward_phase(plan)
-                                                                : grad_input_phase(plan, 0, 0));
+    plan.phases.assign(1, plan.direction == Direction::kForward
+                              ? forward_phase(plan.problem, plan.strides)
+                              : grad_input_phase(plan.problem, plan.strides, 0, 0));
     flatten_pointwise(plan.phases[0]);
     return finish_plan(plan);
 }

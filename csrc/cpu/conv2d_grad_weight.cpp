@@ -14,7 +14,7 @@
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
 #include "cpu/panels.h"
-#include "cpu/phases.h"
+#include "core/phases.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -35,7 +35,7 @@ const char* finish_plan(ConvPlan& plan) {
 }
 
 void start_plan(ConvPlan& plan) {
-    plan.phases.assign(1, forward_phase(plan));
+    plan.phases.assign(1, forward_phase(plan.problem, plan.strides));
     settle(plan.phases[0]);
     const Strides& weight = plan.strides.weight;
     plan.outer = {};

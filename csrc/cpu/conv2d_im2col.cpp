@@ -18,7 +18,7 @@
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/panels.h"
-#include "cpu/phases.h"
+#include "core/phases.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -217,7 +217,7 @@ void plan_phases(ConvPlan& plan) {
 }
 
 const char* plan(ConvPlan& plan) {
-    plan.phases = dense_phases(plan);
+    plan.phases = dense_phases(plan.problem, plan.direction, plan.strides);
     plan.packed_elems = 0;
     if (plan.problem.dtype == DType::kFloat32) plan_phases<float>(plan);
     else plan_phases<double>(plan);

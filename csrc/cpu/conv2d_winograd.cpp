@@ -1,5 +1,5 @@
 // Winograd convolution, fused: unit stride, 3x3 by F(2,3) and F(4,3), 5x5 by F(2,5), float32; forward
-// and grad_input (a correlation with the kernel turned around, cpu/phases.h).
+// and grad_input (a correlation with the kernel turned around, core/phases.h).
 //
 // A task is a block of T tiles, in row-major order through rows and images, and some column panels:
 //   1. V[point][tile][c]  = input transform of the tiles, all channels                   stays in L2
@@ -22,7 +22,7 @@
 #include "cpu/kernels_gemm.h"
 #include "cpu/kernels_winograd.h"
 #include "cpu/panels.h"
-#include "cpu/phases.h"
+#include "core/phases.h"
 #include "cpu/winograd_block.h"
 
 namespace fastconv::cpu {
@@ -125,8 +125,9 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     }
     if (!variant) return m == 2 ? "winograd2: the kernel is neither 3x3 nor 5x5"
                                 : "winograd4: the kernel is not 3x3";
-    plan.phases.assign(1, plan.direction == Direction::kForward ? forward_phase(plan)
-                                                                : grad_input_phase(plan, 0, 0));
+    plan.phases.assign(1, plan.direction == Direction::kForward
+                              ? forward_phase(plan.problem, plan.strides)
+                              : grad_input_phase(plan.problem, plan.strides, 0, 0));
     Correlation& phase = plan.phases[0];
     settle(phase);
     phase.gather = phase.source.channel_elems != 1;

@@ -10,7 +10,7 @@
 // too where its channels are strided.
 #include "core/parallel.h"
 #include "cpu/depthwise.h"
-#include "cpu/phases.h"
+#include "core/phases.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -212,7 +212,7 @@ const char* block(ConvPlan& plan) {
 }  // namespace
 
 const char* plan_depthwise_grad_weight(ConvPlan& plan) {
-    plan.phases.assign(1, forward_phase(plan));
+    plan.phases.assign(1, forward_phase(plan.problem, plan.strides));
     return plan.problem.dtype == DType::kFloat32 ? block<float>(plan) : block<double>(plan);
 }
 

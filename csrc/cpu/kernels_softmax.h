@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "core/operation.h"
+
 namespace fastconv::cpu {
 
 /// (rows, cols): operand k's element (r, c) is data[k][r * pitch[k] + c]. Operand 0 is written.
@@ -30,8 +32,6 @@ struct LineSums {
 
 template <class T>
 using SoftmaxFunction = void (*)(const SoftmaxTile<T>&);
-
-enum SoftmaxKind : int { kSoftmax, kLogSoftmax, kSoftmaxBackward, kLogSoftmaxBackward };
 
 template <class T>
 struct SoftmaxKernels {

@@ -5,7 +5,7 @@
 namespace {
 
 using fastconv::cpu::ElementwiseKernels;
-using fastconv::cpu::ElementwiseOp;
+using fastconv::ElementwiseOp;
 
 template <ElementwiseOp kOp, class T>
 FC_INLINE Vec<T> apply(Vec<T> a, Vec<T> b, Vec<T> parameter) {

@@ -5,17 +5,19 @@
 
 #include "core/plan.h"
 
-namespace fastconv::cpu {
+namespace fastconv {
 
 /// Forward: one correlation over the input.
-Correlation forward_phase(const ConvPlan& plan);
+Correlation forward_phase(const Conv& conv, const ConvStrides& strides);
 
 /// grad_input's positions h = a + stride * i, w = b + stride * j: a unit-stride correlation over
 /// grad_output. A phase that no tap reaches has no taps: its gradient is zero.
-Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t b);
+Correlation grad_input_phase(const Conv& conv, const ConvStrides& strides, std::int64_t a,
+                             std::int64_t b);
 
 /// All of a direction's correlations: forward's one, or grad_input's stride_h * stride_w.
-std::vector<Correlation> dense_phases(const ConvPlan& plan);
+std::vector<Correlation> dense_phases(const Conv& conv, Direction direction,
+                                      const ConvStrides& strides);
 
 /// Groups follow each other by the operands' own strides; then, a dimension of 1 has no stride: it
 /// gets the one that lets it be read in place.
@@ -25,4 +27,4 @@ void settle(Correlation& phase);
 /// evenly spaced become one long row of positions.
 void flatten_pointwise(Correlation& view);
 
-}  // namespace fastconv::cpu
+}  // namespace fastconv

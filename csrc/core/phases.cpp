@@ -1,14 +1,14 @@
-// The taps and views of a convolution's dense correlations (cpu/phases.h).
+// The taps and views of a convolution's dense correlations (core/phases.h).
 //
 //   forward     source h = p * stride + r * dilation - pad
 //   grad_input  position h = a + stride * i meets the taps r with (h + pad - r * dilation) % stride == 0
 //               at source p = (h + pad - r * dilation) / stride = i + (a + pad - r * dilation) / stride
-#include "cpu/phases.h"
+#include "core/phases.h"
 
 #include <algorithm>
 #include <numeric>
 
-namespace fastconv::cpu {
+namespace fastconv {
 namespace {
 
 AxisTaps forward_taps(const Axis& axis) {
@@ -33,8 +33,7 @@ AxisTaps phase_taps(const Axis& axis, std::int64_t a) {
 
 }  // namespace
 
-Correlation forward_phase(const ConvPlan& plan) {
-    const Conv& conv = plan.problem;
+Correlation forward_phase(const Conv& conv, const ConvStrides& strides) {
     Correlation phase;
     phase.batch = conv.batch;
     phase.groups = conv.groups;
@@ -46,14 +45,14 @@ Correlation forward_phase(const ConvPlan& plan) {
     phase.out_w = conv.width.out;
     phase.taps_h = forward_taps(conv.height);
     phase.taps_w = forward_taps(conv.width);
-    phase.source = plan.strides.input;
-    phase.out = plan.strides.output;
-    phase.residual = plan.strides.has_residual ? plan.strides.residual : phase.out;
+    phase.source = strides.input;
+    phase.out = strides.output;
+    phase.residual = strides.has_residual ? strides.residual : phase.out;
     return phase;
 }
 
-Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t b) {
-    const Conv& conv = plan.problem;
+Correlation grad_input_phase(const Conv& conv, const ConvStrides& strides, std::int64_t a,
+                             std::int64_t b) {
     Correlation phase;
     phase.batch = conv.batch;
     phase.groups = conv.groups;
@@ -66,8 +65,8 @@ Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t 
     phase.taps_h = phase_taps(conv.height, a);
     phase.taps_w = phase_taps(conv.width, b);
     if (phase.taps_h.count == 0 || phase.taps_w.count == 0) phase.taps_h = phase.taps_w = {};
-    phase.source = plan.strides.output;
-    phase.out = plan.strides.input;
+    phase.source = strides.output;
+    phase.out = strides.input;
     phase.out_first_elems = a * phase.out.height_elems + b * phase.out.width_elems;
     phase.out.height_elems *= conv.height.stride;
     phase.out.width_elems *= conv.width.stride;
@@ -75,13 +74,14 @@ Correlation grad_input_phase(const ConvPlan& plan, std::int64_t a, std::int64_t 
     return phase;
 }
 
-std::vector<Correlation> dense_phases(const ConvPlan& plan) {
-    if (plan.direction == Direction::kForward) return {forward_phase(plan)};
-    const Axis &height = plan.problem.height, &width = plan.problem.width;
+std::vector<Correlation> dense_phases(const Conv& conv, Direction direction,
+                                      const ConvStrides& strides) {
+    if (direction == Direction::kForward) return {forward_phase(conv, strides)};
+    const Axis &height = conv.height, &width = conv.width;
     std::vector<Correlation> phases;
     for (std::int64_t a = 0; a < std::min(height.stride, height.in); ++a)
         for (std::int64_t b = 0; b < std::min(width.stride, width.in); ++b)
-            phases.push_back(grad_input_phase(plan, a, b));
+            phases.push_back(grad_input_phase(conv, strides, a, b));
     return phases;
 }
 
@@ -131,4 +131,4 @@ void flatten_pointwise(Correlation& phase) {
     phase.batch = 1;
 }
 
-}  // namespace fastconv::cpu
+}  // namespace fastconv

@@ -1,0 +1,139 @@
+// What a convolution kernel gets and what it says of itself: the contract between conv2d_plan.cpp
+// (which kernel), conv2d.cu (packing, launches) and the kernels, one file a target:
+// conv2d_<target>.cu and conv2d_grad_weight_<target>.cu. Host-only: no CUDA header is included.
+//
+// Matrix view, for each group by itself:
+//
+//   correlation      out[row, col]   = sum over d of source[row, d] * weight[col, d]
+//   grad_weight      weight[col, d]  = sum over rows of out[row, col] * source[row, d]
+//
+//   row = (n, i, j), j fastest, of batch x out_h x out_w
+//   d   = (a, b, c), c fastest, of taps_h x taps_w x channels
+//   source[row, d] = source(n, i * step_h + offset_h + a * offset_step_h,
+//                              j * step_w + offset_w + b * offset_step_w, c), 0 outside the image
+#pragma once
+
+#include <cstdint>
+
+#include "core/problem.h"
+#include "ops.h"
+
+namespace fastconv::cuda {
+
+/// Operands and sizes of one dense correlation, passed to the kernel by value. Every count fits 32
+/// bits, and so does rows * 2; offsets within an operand may need 64.
+struct CorrelationArguments {
+    const void* source = nullptr;
+    const void* weight = nullptr;  // packed as the kernel's WeightLayout says
+    void* out = nullptr;           // null where `partial` is written
+    const void* bias = nullptr;
+    const void* residual = nullptr;
+    float* partial = nullptr;  // (splits, groups, rows, cols): sums of depth_per_split terms each
+
+    int rows = 0, cols = 0, depth = 0, groups = 1;  // cols, depth: of one group
+    int out_h = 0, out_w = 0;
+    int source_h = 0, source_w = 0;
+    int taps_h = 1, taps_w = 1, channels = 0;
+    int step_h = 1, step_w = 1, offset_h = 0, offset_w = 0, offset_step_h = 1, offset_step_w = 1;
+
+    std::int64_t weight_pitch = 0;        // elements from one row of the packed weight to the next
+    std::int64_t weight_group_elems = 0;  // from one group's packed weight to the next's
+    Strides source_strides, out_strides, residual_strides;
+    std::int64_t source_group_elems = 0, out_group_elems = 0, residual_group_elems = 0;
+
+    int splits = 1;           // blocks that share an output tile, each with a part of the depth
+    int depth_per_split = 0;  // a multiple of the kernel's block_depth
+    bool relu = false;
+};
+
+/// How a correlation kernel wants its weights. Beyond the operand's end up to the pitch stand zeros.
+enum class WeightLayout : std::uint8_t {
+    kColDepth,  // (cols, depth), depth fastest, pitch a multiple of 16 bytes
+    kDepthCol,  // (depth, cols), cols fastest, pitch a multiple of 16 bytes
+};
+
+/// What elements are multiplied as.
+enum class Arithmetic : std::uint8_t { kFloat32, kTf32, kFloat16, kBFloat16 };
+constexpr unsigned bit(Arithmetic a) { return 1u << static_cast<unsigned>(a); }
+
+struct CorrelationKernel {
+    const char* name;  // <target>_<block_rows>x<block_cols>, e.g. sm80_128x128
+    int capability;    // the least a device needs
+    unsigned arithmetics;  // bit() of each it has
+    int block_rows, block_cols, block_depth;
+    int threads;
+    int blocks_per_multiprocessor;  // that fit, by registers and shared memory
+    WeightLayout layout;
+    /// `vector`: source and weight are read 16 bytes at a time. Then channels are unit stride and,
+    /// like every stride and group offset of the source, a multiple of 16 bytes, and 16-byte aligned.
+    /// Otherwise source may have any strides. The weight always is as `layout` says.
+    void (*run)(const CorrelationArguments& arguments, Arithmetic arithmetic, bool vector,
+                Stream stream);
+    std::int64_t shared_bytes;
+    float efficiency;  // share of the peak that a full device reaches in the main loop (cost model)
+};
+
+struct Kernels {
+    const CorrelationKernel* begin_;
+    const CorrelationKernel* end_;
+    const CorrelationKernel* begin() const { return begin_; }
+    const CorrelationKernel* end() const { return end_; }
+};
+Kernels correlation_kernels_simt();  // float32, and 16-bit storage with float32 arithmetic
+Kernels correlation_kernels_sm80();  // mma.sync: tf32, float16, bfloat16
+
+/// grad_weight of one correlation; `out` is grad_output. Always to partial sums, which conv2d.cu adds
+/// in order and stores into the weight.
+struct GradWeightArguments {
+    const void* out = nullptr;
+    const void* source = nullptr;
+    float* partial = nullptr;  // (splits, groups, cols, depth), every element written
+
+    int rows = 0, cols = 0, depth = 0, groups = 1;
+    int out_h = 0, out_w = 0;
+    int source_h = 0, source_w = 0;
+    int taps_h = 1, taps_w = 1, channels = 0;
+    int step_h = 1, step_w = 1, offset_h = 0, offset_w = 0, offset_step_h = 1, offset_step_w = 1;
+
+    Strides source_strides, out_strides;
+    std::int64_t source_group_elems = 0, out_group_elems = 0;
+
+    int splits = 1;
+    int rows_per_split = 0;  // a multiple of the kernel's block_rows
+};
+
+struct GradWeightKernel {
+    const char* name;
+    int capability;
+    unsigned arithmetics;
+    int block_cols, block_depth;  // of a tile of the result
+    int block_rows;               // of one step of the sum
+    int threads;
+    int blocks_per_multiprocessor;
+    /// `vector`: both operands are read 16 bytes at a time along channels, as in CorrelationKernel.
+    void (*run)(const GradWeightArguments& arguments, Arithmetic arithmetic, bool vector,
+                Stream stream);
+    std::int64_t shared_bytes;
+    float efficiency;
+};
+
+struct GradWeightKernels {
+    const GradWeightKernel* begin_;
+    const GradWeightKernel* end_;
+    const GradWeightKernel* begin() const { return begin_; }
+    const GradWeightKernel* end() const { return end_; }
+};
+GradWeightKernels grad_weight_kernels_simt();
+GradWeightKernels grad_weight_kernels_sm80();
+
+/// Depthwise (one channel and one filter a group... or several filters), all directions, and the naive
+/// kernel of every direction: any strides, any dtype, one thread an output element, float32 sums.
+/// Depthwise returns false where its kernels do not do the problem.
+bool depthwise_accepts(const Conv& problem, Direction direction, const ConvStrides& strides);
+std::int64_t depthwise_workspace_bytes(const Conv& problem, Direction direction,
+                                       const DeviceInfo& device);
+void run_depthwise(const CudaConvPlan& plan, const ConvPointers& pointers, void* workspace,
+                   Stream stream);
+void run_naive(const CudaConvPlan& plan, const ConvPointers& pointers, Stream stream);
+
+}  // namespace fastconv::cuda

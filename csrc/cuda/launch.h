@@ -1,0 +1,47 @@
+// The one place that launches kernels: on cudaLaunchKernelEx, so that clusters and other attributes
+// are one line more. Errors become exceptions that name the kernel's file of origin by `what`.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <utility>
+
+#include "cuda/device.h"
+
+namespace fastconv::cuda {
+
+struct LaunchShape {
+    dim3 grid;
+    dim3 block;
+    std::size_t shared_bytes = 0;  // dynamic; kernels have no other (ptx.cuh: shared_memory)
+    dim3 cluster{1, 1, 1};
+};
+
+/// launch<kernel>(shape, stream, arguments...). A launch of no blocks is nothing.
+template <auto kKernel, class... Arguments>
+void launch(const LaunchShape& shape, Stream stream, Arguments&&... arguments) {
+    if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
+    if (shape.shared_bytes > 48 * 1024)
+        check(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shape.shared_bytes)),
+              "cudaFuncSetAttribute");
+    cudaLaunchConfig_t config{};
+    config.gridDim = shape.grid;
+    config.blockDim = shape.block;
+    config.dynamicSmemBytes = shape.shared_bytes;
+    config.stream = stream_of(stream);
+    cudaLaunchAttribute attribute{};
+    if (shape.cluster.x * shape.cluster.y * shape.cluster.z > 1) {
+        attribute.id = cudaLaunchAttributeClusterDimension;
+        attribute.val.clusterDim.x = shape.cluster.x;
+        attribute.val.clusterDim.y = shape.cluster.y;
+        attribute.val.clusterDim.z = shape.cluster.z;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+    }
+    check(cudaLaunchKernelEx(&config, kKernel, std::forward<Arguments>(arguments)...),
+          "cudaLaunchKernelEx");
+}
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,111 @@
+// Instructions that CUDA C++ has no words for, one inline function each; all inline assembly lives
+// here. Sections are of NVIDIA's PTX ISA manual. The emulation (tests/emulation) has its own file of
+// this name with the same functions.
+//
+// Pointers to shared memory are generic pointers into shared_memory().
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace fastconv::cuda::ptx {
+
+/// The block's dynamic shared memory, the only shared memory kernels use; 1024-byte aligned.
+__device__ inline unsigned char* shared_memory() {
+    extern __shared__ __align__(1024) unsigned char fastconv_shared_memory[];
+    return fastconv_shared_memory;
+}
+
+__device__ inline std::uint32_t shared_address(const void* pointer) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// ---- cp.async (9.7.9.25.3, sm_80) -----------------------------------------------------------------
+
+/// 16 bytes from global to shared memory, both 16-byte aligned; zeros where not valid (then `global`
+/// is not read). Bypasses L1.
+__device__ inline void cp_async_16(void* shared, const void* global, bool valid) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+                 "l"(global), "r"(valid ? 16 : 0));
+}
+
+/// 4 bytes, as cp_async_16, through L1.
+__device__ inline void cp_async_4(void* shared, const void* global, bool valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)),
+                 "l"(global), "r"(valid ? 4 : 0));
+}
+
+/// Closes the group of this thread's copies since the last commit.
+__device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Waits until at most kPending of this thread's groups are unfinished. Other threads' copies are
+/// visible only after a barrier that follows their wait.
+template <int kPending>
+__device__ inline void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// ---- ldmatrix (9.7.14.5.15, sm_75) ----------------------------------------------------------------
+
+/// Four 8x8 matrices of 16-bit elements: lane l holds the address of row l % 8 of matrix l / 8; after
+/// it, register m of lane l has elements (l / 4, 2 (l % 4)) and the next of matrix m.
+__device__ inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+/// As ldmatrix_x4, each matrix transposed: lane l has (2 (l % 4), l / 4) and the row below it.
+__device__ inline void ldmatrix_x4_trans(std::uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+// ---- mma.sync (9.7.14.5, sm_80) -------------------------------------------------------------------
+// d (16 x 8) += a (16 x depth) * b (depth x 8), float32 accumulators. With g = lane / 4, t = lane % 4:
+//   d[0] (g, 2t)  d[1] (g, 2t + 1)  d[2] (g + 8, 2t)  d[3] (g + 8, 2t + 1)
+//   depth 16, 16-bit, two elements a register along depth:
+//     a[0] (g, 2t..)  a[1] (g + 8, 2t..)  a[2] (g, 2t + 8..)  a[3] (g + 8, 2t + 8..)
+//     b[0] (2t.., g)  b[1] (2t + 8.., g)
+//   depth 8, tf32:
+//     a[0] (g, t)  a[1] (g + 8, t)  a[2] (g, t + 4)  a[3] (g + 8, t + 4)     b[0] (t, g)  b[1] (t + 4, g)
+
+__device__ inline void mma_16x8x16_bf16(float (&d)[4], const std::uint32_t (&a)[4],
+                                        std::uint32_t b0, std::uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline void mma_16x8x16_f16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                       std::uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline void mma_16x8x8_tf32(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                       std::uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// The nearest tf32, ties away from zero, as a bit pattern (9.7.9.22 cvt.rna).
+__device__ inline std::uint32_t to_tf32(float x) {
+    std::uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+}
+
+}  // namespace fastconv::cuda::ptx

@@ -1,0 +1,36 @@
+// Elements of device code: storage types to float and back, and packs of them that are moved by one
+// access of up to 16 bytes. All arithmetic is in float32.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "cuda/device.h"
+
+namespace fastconv::cuda {
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(Half x) { return __half2float(x); }
+__device__ inline float to_float(BFloat16 x) { return __bfloat162float(x); }
+
+/// The nearest T, ties to even; too large becomes infinity, NaN stays NaN.
+template <class T>
+__device__ inline T from_float(float x);
+template <>
+__device__ inline float from_float<float>(float x) { return x; }
+template <>
+__device__ inline Half from_float<Half>(float x) { return __float2half_rn(x); }
+template <>
+__device__ inline BFloat16 from_float<BFloat16>(float x) { return __float2bfloat16_rn(x); }
+
+/// kCount neighbours, aligned to their size: *reinterpret_cast<Pack<T, 8>*>(p) is one access.
+template <class T, int kCount>
+struct alignas(sizeof(T) * kCount) Pack {
+    T value[kCount];
+};
+
+/// Elements of one 16-byte access.
+template <class T>
+constexpr int kPackElems = 16 / static_cast<int>(sizeof(T));
+
+}  // namespace fastconv::cuda
