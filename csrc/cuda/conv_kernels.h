@@ -71,6 +71,7 @@ struct CorrelationKernel {
                 Stream stream);
     std::int64_t shared_bytes;
     float efficiency;  // share of the peak that a full device reaches in the main loop (cost model)
+    bool scalar;       // also does without `vector`
 };
 
 struct Kernels {
@@ -115,6 +116,7 @@ struct GradWeightKernel {
                 Stream stream);
     std::int64_t shared_bytes;
     float efficiency;
+    bool scalar;
 };
 
 struct GradWeightKernels {
