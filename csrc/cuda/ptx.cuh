@@ -5,6 +5,7 @@
 // Pointers to shared memory are generic pointers into shared_memory().
 #pragma once
 
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -106,6 +107,53 @@ __device__ inline std::uint32_t to_tf32(float x) {
     std::uint32_t bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
     return bits;
+}
+
+// ---- maximum with NaN (9.7.3.11 max, 9.7.4.7 max for 16-bit; sm_80) ---------------------------------
+// NaN if either operand is NaN. Before sm_80 by comparison.
+
+__device__ inline float max_nan(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+    float d;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(d) : "f"(a), "f"(b));
+    return d;
+#else
+    return a > b || a != a ? a : b;
+#endif
+}
+
+/// Two elements each.
+__device__ inline std::uint32_t max_nan_f16x2(std::uint32_t a, std::uint32_t b) {
+#if __CUDA_ARCH__ >= 800
+    std::uint32_t d;
+    asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+#else
+    std::uint32_t d = 0;
+    for (int i = 0; i < 32; i += 16) {
+        const __half_raw x{static_cast<unsigned short>(a >> i)};
+        const __half_raw y{static_cast<unsigned short>(b >> i)};
+        const float u = __half2float(__half(x)), v = __half2float(__half(y));
+        d |= std::uint32_t{u > v || u != u ? x.x : y.x} << i;
+    }
+    return d;
+#endif
+}
+
+__device__ inline std::uint32_t max_nan_bf16x2(std::uint32_t a, std::uint32_t b) {
+#if __CUDA_ARCH__ >= 800
+    std::uint32_t d;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+#else
+    std::uint32_t d = 0;
+    for (int i = 0; i < 32; i += 16) {
+        const std::uint32_t x = a >> i & 0xffff, y = b >> i & 0xffff;
+        const float u = __uint_as_float(x << 16), v = __uint_as_float(y << 16);
+        d |= (u > v || u != u ? x : y) << i;
+    }
+    return d;
+#endif
 }
 
 }  // namespace fastconv::cuda::ptx
