@@ -1,8 +1,8 @@
 """What float32 arithmetic may do beyond float32's own rounding.
 
-"highest", the default: float32 means float32. "high" will let `auto` take F(6,3) and F(4,5) and, on
-CUDA, three TF32 products in place of one float32 product; "tf32" one. The CPU kernels of this
-version have none of these, so that all three give the same results there.
+"highest", the default: float32 means float32. On a CUDA device "high" lets `auto` take three TF32
+products in place of one float32 product, "tf32" one. "high" will let it take F(6,3) and F(4,5) on
+the CPU, whose kernels of this version have neither: all three give the same results there.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ def set_float32_precision(name: str) -> None:
 def get_float32_precision() -> str:
     """The precision that calls of this thread and context use."""
     return _choice.get() or _process_choice
+
+
+def precision_index() -> int:
+    """The place in `NAMES` of the precision in force, as _core.cuda takes it."""
+    return NAMES.index(get_float32_precision())
 
 
 @contextmanager

@@ -30,20 +30,8 @@ from .conv_problem import PackedWeight, pack_weight
 from .conv_transpose import conv_transpose2d, conv_transpose2d_backward
 from .dropout import dropout, dropout_backward
 from .linear import linear, linear_backward
-from .loss import (
-    cross_entropy,
-    cross_entropy_backward,
-    log_softmax,
-    log_softmax_backward,
-    softmax,
-    softmax_backward,
-)
-from .normalization import (
-    batch_norm,
-    batch_norm_backward,
-    local_response_norm,
-    local_response_norm_backward,
-)
+from .loss import cross_entropy, cross_entropy_backward
+from .normalization import batch_norm, batch_norm_backward
 from .pool import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -52,6 +40,8 @@ from .pool import (
     pool2d_output_shape,
 )
 from .pool1d import avg_pool1d, max_pool1d
+from .response_norm import local_response_norm, local_response_norm_backward
+from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 from .unpool import max_unpool2d, max_unpool2d_backward
 
 __all__ = [

@@ -3,12 +3,11 @@ reference/activation.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from .. import _core
 from .arguments import take_number
 from .arrays import give, take
+from .devices import kernels_for
 from .elementwise import result_for, take_pair
 
 
@@ -35,7 +34,7 @@ def relu(x: Any, *, out: Any = None) -> Any:
     >>> fc.relu(np.array([-1.0, 2.0]))
     array([0., 2.])
     """
-    return _apply("relu", _core.relu, x, 0.0, out)
+    return _apply("relu", x, 0.0, out)
 
 
 def relu_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
@@ -62,7 +61,7 @@ def relu_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
     >>> fc.relu_backward(np.array([5.0, 5.0]), np.array([0.0, 2.0]))
     array([0., 5.])
     """
-    return _apply_backward("relu_backward", _core.relu_backward, grad_output, output, 0.0, out)
+    return _apply_backward("relu_backward", grad_output, output, 0.0, out)
 
 
 def leaky_relu(x: Any, negative_slope: float = 0.01, *, out: Any = None) -> Any:
@@ -95,7 +94,7 @@ def leaky_relu(x: Any, negative_slope: float = 0.01, *, out: Any = None) -> Any:
     array([-0.5,  2. ])
     """
     slope = take_number("leaky_relu", "negative_slope", negative_slope)
-    return _apply("leaky_relu", _core.leaky_relu, x, slope, out)
+    return _apply("leaky_relu", x, slope, out)
 
 
 def leaky_relu_backward(
@@ -132,7 +131,7 @@ def leaky_relu_backward(
             f"{name}: negative_slope={negative_slope}, but it must be at least 0: below 0 the "
             f"output hides the sign of x"
         )
-    return _apply_backward(name, _core.leaky_relu_backward, grad_output, output, slope, out)
+    return _apply_backward(name, grad_output, output, slope, out)
 
 
 def sigmoid(x: Any, *, out: Any = None) -> Any:
@@ -158,7 +157,7 @@ def sigmoid(x: Any, *, out: Any = None) -> Any:
     >>> fc.sigmoid(np.array([-1000.0, 0.0]))
     array([0. , 0.5])
     """
-    return _apply("sigmoid", _core.sigmoid, x, 0.0, out)
+    return _apply("sigmoid", x, 0.0, out)
 
 
 def sigmoid_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
@@ -184,9 +183,7 @@ def sigmoid_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
     >>> fc.sigmoid_backward(np.array([1.0]), np.array([0.5]))
     array([0.25])
     """
-    return _apply_backward(
-        "sigmoid_backward", _core.sigmoid_backward, grad_output, output, 0.0, out
-    )
+    return _apply_backward("sigmoid_backward", grad_output, output, 0.0, out)
 
 
 def tanh(x: Any, *, out: Any = None) -> Any:
@@ -212,7 +209,7 @@ def tanh(x: Any, *, out: Any = None) -> Any:
     >>> fc.tanh(np.array([0.0, 100.0]))
     array([0., 1.])
     """
-    return _apply("tanh", _core.tanh, x, 0.0, out)
+    return _apply("tanh", x, 0.0, out)
 
 
 def tanh_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
@@ -238,26 +235,19 @@ def tanh_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
     >>> fc.tanh_backward(np.array([1.0]), np.array([0.5]))
     array([0.75])
     """
-    return _apply_backward("tanh_backward", _core.tanh_backward, grad_output, output, 0.0, out)
+    return _apply_backward("tanh_backward", grad_output, output, 0.0, out)
 
 
-def _apply(name: str, kernel: Callable[..., None], x: Any, parameter: float, out: Any) -> Any:
+def _apply(name: str, x: Any, parameter: float, out: Any) -> Any:
     array = take(name, "x", x)
     result = result_for(name, array, out, x=array)
-    kernel(array, result, parameter)
+    getattr(kernels_for(array), name)(array, result, parameter)
     return give(result, x) if out is None else out
 
 
-def _apply_backward(
-    name: str,
-    kernel: Callable[..., None],
-    grad_output: Any,
-    output: Any,
-    parameter: float,
-    out: Any,
-) -> Any:
+def _apply_backward(name: str, grad_output: Any, output: Any, parameter: float, out: Any) -> Any:
     grads = take(name, "grad_output", grad_output)
     stored = take_pair(name, "output", output, grads, "grad_output", "grad_output's shape")
     result = result_for(name, grads, out, grad_output=grads, output=stored)
-    kernel(grads, stored, result, parameter)
+    getattr(kernels_for(grads), name)(grads, stored, result, parameter)
     return give(result, grad_output) if out is None else out

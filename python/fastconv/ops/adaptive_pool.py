@@ -145,7 +145,7 @@ def adaptive_max_pool2d_backward(
     name = "adaptive_max_pool2d_backward"
     grads, single = take_image(name, "grad_output", grad_output)
     shape = _input_shape(name, grads, input_shape)
-    places = take_indices(name, indices, grads.shape, "grad_output", single)
+    places = take_indices(name, indices, grads.shape, "grad_output", single, grads)
     inputs = {"grad_output": grads, "indices": places}
     result = gradient_result(name, shape, grads, single, out, inputs)
     pool(MAX_BACKWARD, result, grads, places, ())

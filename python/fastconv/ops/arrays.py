@@ -1,50 +1,55 @@
-"""What a user hands in becomes NumPy arrays here, and results become his kind again.
-
-The only module that knows array families (NumPy; PyTorch, JAX and others through DLPack), dtypes,
-memory order and `out=`. Nothing is copied and nothing is cast.
-"""
+"""Operands and results: dtypes, memory order, `out=`. Nothing is copied and nothing is cast."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-
-FLOAT32 = np.dtype(np.float32)
-FLOAT64 = np.dtype(np.float64)
-_TORCH_DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
-INT64 = np.dtype(np.int64)
+from .devices import (
+    FLOAT32,
+    FLOAT64,
+    INT64,
+    address,
+    contiguous,
+    dtypes_with_kernels,
+    has_kernels,
+    new,
+    refuse_devices,
+    same_device,
+)
+from .devices import Array as Array
+from .families import give as give
+from .families import import_any, no_kernels
 
 
 def take(function: str, name: str, value: Any) -> Array:
-    """`value` as a NumPy array of float32 or float64 that shares its memory.
+    """`value` as a NumPy or device array, of a floating dtype with kernels, that shares its memory.
 
     Raises
     ------
     TypeError
-        If it is no array, lies on another device, requires grad (PyTorch) or has another dtype.
+        If it is no array, requires grad (PyTorch) or has another dtype.
     """
-    array = value if type(value) is np.ndarray else _import(function, name, value)
+    array = value if type(value) is np.ndarray else import_any(function, name, value)
     dtype = array.dtype
-    if dtype is not FLOAT32 and dtype is not FLOAT64 and dtype not in (FLOAT32, FLOAT64):
-        remedy = (
-            f"{name}.float()" if _package(value) == "torch" else f"{name}.astype(numpy.float32)"
-        )
-        raise TypeError(
-            f"{function}: {name} has dtype {dtype}, which has no kernels; float32 and float64 "
-            f"have: convert it with {remedy}"
-        )
+    if dtype is not FLOAT32 and dtype is not FLOAT64 and not has_kernels(array):
+        raise TypeError(no_kernels(function, name, dtype, value, dtypes_with_kernels(array)))
     return array if array.flags.aligned else _refuse_unaligned(function, name, array)
 
 
 def take_like(function: str, name: str, value: Any, first: Array, first_name: str) -> Array:
-    """As `take`, and of the same dtype as `first`."""
+    """As `take`, and of the same device and dtype as `first`."""
+    if (
+        type(value) is np.ndarray is type(first)
+        and value.dtype is first.dtype
+        and value.flags.aligned
+    ):
+        return value
     array = take(function, name, value)
+    check_device(function, name, array, first_name, first)
     if array.dtype != first.dtype:
         raise TypeError(
             f"{function}: {name} has dtype {array.dtype}, but {first_name} has {first.dtype}; "
@@ -53,9 +58,14 @@ def take_like(function: str, name: str, value: Any, first: Array, first_name: st
     return array
 
 
+def check_device(function: str, name: str, array: Array, first_name: str, first: Array) -> None:
+    if not same_device(array, first):
+        refuse_devices(function, name, array, first_name, first)
+
+
 def take_int64(function: str, name: str, value: Any) -> Array:
-    """`value`, an array of indices, as a NumPy array of int64 that shares its memory."""
-    array = value if type(value) is np.ndarray else _import(function, name, value)
+    """`value`, an array of indices, as an array of int64 that shares its memory."""
+    array = value if type(value) is np.ndarray else import_any(function, name, value)
     if array.dtype is not INT64 and array.dtype != INT64:
         raise TypeError(
             f"{function}: {name} has dtype {array.dtype}, wanted int64; "
@@ -70,70 +80,6 @@ def _refuse_unaligned(function: str, name: str, array: Array) -> Array:
         f"{array.itemsize} bytes (a field of a structured array, or an odd offset into a buffer?); "
         f"pass {name}.copy()"
     )
-
-
-def _import(function: str, name: str, value: Any) -> Array:
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{function}: {name} is a masked array, whose mask no function here knows; pass "
-            f"{name}.filled(0) or {name}.data"
-        )
-    if isinstance(value, np.ndarray):
-        return value.view(np.ndarray)
-    if not hasattr(value, "__dlpack__"):
-        raise TypeError(
-            f"{function}: {name} is a {type(value).__name__}, not an array; "
-            f"wanted a NumPy array or one that exports __dlpack__ (try numpy.asarray)"
-        )
-    if getattr(value, "requires_grad", False):
-        raise TypeError(
-            f"{function}: {name} is a tensor that requires grad, which fastconv does not record; "
-            f"pass {name}.detach()"
-        )
-    try:
-        device_type = int(value.__dlpack_device__()[0])
-    except (ValueError, RuntimeError, BufferError) as error:  # PyTorch's meta and nested tensors
-        raise ValueError(f"{function}: {name} has no memory to share: {error}") from None
-    if device_type not in (1, 3, 13):  # DLPack: CPU, CUDA pinned host memory, CUDA managed
-        raise ValueError(
-            f"{function}: {name} is on another device (DLPack device type {device_type}); "
-            f"this build computes on the CPU: move it there first"
-        )
-    if _package(value) == "torch":  # its DLPack export is read-only in some NumPy versions
-        dtype = str(value.dtype).removeprefix("torch.")
-        if dtype not in _TORCH_DTYPES:
-            raise TypeError(
-                f"{function}: {name} has dtype {dtype}, which has no kernels; float32 and float64 "
-                f"have: convert it with {name}.float()"
-            )
-        try:
-            array: Array = value.numpy()
-        except (RuntimeError, TypeError) as error:  # sparse, or to be negated when read
-            raise TypeError(f"{function}: {name} is no plain array: {error}") from None
-        return array
-    try:
-        return np.from_dlpack(value)
-    except (BufferError, TypeError, RuntimeError) as error:
-        raise TypeError(
-            f"{function}: {name} ({type(value).__name__}) could not be imported by DLPack: {error}"
-        ) from error
-
-
-def _package(value: Any) -> str:
-    return type(value).__module__.partition(".")[0]
-
-
-def give(result: Array, like: Any) -> Any:
-    """`result` as an array of the family of `like`, sharing its memory."""
-    if isinstance(like, np.ndarray):
-        return result
-    module = sys.modules[_package(like)]
-    if module.__name__ == "torch":
-        return module.from_numpy(result)
-    if module.__name__ == "jax":
-        module = sys.modules["jax.numpy"]
-    from_dlpack = getattr(module, "from_dlpack", None)
-    return result if from_dlpack is None else from_dlpack(result)
 
 
 # ---- memory order --------------------------------------------------------------------------------
@@ -158,9 +104,9 @@ def empty(
         last = prefers_channels_last(weight)
     try:
         if not last:
-            return np.empty(shape, dtype)
+            return new(shape, dtype, x)
         n, c, h, w = shape
-        return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+        return new((n, h, w, c), dtype, x).transpose(0, 3, 1, 2)
     except ValueError:  # NumPy's words for more bytes than 64 bits can address
         raise MemoryError(f"a result of shape {tuple(shape)} fits into no memory") from None
 
@@ -180,7 +126,7 @@ def channels_last(x: Any) -> Any:
     >>> fc.channels_last(np.zeros((2, 3, 4, 5))).strides
     (480, 8, 120, 24)
     """
-    array = x if isinstance(x, np.ndarray) else _import("channels_last", "x", x)
+    array = x if isinstance(x, np.ndarray) else import_any("channels_last", "x", x)
     if array.ndim not in (3, 4):
         raise ValueError(
             f"channels_last: x has shape {array.shape}; wanted (N, C, H, W) or (C, H, W)"
@@ -188,13 +134,13 @@ def channels_last(x: Any) -> Any:
     if is_channels_last(array):
         return x
     if array.ndim == 3:
-        return give(np.ascontiguousarray(array.transpose(1, 2, 0)).transpose(2, 0, 1), x)
-    return give(np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), x)
+        return give(contiguous(array.transpose(1, 2, 0)).transpose(2, 0, 1), x)
+    return give(contiguous(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2), x)
 
 
 def is_channels_last(x: Any) -> bool:
     """Whether `x` (N, C, H, W) or (C, H, W) lies in memory without gaps, channels fastest."""
-    array = x if isinstance(x, np.ndarray) else _import("is_channels_last", "x", x)
+    array = x if isinstance(x, np.ndarray) else import_any("is_channels_last", "x", x)
     if array.ndim == 3:
         return bool(array.transpose(1, 2, 0).flags.c_contiguous)
     if array.ndim != 4:
@@ -257,7 +203,11 @@ def take_out(
             f"overlap"
         )
     for name, other in inputs.items():
-        if other is not None and _overlap(array, other):
+        if other is None:
+            continue
+        if type(array) is not np.ndarray or type(other) is not np.ndarray:
+            check_device(function, "out", array, name, other)
+        if _overlap(array, other):
             raise ValueError(
                 f"{function}: out overlaps {name} in memory; pass an array of its own (only "
                 f"`residual` may be out itself)"
@@ -280,11 +230,13 @@ def _may_overlap_itself(array: Array) -> bool:
 
 
 def _same(a: Array, b: Array) -> bool:
-    pointers = a.__array_interface__["data"][0], b.__array_interface__["data"][0]
+    pointers = [address(array).__array_interface__["data"][0] for array in (a, b)]
     return pointers[0] == pointers[1] and a.strides == b.strides and a.shape == b.shape
 
 
 def _overlap(a: Array, b: Array) -> bool:
+    if type(a) is not np.ndarray:
+        a, b = address(a), address(b)
     if not np.may_share_memory(a, b):
         return False
     try:  # exact, for interleaved slices of one buffer; bounded, since the question is NP-hard

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from .. import _core
 from .arguments import is_relu, take_flag, take_need
 from .arrays import (
     Array,
@@ -29,6 +26,7 @@ from .conv_problem import (
     shape4,
     take_weight,
 )
+from .devices import kernels_for, new
 from .geometry import Geometry, Padding, Pair, window_geometry
 
 
@@ -152,7 +150,7 @@ def conv2d_grad_weight(
     if out is None:
         if accumulate:
             raise ValueError(f"{name}: accumulate=True adds to out, but out is None")
-        result = np.empty(kernel_shape, images.dtype)
+        result = new(kernel_shape, images.dtype, images)
     else:
         inputs = {"x": array, "grad_output": given}
         result = take_out(name, out, kernel_shape, images.dtype, inputs)
@@ -182,10 +180,10 @@ def conv2d_grad_bias(grad_output: Any, *, out: Any = None, accumulate: bool = Fa
     if out is None:
         if accumulate:
             raise ValueError(f"{name}: accumulate=True adds to out, but out is None")
-        result = np.empty(grads.shape[1], grads.dtype)
+        result = new(grads.shape[1:2], grads.dtype, grads)
     else:
         result = take_out(name, out, grads.shape[1:2], grads.dtype, {"grad_output": given})
-    _core.conv2d_grad_bias(grads, result, accumulate)
+    kernels_for(grads).conv2d_grad_bias(grads, result, accumulate)
     return give(result, grad_output) if out is None else out
 
 

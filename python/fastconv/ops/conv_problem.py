@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..cuda_kernels import forced_kernel
+from ..precision import precision_index
 from .arguments import take_groups
-from .arrays import Array, check_shape, take, take_like
+from .arrays import Array, check_shape, empty_like_order, take, take_like
+from .devices import contiguous, cuda_core
 from .geometry import Geometry
 
 FORWARD, GRAD_INPUT, GRAD_WEIGHT = range(3)
@@ -21,15 +24,19 @@ ALGORITHMS = {name: index for index, name in enumerate(_core.conv2d_algorithms)}
 class PackedWeight:
     """A convolution's kernel, packed once as the register tiles read it; see `pack_weight`.
 
-    Holds its own read-only copy of the weight, for algorithms that read it unpacked.
+    Holds its own read-only copy of the weight, for algorithms that read it unpacked: on a CUDA
+    device that is all, since kernels there read the weight in place or pack it as they go.
     """
 
     def __init__(self, weight: Array, groups: int) -> None:
-        self.weight = weight.copy(order="K")
-        self.weight.flags.writeable = False
+        self.weight = empty_like_order(weight.shape, weight)
+        self.weight[...] = weight
         self.groups = groups
-        self.isa = _core.current_isa()
-        self.packed = _core.conv2d_pack(self.weight, groups)
+        self.isa, self.packed = "cuda", None
+        if type(weight) is np.ndarray:
+            self.weight.flags.writeable = False
+            self.isa = _core.current_isa()
+            self.packed = _core.conv2d_pack(self.weight, groups)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,7 +135,7 @@ def check_channels(
 def take_bias(function: str, bias: Any, x: Array, filters: int) -> Array:
     vector = take_like(function, "bias", bias, x, "x")
     check_shape(function, "bias", vector, (filters,), "(K,) of the weight")
-    return vector if vector.flags.c_contiguous else np.ascontiguousarray(vector)
+    return contiguous(vector)
 
 
 def algorithm_index(function: str, algorithm: str) -> int:
@@ -159,9 +166,15 @@ def run(
 ) -> None:
     numbers = geometry.numbers(groups)
     try:
-        _core.conv2d(
-            direction, x, weight, y, packed, bias, residual, numbers, relu, accumulate, index
-        )
+        if type(x) is np.ndarray:
+            _core.conv2d(
+                direction, x, weight, y, packed, bias, residual, numbers, relu, accumulate, index
+            )
+        else:
+            cuda_core.conv2d(
+                direction, x, weight, y, None, bias, residual, numbers, relu, accumulate, index,
+                precision_index(), forced_kernel(),
+            )  # fmt: skip
     except ValueError as error:
         raise ValueError(
             f"{function}: algorithm {algorithm!r} cannot do this problem: {error}"

@@ -6,11 +6,9 @@ import math
 import operator
 from typing import Any
 
-import numpy as np
-
-from .. import _core
 from .arguments import take_flag, take_number
 from .arrays import give, take
+from .devices import kernels_for
 from .elementwise import result_for
 
 
@@ -56,7 +54,7 @@ def dropout(x: Any, p: float = 0.5, *, seed: int, training: bool = True, out: An
     _check_draw("dropout", p, seed)
     array = take("dropout", "x", x)
     result = result_for("dropout", array, out, x=array)
-    np.copyto(result, array)
+    result[...] = array
     return give(result, x) if out is None else out
 
 
@@ -107,5 +105,5 @@ def _masked(name: str, argument: str, x: Any, p: float, seed: int, out: Any) -> 
     result = result_for(name, array, out, **{argument: array})
     threshold = math.floor(probability * 2.0**32 + 0.5)
     scale = 1 / (1 - probability) if probability < 1 else 0.0
-    _core.dropout(array, result, number, threshold, scale)
+    kernels_for(array).dropout(array, result, number, threshold, scale)
     return give(result, x) if out is None else out

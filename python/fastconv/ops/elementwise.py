@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .arrays import Array, check_shape, empty, take_like, take_out
+from .devices import new
 
 
 def empty_like(x: Array) -> Array:
@@ -16,7 +15,7 @@ def empty_like(x: Array) -> Array:
         return empty(x.shape, x.dtype, x)
     if x.ndim == 3 and not x.flags.c_contiguous:
         return empty((1, *x.shape), x.dtype, x[None])[0]
-    return np.empty(x.shape, x.dtype)
+    return new(x.shape, x.dtype, x)
 
 
 def result_for(function: str, like: Array, out: Any, **inputs: Array | None) -> Array:

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..cuda_kernels import forced_kernel
+from ..precision import precision_index
 from .activation import relu_backward
 from .arguments import is_relu, take_need
 from .arrays import Array, check_shape, give, take, take_like, take_out
+from .devices import contiguous, cuda_core, kernels_for, new
 
 _FORWARD, _GRAD_INPUT, _GRAD_WEIGHT = range(3)
 
@@ -55,16 +58,16 @@ def linear(
     if bias is not None:
         vector = take_like(name, "bias", bias, array, "x")
         check_shape(name, "bias", vector, (filters,), "(K,) of the weight")
-        vector = np.ascontiguousarray(vector)
+        vector = contiguous(vector)
     relu = is_relu(name, activation)
     shape = (*array.shape[:-1], filters)
     if out is None:
-        result = np.empty(shape, array.dtype)
+        result = new(shape, array.dtype, array)
     else:
         result = take_out(
             name, out, shape, array.dtype, {"x": array, "weight": kernel, "bias": vector}
         )
-    _core.linear(_FORWARD, _rows(array), kernel, _rows(result), vector, relu, False)
+    _run(_FORWARD, _rows(array), kernel, _rows(result), vector, relu)
     return give(result, x) if out is None else out
 
 
@@ -124,17 +127,28 @@ def linear_backward(
     grad_input = grad_weight = grad_bias = None
     rows = _rows(grads)
     if "input" in need:
-        grad_input = np.empty_like(array)
-        _core.linear(_GRAD_INPUT, _rows(grad_input), kernel, rows, None, False, False)
+        grad_input = _empty_like(array)
+        _run(_GRAD_INPUT, _rows(grad_input), kernel, rows)
     if "weight" in need:
-        grad_weight = np.empty_like(kernel)
-        _core.linear(_GRAD_WEIGHT, _rows(array), grad_weight, rows, None, False, False)
+        grad_weight = _empty_like(kernel)
+        _run(_GRAD_WEIGHT, _rows(array), grad_weight, rows)
     if "bias" in need:
-        grad_bias = np.empty(kernel.shape[0], array.dtype)
+        grad_bias = new(kernel.shape[:1], array.dtype, array)
         # A matrix (N, K) is one image of K channels, N high and 1 wide.
-        _core.conv2d_grad_bias(rows.T[None, :, :, None], grad_bias, False)
+        kernels_for(array).conv2d_grad_bias(rows.T[None, :, :, None], grad_bias, False)
     wrapped = (None if g is None else give(g, x) for g in (grad_input, grad_weight, grad_bias))
     return tuple(wrapped)  # type: ignore[return-value]
+
+
+def _run(
+    direction: int, x: Array, weight: Array, y: Array, bias: Array | None = None, relu: bool = False
+) -> None:
+    if type(x) is np.ndarray:
+        _core.linear(direction, x, weight, y, bias, relu, False)
+    else:
+        cuda_core.linear(
+            direction, x, weight, y, bias, relu, False, precision_index(), forced_kernel()
+        )
 
 
 def _take_weight(function: str, weight: Any, x: Array) -> Array:
@@ -154,6 +168,13 @@ def _take_weight(function: str, weight: Any, x: Array) -> Array:
             f"{x.shape[-1]} features (shape {x.shape})"
         )
     return kernel
+
+
+def _empty_like(array: Array) -> Array:
+    """In the memory order of `array`, vector or matrix."""
+    if array.ndim == 2 and abs(array.strides[0]) < abs(array.strides[1]):
+        return new(array.shape[::-1], array.dtype, array).T
+    return new(array.shape, array.dtype, array)
 
 
 def _rows(array: Array) -> Array:

@@ -1,135 +1,20 @@
-"""Softmax, log-softmax and cross-entropy (kernels: csrc/cpu/{softmax,cross_entropy}.cpp; formulas:
-reference/activation.py, reference/loss.py)."""
+"""Cross-entropy (kernels: csrc/cpu/cross_entropy.cpp, csrc/cuda/cross_entropy.cu; formulas:
+reference/loss.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import _core
 from .arguments import take_number
-from .arrays import Array, _import, give, take
-from .elementwise import result_for, take_pair
+from .arrays import Array, check_device, give, take, take_int64
+from .devices import FLOAT32, contiguous, cuda_core, new
+from .elementwise import result_for
+from .families import import_any
 
 REDUCTIONS = ("mean", "sum", "none")
-
-
-def softmax(x: Any, axis: int = 1, *, out: Any = None) -> Any:
-    """exp(x) / sum(exp(x)) along `axis`; nothing overflows.
-
-    Parameters
-    ----------
-    x : array of any shape and strides, float32 or float64
-    axis : int
-    out : array of x's shape, optional
-
-    Returns
-    -------
-    array like x
-        A line that holds a NaN, +inf or nothing but -inf is NaN.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If x has another dtype or no such axis, or `out` another shape or dtype or memory in common
-        with x.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.softmax(np.array([[1000.0, 1000.0]]))
-    array([[0.5, 0.5]])
-    """
-    return _forward("softmax", _core.softmax, x, axis, out)
-
-
-def softmax_backward(grad_output: Any, output: Any, axis: int = 1, *, out: Any = None) -> Any:
-    """The gradient of `softmax`: output * (grad_output - sum(grad_output * output)).
-
-    Parameters
-    ----------
-    grad_output, output : arrays of one shape
-        `output` is what `softmax` returned.
-    axis : int
-        As in `softmax`.
-    out : array of that shape, optional
-
-    Returns
-    -------
-    array like grad_output
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes or shapes differ or there is no such axis.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.softmax_backward(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]]))
-    array([[ 0.25, -0.25]])
-    """
-    kernel = _core.softmax_backward
-    return _backward("softmax_backward", kernel, grad_output, output, axis, out)
-
-
-def log_softmax(x: Any, axis: int = 1, *, out: Any = None) -> Any:
-    """x - log(sum(exp(x))) along `axis`; nothing overflows.
-
-    Parameters
-    ----------
-    x : array of any shape and strides, float32 or float64
-    axis : int
-    out : array of x's shape, optional
-
-    Returns
-    -------
-    array like x
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `softmax`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.log_softmax(np.array([[0.0, -1000.0]]))
-    array([[    0., -1000.]])
-    """
-    return _forward("log_softmax", _core.log_softmax, x, axis, out)
-
-
-def log_softmax_backward(grad_output: Any, output: Any, axis: int = 1, *, out: Any = None) -> Any:
-    """The gradient of `log_softmax`: grad_output - exp(output) * sum(grad_output).
-
-    Parameters
-    ----------
-    grad_output, output : arrays of one shape
-        `output` is what `log_softmax` returned.
-    axis : int
-        As in `log_softmax`.
-    out : array of that shape, optional
-
-    Returns
-    -------
-    array like grad_output
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `softmax_backward`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.log_softmax_backward(np.array([[1.0, 0.0]]), np.log(np.array([[0.5, 0.5]])))
-    array([[ 0.5, -0.5]])
-    """
-    kernel = _core.log_softmax_backward
-    return _backward("log_softmax_backward", kernel, grad_output, output, axis, out)
 
 
 def cross_entropy(
@@ -149,13 +34,15 @@ def cross_entropy(
     -------
     NumPy scalar of the logits' dtype, or array (N,) like logits with reduction="none"
         The mean of no rows is NaN, as in PyTorch and NumPy. Rows are added in their order, in
-        float64.
+        float64. For logits on a CUDA device an array () or (N,) there, float32, of the logits'
+        family: nothing waits for it.
 
     Raises
     ------
     ValueError
         If shapes do not fit, a target is out of range (its index and value are named), or
-        label_smoothing or reduction is unknown.
+        label_smoothing or reduction is unknown. On a CUDA device, where looking at the targets
+        would mean waiting for them, one that is out of range makes its loss NaN instead.
     TypeError
         If logits have no kernels or target is not of integers.
 
@@ -172,6 +59,8 @@ def cross_entropy(
     """
     name = "cross_entropy"
     array, classes = _take_problem(name, logits, target, label_smoothing, reduction)
+    if type(array) is not np.ndarray:
+        return give(_on_device(array, classes, float(label_smoothing), reduction), logits)
     losses = np.empty(len(array), array.dtype) if reduction == "none" else None
     total = _core.cross_entropy(array, classes, float(label_smoothing), losses)
     if losses is not None:
@@ -197,6 +86,7 @@ def cross_entropy_backward(
     logits, target, label_smoothing, reduction
         As in `cross_entropy`.
     grad_output : number, or array (N,) with reduction="none"
+        On a CUDA device an array is float32, there, too.
     out : array (N, C), optional
 
     Returns
@@ -217,6 +107,12 @@ def cross_entropy_backward(
     name = "cross_entropy_backward"
     array, classes = _take_problem(name, logits, target, label_smoothing, reduction)
     result = result_for(name, array, out, logits=array)
+    if type(array) is not np.ndarray:
+        scale, factors = _device_scales(name, array, grad_output, reduction)
+        cuda_core.cross_entropy_backward(
+            array, classes, float(label_smoothing), scale, factors, result
+        )
+        return give(result, logits) if out is None else out
     try:
         scales = np.asarray(grad_output, np.float64).reshape(-1)
     except (TypeError, ValueError):
@@ -235,36 +131,45 @@ def cross_entropy_backward(
     return give(result, logits) if out is None else out
 
 
-def _axis_of(name: str, array: Array, axis: int) -> int:
-    try:
-        axis = int(axis.__index__())
-    except (AttributeError, TypeError):
-        raise TypeError(f"{name}: axis is {axis!r}; wanted an int") from None
-    if not -array.ndim <= axis < array.ndim:
+def _on_device(logits: Array, target: Array, label_smoothing: float, reduction: str) -> Array:
+    """The loss as an array beside `logits`, nothing read back."""
+    rows = logits.shape[0]
+    if reduction == "none":
+        losses = new((rows,), FLOAT32, logits)
+        cuda_core.cross_entropy(logits, target, label_smoothing, losses, None, 1.0)
+        return losses
+    total = new((), FLOAT32, logits)
+    if rows == 0:
+        total.fill(float("nan") if reduction == "mean" else 0.0)
+        return total
+    scale = 1.0 / rows if reduction == "mean" else 1.0
+    cuda_core.cross_entropy(logits, target, label_smoothing, None, total, scale)
+    return total
+
+
+def _device_scales(
+    name: str, logits: Array, grad_output: Any, reduction: str
+) -> tuple[float, Array | None]:
+    """A factor of all rows, and one a row where grad_output is an array."""
+    rows = logits.shape[0]
+    mean = 1.0 / max(rows, 1) if reduction == "mean" else 1.0
+    if isinstance(grad_output, int | float | np.number):
+        return mean * float(grad_output), None
+    factors = take(name, "grad_output", grad_output)
+    check_device(name, "grad_output", factors, "logits", logits)
+    if factors.dtype != FLOAT32:
+        raise TypeError(f"{name}: grad_output has dtype {factors.dtype}; wanted float32")
+    if factors.shape != () and (reduction != "none" or factors.shape != (rows,)):
+        wanted = f"() or ({rows},)" if reduction == "none" else "()"
         raise ValueError(
-            f"{name}: axis={axis}, but x has {array.ndim} dimensions (shape {array.shape}): "
-            f"{-array.ndim} <= axis < {array.ndim} is wanted"
+            f"{name}: grad_output has shape {factors.shape}, but with reduction={reduction!r} "
+            f"{wanted} is wanted"
         )
-    return axis % array.ndim
-
-
-def _forward(name: str, kernel: Callable[..., None], x: Any, axis: int, out: Any) -> Any:
-    array = take(name, "x", x)
-    index = _axis_of(name, array, axis)
-    result = result_for(name, array, out, x=array)
-    kernel(array, result, index)
-    return give(result, x) if out is None else out
-
-
-def _backward(
-    name: str, kernel: Callable[..., None], grad_output: Any, output: Any, axis: int, out: Any
-) -> Any:
-    grads = take(name, "grad_output", grad_output)
-    stored = take_pair(name, "output", output, grads, "grad_output", "grad_output's shape")
-    index = _axis_of(name, grads, axis)
-    result = result_for(name, grads, out, grad_output=grads, output=stored)
-    kernel(grads, stored, result, index)
-    return give(result, grad_output) if out is None else out
+    if factors.shape == (rows,) and factors.flags.c_contiguous:
+        return mean, factors
+    spread = new((rows,), FLOAT32, logits)
+    spread[...] = factors
+    return mean, spread
 
 
 def _take_problem(
@@ -279,7 +184,10 @@ def _take_problem(
         raise ValueError(
             f"{name}: label_smoothing={label_smoothing}; wanted 0 <= label_smoothing <= 1"
         )
-    classes = _take_classes(name, target)
+    if type(array) is np.ndarray:
+        classes = _take_classes(name, target)
+    else:
+        classes = _take_device_classes(name, target, array)
     if classes.shape != array.shape[:1]:
         raise ValueError(
             f"{name}: target has shape {classes.shape}, but logits {array.shape} have "
@@ -290,7 +198,7 @@ def _take_problem(
 
 def _take_classes(name: str, target: Any) -> Array:
     """`target` as int64; only narrower integers are converted, a copy of (N,)."""
-    array = target if isinstance(target, np.ndarray) else _import(name, "target", target)
+    array = target if isinstance(target, np.ndarray) else import_any(name, "target", target)
     if array.dtype.kind not in "iu":
         raise TypeError(
             f"{name}: target has dtype {array.dtype}; class numbers are integers: convert it with "
@@ -300,3 +208,15 @@ def _take_classes(name: str, target: Any) -> Array:
         row = int(np.argmax(array >= 2**63))
         raise ValueError(f"{name}: target[{row}] is {array[row]}, no class number")
     return array.astype(np.int64, copy=False)
+
+
+def _take_device_classes(name: str, target: Any, logits: Array) -> Array:
+    """`target` as int64 on the logits' device, without gaps."""
+    if isinstance(target, np.ndarray | list | tuple):
+        raise ValueError(
+            f"{name}: target is on the CPU, but logits are on a CUDA device: pass "
+            f"fc.cuda.asarray(target), int64"
+        )
+    classes = take_int64(name, "target", target)
+    check_device(name, "target", classes, "logits", logits)
+    return contiguous(classes)

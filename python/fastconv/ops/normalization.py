@@ -1,5 +1,5 @@
-"""Batch and local response normalization (kernels: csrc/cpu/{batch_norm,response_norm}.cpp;
-formulas: reference/normalization.py, reference/local_response_norm.py)."""
+"""Batch normalization (kernels: csrc/cpu/batch_norm*.cpp, csrc/cuda/batch_norm.cu; formulas:
+reference/normalization.py)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core
-from .arguments import take_flag, take_integer, take_number
-from .arrays import Array, give, take, take_like, take_out
+from .arguments import take_flag, take_number
+from .arrays import Array, check_device, give, take, take_like, take_out
+from .devices import FLOAT32, kernels_for, new
 from .elementwise import empty_like, result_for, take_pair
 
 
@@ -31,6 +31,7 @@ def batch_norm(
     ----------
     x : array (N, C, H, W), (C, H, W) or (N, C), any strides, float32 or float64
     weight, bias : array (C,), 1 and 0 where None
+        Of x's dtype, as all arrays (C,) here; on a CUDA device float32, whatever x is.
     running_mean, running_var : array (C,)
         What evaluation normalizes with. Optional in training, which updates them in place, the
         variance by its unbiased estimate, as PyTorch.
@@ -71,7 +72,7 @@ def batch_norm(
     name = "batch_norm"
     training = take_flag(name, "training", training)
     array = take(name, "x", x)
-    axis = _channel_axis(name, array)
+    axis = channel_axis(name, array)
     channels = array.shape[axis]
     scale = _take_vector(name, "weight", weight, array, channels)
     shift = _take_vector(name, "bias", bias, array, channels)
@@ -84,8 +85,9 @@ def batch_norm(
         inputs = {"x": array, "weight": scale, "bias": shift}
         inputs |= {"running_mean": means, "running_var": variances}
         result = take_out(name, out, array.shape, array.dtype, inputs)
-    mean, rstd = np.empty(channels, array.dtype), np.empty(channels, array.dtype)
-    _core.batch_norm(
+    statistics = array.dtype if type(array) is np.ndarray else FLOAT32
+    mean, rstd = new((channels,), statistics, array), new((channels,), statistics, array)
+    kernels_for(array).batch_norm(
         array, result, mean, rstd, scale, shift, means, variances,
         axis, training, take_number(name, "momentum", momentum), take_number(name, "eps", eps),
     )  # fmt: skip
@@ -136,7 +138,7 @@ def batch_norm_backward(
     name = "batch_norm_backward"
     training = take_flag(name, "training", training)
     array = take(name, "x", x)
-    axis = _channel_axis(name, array)
+    axis = channel_axis(name, array)
     grads = take_pair(name, "grad_output", grad_output, array, "x", "x's shape")
     channels = array.shape[axis]
     means = _need_vector(name, "mean", mean, array, channels)
@@ -145,120 +147,17 @@ def batch_norm_backward(
     result = result_for(
         name, array, out, grad_output=grads, x=array, mean=means, rstd=rstds, weight=scale
     )
-    grad_weight, grad_bias = np.empty(channels, array.dtype), np.empty(channels, array.dtype)
-    _core.batch_norm_backward(
+    vectors = array.dtype if type(array) is np.ndarray else FLOAT32
+    grad_weight, grad_bias = new((channels,), vectors, array), new((channels,), vectors, array)
+    kernels_for(array).batch_norm_backward(
         grads, array, means, rstds, scale, result, grad_weight, grad_bias, axis, training
     )
     grad_input = give(result, x) if out is None else out
     return grad_input, give(grad_weight, x), give(grad_bias, x)
 
 
-def local_response_norm(
-    x: Any,
-    size: int,
-    *,
-    alpha: float = 1e-4,
-    beta: float = 0.75,
-    k: float = 1.0,
-    out: Any = None,
-) -> Any:
-    """Divide each element by a power of the mean square of its neighbours in other channels.
-
-    y[c] = x[c] * (k + alpha / size * sum(x[j] ** 2)) ** -beta, over the channels j from
-    c - size // 2 to c + (size - 1) // 2 that exist.
-
-    Parameters
-    ----------
-    x : array (N, C, H, W), (C, H, W) or (N, C), any strides, float32 or float64
-    size : int, number of neighbouring channels
-    alpha : float
-        Divided by size, as in PyTorch and Caffe. AlexNet's paper does not divide: its 1e-4 is 5e-4
-        here.
-    beta, k : float
-        beta of 0.75, 0.5 and 1 are fast; others go through pow.
-    out : array of x's shape, optional
-
-    Returns
-    -------
-    array like x
-
-    Raises
-    ------
-    ValueError, TypeError
-        If size < 1, or shapes or dtypes do not fit.
-
-    Notes
-    -----
-    A. Krizhevsky et al., "ImageNet Classification with Deep CNNs" (2012), section 3.3.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.local_response_norm(np.array([[1.0, 2.0]]), 2, alpha=2.0, beta=1.0)
-    array([[0.5       , 0.33333333]])
-    """
-    name = "local_response_norm"
-    array = take(name, "x", x)
-    axis = _channel_axis(name, array)
-    window = take_integer(name, "size", size, 1)
-    result = result_for(name, array, out, x=array)
-    numbers = _take_numbers(name, alpha, beta, k)
-    _core.local_response_norm(array, result, axis, window, *numbers)
-    return give(result, x) if out is None else out
-
-
-def local_response_norm_backward(
-    grad_output: Any,
-    x: Any,
-    size: int,
-    *,
-    alpha: float = 1e-4,
-    beta: float = 0.75,
-    k: float = 1.0,
-    out: Any = None,
-) -> Any:
-    """The gradient of `local_response_norm` with respect to x.
-
-    Parameters
-    ----------
-    grad_output, x : arrays (N, C, H, W), (C, H, W) or (N, C)
-    size, alpha, beta, k
-        As in `local_response_norm`.
-    out : array of x's shape, optional
-
-    Returns
-    -------
-    array like x
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `local_response_norm`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> x = np.array([[1.0]])
-    >>> fc.local_response_norm_backward(np.ones((1, 1)), x, 1, alpha=1.0, beta=1.0)
-    array([[0.]])
-    """
-    name = "local_response_norm_backward"
-    array = take(name, "x", x)
-    axis = _channel_axis(name, array)
-    grads = take_pair(name, "grad_output", grad_output, array, "x", "x's shape")
-    window = take_integer(name, "size", size, 1)
-    result = result_for(name, array, out, grad_output=grads, x=array)
-    numbers = _take_numbers(name, alpha, beta, k)
-    _core.local_response_norm_backward(grads, array, result, axis, window, *numbers)
-    return give(result, x) if out is None else out
-
-
-def _take_numbers(name: str, alpha: float, beta: float, k: float) -> tuple[float, ...]:
-    given = (("alpha", alpha), ("beta", beta), ("k", k))
-    return tuple(take_number(name, argument, value) for argument, value in given)
-
-
-def _channel_axis(name: str, array: Array) -> int:
+def channel_axis(name: str, array: Array) -> int:
+    """Where the channels of (N, C, H, W), (C, H, W) or (N, C) are."""
     if array.ndim not in (2, 3, 4):
         raise ValueError(
             f"{name}: x has {array.ndim} dimensions (shape {array.shape}); "
@@ -272,7 +171,16 @@ def _take_vector(name: str, argument: str, value: Any, x: Array, channels: int) 
 
 
 def _need_vector(name: str, argument: str, value: Any, x: Array, channels: int) -> Array:
-    array = take_like(name, argument, value, x, "x")
+    if type(x) is np.ndarray:
+        array = take_like(name, argument, value, x, "x")
+    else:
+        array = take(name, argument, value)
+        check_device(name, argument, array, "x", x)
+        if array.dtype != FLOAT32:
+            raise TypeError(
+                f"{name}: {argument} has dtype {array.dtype}, but on a CUDA device what is (C,) is "
+                f"float32, also beside x of {x.dtype}"
+            )
     if array.shape != (channels,):
         raise ValueError(
             f"{name}: {argument} has shape {array.shape}, but x with shape {x.shape} has "

@@ -136,7 +136,7 @@ def max_pool2d_backward(
         name, (shape[2], shape[3]), kernel_size, stride, padding, dilation, ceil_mode
     )
     check_gradient(name, grads, shape, windows.output)
-    places = take_indices(name, indices, grads.shape, "grad_output", single)
+    places = take_indices(name, indices, grads.shape, "grad_output", single, grads)
     result = gradient_result(
         name, shape, grads, single, out, {"grad_output": grads, "indices": places}
     )

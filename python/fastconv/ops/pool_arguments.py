@@ -8,9 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import _core
 from .arguments import take_flag
-from .arrays import Array, as_images, check_shape, empty, take, take_int64, take_like, take_out
+from .arrays import (
+    Array,
+    as_images,
+    check_device,
+    check_shape,
+    empty,
+    take,
+    take_int64,
+    take_like,
+    take_out,
+)
+from .devices import kernels_for, new
 from .geometry import Padding, Pair, pair, window_geometry
 
 MAX, AVERAGE, MAX_BACKWARD, AVERAGE_BACKWARD = range(4)  # csrc/core/pool_plan.h, PoolOperation
@@ -101,9 +111,13 @@ def take_image(function: str, name: str, value: Any) -> tuple[Array, bool]:
     return as_images(function, name, array), array.ndim == 3
 
 
-def take_indices(function: str, value: Any, shape: Sequence[int], like: str, single: bool) -> Array:
-    """`value` as int64 indices (N, C, P, Q) beside an array of that shape."""
+def take_indices(
+    function: str, value: Any, shape: Sequence[int], like: str, single: bool, beside: Array
+) -> Array:
+    """`value` as int64 indices (N, C, P, Q) of `shape`, on the device of `beside`."""
     indices = take_int64(function, "indices", value)
+    if type(indices) is not np.ndarray or type(beside) is not np.ndarray:
+        check_device(function, "indices", indices, like, beside)
     wanted = tuple(shape[1:] if single else shape)
     if indices.shape != wanted:
         check_shape(function, "indices", indices, wanted, f"{like}'s shape")
@@ -113,7 +127,7 @@ def take_indices(function: str, value: Any, shape: Sequence[int], like: str, sin
 def new_indices(function: str, shape: Sequence[int], images: Array) -> Array:
     """Where maximum pooling of `images` puts its indices."""
     height, width = images.shape[2:]
-    if height * width >= 2**31 and images.dtype == np.float32:
+    if height * width >= 2**31 and images.dtype == np.float32 and type(images) is np.ndarray:
         raise ValueError(
             f"{function}: return_indices over images of {height} x {width} = {height * width} "
             f"elements; float32 kernels count to 2**31 - 1: use float64, or cut the images"
@@ -151,7 +165,7 @@ def gradient_result(
         _, channel, _, col = grads.strides
         if abs(channel) < abs(col):
             n, c, h, w = shape
-            return np.empty((n, h, w, c), grads.dtype).transpose(0, 3, 1, 2)
+            return new((n, h, w, c), grads.dtype, grads).transpose(0, 3, 1, 2)
     return empty(shape, grads.dtype, grads)
 
 
@@ -165,4 +179,4 @@ def pool(
     divisor: int = 0,
 ) -> None:
     """One call into _core; `numbers` is empty for adaptive windows."""
-    _core.pool2d(operation, x, y, indices, numbers, count_include_pad, divisor)
+    kernels_for(x).pool2d(operation, x, y, indices, numbers, count_include_pad, divisor)

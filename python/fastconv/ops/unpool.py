@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _core
 from .arrays import empty, give, take_int64
+from .devices import kernels_for
 from .geometry import Pair, pair
 from .pool_arguments import take_image, take_indices
 
@@ -28,7 +28,7 @@ def max_unpool2d(x: Any, indices: Any, *, output_size: Pair) -> Any:
     Raises
     ------
     ValueError, TypeError
-        Also for an index outside the image.
+        Also for an index outside the image; on a CUDA device such an index is skipped.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def max_unpool2d(x: Any, indices: Any, *, output_size: Pair) -> Any:
     """
     name = "max_unpool2d"
     values, single = take_image(name, "x", x)
-    places = take_indices(name, indices, values.shape, "x", single)
+    places = take_indices(name, indices, values.shape, "x", single, values)
     size = pair(name, "output_size", output_size, 0)
     y = empty((*values.shape[:2], *size), values.dtype, values)
     _move(name, False, values, y, places)
@@ -61,7 +61,7 @@ def max_unpool2d_backward(grad_output: Any, indices: Any) -> Any:
     Raises
     ------
     ValueError, TypeError
-        Also for an index outside the image.
+        Also for an index outside the image; on a CUDA device such an index is skipped.
 
     Examples
     --------
@@ -73,15 +73,15 @@ def max_unpool2d_backward(grad_output: Any, indices: Any) -> Any:
     grads, single = take_image(name, "grad_output", grad_output)
     plane = take_int64(name, "indices", indices).shape[-2:]
     wanted = (*grads.shape[:2], *plane)
-    places = take_indices(name, indices, wanted, "grad_output, the plane apart,", single)
+    places = take_indices(name, indices, wanted, "grad_output, the plane apart,", single, grads)
     grad_input = empty(wanted, grads.dtype, grads)
     _move(name, True, grad_input, grads, places)
     return give(grad_input[0] if single else grad_input, grad_output)
 
 
 def _move(function: str, backward: bool, x: Any, y: Any, indices: Any) -> None:
-    outside = _core.unpool2d(backward, x, y, indices)
-    if outside != -1:
+    outside = kernels_for(x).unpool2d(backward, x, y, indices)
+    if outside not in (-1, None):  # on a CUDA device nobody waits for the answer
         h, w = y.shape[2:]
         raise ValueError(
             f"{function}: indices has {outside}; wanted -1 or 0 .. {h * w - 1}, a place in an "
