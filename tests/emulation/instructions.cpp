@@ -1,0 +1,215 @@
+// What warps and threads do in one instruction: shuffles and votes, cp.async, ldmatrix, mma.sync, as
+// PTX specifies them. Fragment layouts are in csrc/cuda/ptx.cuh.
+#include <cstring>
+
+#include "engine.h"
+#include "include/cuda/ptx.cuh"
+#include "include/emulation/device.h"
+
+namespace emulation {
+
+// ---- shuffles and votes ----------------------------------------------------------------------------
+
+namespace {
+
+void complete_shuffle(void* const* operands, unsigned lanes) {
+    for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
+        auto& own = *static_cast<Shuffle*>(operands[__builtin_ctz(rest)]);
+        // What a lane that takes no part would give is undefined: a NaN.
+        own.result = lanes >> own.source & 1u
+                         ? static_cast<const Shuffle*>(operands[own.source])->value
+                         : ~std::uint64_t{0};
+    }
+}
+
+void complete_vote(void* const* operands, unsigned lanes) {
+    unsigned ballot = 0;
+    for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
+        const int lane = __builtin_ctz(rest);
+        if (static_cast<const Vote*>(operands[lane])->predicate) ballot |= 1u << lane;
+    }
+    for (unsigned rest = lanes; rest != 0; rest &= rest - 1) {
+        static_cast<Vote*>(operands[__builtin_ctz(rest)])->ballot = ballot;
+    }
+}
+
+}  // namespace
+
+const Collective kSyncWarp{"__syncwarp", false, nullptr};
+const Collective kShuffle{"__shfl_sync", false, complete_shuffle};
+const Collective kShuffleXor{"__shfl_xor_sync", false, complete_shuffle};
+const Collective kShuffleUp{"__shfl_up_sync", false, complete_shuffle};
+const Collective kShuffleDown{"__shfl_down_sync", false, complete_shuffle};
+const Collective kVote{"a vote (__ballot_sync, __any_sync, __all_sync)", false, complete_vote};
+
+// ---- cp.async --------------------------------------------------------------------------------------
+// Delayed (the default): a copy happens only in the thread's wait for its group, and until then its
+// destination is NaN, whatever was there. FASTCONV_EMULATION_CP_ASYNC=immediate: at once. Hardware may
+// do either, or anything between.
+
+namespace {
+
+void require_shared(Engine& engine, const void* address, std::size_t bytes, std::size_t alignment,
+                    const char* what, const char* file, int line) {
+    const auto at = reinterpret_cast<std::uintptr_t>(address);
+    const auto begin = reinterpret_cast<std::uintptr_t>(engine.shared_memory());
+    const std::string place = std::string(" at ") + file + ":" + std::to_string(line);
+    if (at % alignment != 0) {
+        engine.fail(cudaErrorMisalignedAddress,
+                    std::string(what) + ": shared address is no multiple of " +
+                        std::to_string(alignment) + place);
+    }
+    if (at < begin || at + bytes > begin + engine.shared_bytes()) {
+        engine.fail(cudaErrorIllegalAddress,
+                    std::string(what) + ": " + std::to_string(bytes) + " bytes at offset " +
+                        std::to_string(static_cast<std::int64_t>(at - begin)) + " of " +
+                        std::to_string(engine.shared_bytes()) + " bytes of shared memory" + place);
+    }
+}
+
+void perform(const AsyncCopy& copy) {
+    if (copy.valid) {
+        std::memcpy(copy.shared, copy.global, static_cast<std::size_t>(copy.bytes));
+    } else {
+        std::memset(copy.shared, 0, static_cast<std::size_t>(copy.bytes));
+    }
+}
+
+}  // namespace
+
+void copy_async(void* shared, const void* global, int bytes, bool valid, const char* file, int line) {
+    Engine& engine = *Engine::running();
+    const auto size = static_cast<std::size_t>(bytes);
+    require_shared(engine, shared, size, size, "cp.async", file, line);
+    if (valid) {
+        if (reinterpret_cast<std::uintptr_t>(global) % size != 0) {
+            engine.fail(cudaErrorMisalignedAddress,
+                        "cp.async: global address is no multiple of " + std::to_string(bytes) +
+                            " at " + file + ":" + std::to_string(line));
+        }
+        // Faults here, in the thread and the line that are to blame.
+        const volatile auto* source = static_cast<const char*>(global);
+        (void)source[0];
+        (void)source[bytes - 1];
+    }
+    Thread& thread = engine.thread();
+    const AsyncCopy copy{shared, global, bytes, valid, thread.group};
+    if (!engine.delays_copies()) return perform(copy);
+    std::memset(shared, 0xff, size);
+    thread.copies.push_back(copy);
+}
+
+void commit_copies() { ++Engine::running()->thread().group; }
+
+void wait_for_copies(int pending) {
+    Thread& thread = Engine::running()->thread();
+    std::size_t finished = 0;  // copies are in the order of their groups
+    while (finished < thread.copies.size() &&
+           thread.copies[finished].group < thread.group - pending) {
+        perform(thread.copies[finished++]);
+    }
+    thread.copies.erase(thread.copies.begin(),
+                        thread.copies.begin() + static_cast<std::ptrdiff_t>(finished));
+}
+
+// ---- ldmatrix --------------------------------------------------------------------------------------
+
+namespace {
+
+template <bool kTransposed>
+void complete_load(void* const* operands, unsigned) {
+    Engine& engine = *Engine::running();
+    for (int matrix = 0; matrix < 4; ++matrix) {
+        std::uint16_t elements[8][8];
+        for (int row = 0; row < 8; ++row) {
+            const auto* from = static_cast<const LoadMatrix*>(operands[matrix * 8 + row])->row;
+            const auto at = reinterpret_cast<std::uintptr_t>(from);
+            const auto begin = reinterpret_cast<std::uintptr_t>(engine.shared_memory());
+            if (at % 16 != 0 || at < begin || at + 16 > begin + engine.shared_bytes()) {
+                engine.fail(at % 16 != 0 ? cudaErrorMisalignedAddress : cudaErrorIllegalAddress,
+                            "ldmatrix: the row address of lane " + std::to_string(matrix * 8 + row) +
+                                " is offset " + std::to_string(static_cast<std::int64_t>(at - begin)) +
+                                " of " + std::to_string(engine.shared_bytes()) +
+                                " bytes of shared memory, and must be a multiple of 16 inside it");
+            }
+            std::memcpy(elements[row], from, 16);
+        }
+        for (int lane = 0; lane < 32; ++lane) {
+            const int i = lane / 4, j = lane % 4 * 2;
+            const std::uint32_t lo = kTransposed ? elements[j][i] : elements[i][j];
+            const std::uint32_t hi = kTransposed ? elements[j + 1][i] : elements[i][j + 1];
+            static_cast<const LoadMatrix*>(operands[lane])->result[matrix] = lo | hi << 16;
+        }
+    }
+}
+
+}  // namespace
+
+const Collective kLoadMatrix{"ldmatrix", true, complete_load<false>};
+const Collective kLoadMatrixTransposed{"ldmatrix.trans", true, complete_load<true>};
+
+// ---- mma.sync --------------------------------------------------------------------------------------
+// Products of 11-bit significands are exact in float32; sums are rounded after each product, in the
+// order of the depth. Hardware adds in another order and with other roundings.
+
+namespace {
+
+struct BFloat16Element {
+    static constexpr int kPerRegister = 2;
+    static float read(std::uint32_t bits, int half) {
+        return float_of(half == 0 ? bits << 16 : bits & 0xffff0000u);
+    }
+};
+struct HalfElement {
+    static constexpr int kPerRegister = 2;
+    static float read(std::uint32_t bits, int half) {
+        return half_to_float(static_cast<std::uint16_t>(bits >> 16 * half));
+    }
+};
+struct Tf32Element {
+    static constexpr int kPerRegister = 1;
+    static float read(std::uint32_t bits, int) { return float_of(bits & ~0x1fffu); }
+};
+
+template <class Element>
+void complete_multiply(void* const* operands, unsigned) {
+    constexpr int kPer = Element::kPerRegister, kDepth = 8 * kPer;
+    float a[16][kDepth];
+    alignas(32) float b[kDepth][8];
+    alignas(32) float d[16][8];
+    for (int lane = 0; lane < 32; ++lane) {
+        const auto& own = *static_cast<const MultiplyMatrix*>(operands[lane]);
+        const int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < kPer; ++i) {
+            for (int part = 0; part < 4; ++part) {
+                a[g + part % 2 * 8][part / 2 * 4 * kPer + t * kPer + i] =
+                    Element::read(own.a[part], i);
+            }
+            for (int part = 0; part < 2; ++part) {
+                b[part * 4 * kPer + t * kPer + i][g] = Element::read(own.b[part], i);
+            }
+        }
+        for (int part = 0; part < 4; ++part) d[g + part / 2 * 8][2 * t + part % 2] = own.d[part];
+    }
+    for (int row = 0; row < 16; ++row) {
+        float sum[8];
+        std::memcpy(sum, d[row], sizeof sum);
+        for (int k = 0; k < kDepth; ++k) {
+            for (int col = 0; col < 8; ++col) sum[col] += a[row][k] * b[k][col];
+        }
+        std::memcpy(d[row], sum, sizeof sum);
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+        const auto& own = *static_cast<const MultiplyMatrix*>(operands[lane]);
+        const int g = lane / 4, t = lane % 4;
+        for (int part = 0; part < 4; ++part) own.d[part] = d[g + part / 2 * 8][2 * t + part % 2];
+    }
+}
+
+}  // namespace
+
+const Collective kMultiplyBFloat16{"mma.m16n8k16.bf16", true, complete_multiply<BFloat16Element>};
+const Collective kMultiplyHalf{"mma.m16n8k16.f16", true, complete_multiply<HalfElement>};
+const Collective kMultiplyTf32{"mma.m16n8k8.tf32", true, complete_multiply<Tf32Element>};
+
+}  // namespace emulation

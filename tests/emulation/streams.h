@@ -1,0 +1,47 @@
+// Streams do what is enqueued at once, or record it while they are captured into a graph.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "include/emulation/api.h"
+
+namespace emulation {
+
+using Work = std::function<cudaError_t()>;
+
+/// A capture while it goes on, then what graphs share: work in the order it was enqueued, and the
+/// memory that was allocated in it.
+struct Recording {
+    std::vector<Work> work;
+    std::vector<void*> memory;
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+    bool invalid = false;
+    ~Recording();
+};
+
+/// Remembers an error for cudaGetLastError.
+cudaError_t returned(cudaError_t error);
+
+/// Runs or records `work`.
+cudaError_t enqueue(cudaStream_t stream, Work work);
+
+/// The capture that `stream` takes part in, or null.
+std::shared_ptr<Recording> recording_of(cudaStream_t stream);
+
+/// For what no capture allows in its thread (cudaMalloc, synchronisation): an error that also spoils
+/// the captures that are going on.
+cudaError_t refuse_while_capturing();
+
+int device_count();
+int current_device();
+
+}  // namespace emulation
+
+struct CUstream_st {
+    int device = 0;
+    bool blocking = true;  // towards the legacy default stream
+    bool origin = false;   // the capture began here
+    std::shared_ptr<emulation::Recording> recording;
+};
