@@ -26,9 +26,9 @@ Memory& Memory::get() {
     return *memory;
 }
 
-void* Memory::allocate(std::size_t bytes, int device, bool pinned) {
+void* Memory::allocate(std::size_t bytes, int device, MemoryKind kind) {
     const std::lock_guard lock(mutex_);
-    if (!pinned && (bytes > kDeviceBytes || used_[device] + bytes > kDeviceBytes)) return nullptr;
+    if (kind != MemoryKind::kPinned && (bytes > kDeviceBytes || used_[device] + bytes > kDeviceBytes)) return nullptr;
     const std::size_t usable = round_up(bytes, kPage);
     const std::size_t map_bytes = usable + 2 * kPage;
     void* map = MAP_FAILED;
@@ -45,14 +45,14 @@ void* Memory::allocate(std::size_t bytes, int device, bool pinned) {
     made.data = made.map + kPage + usable - round_up(bytes, 16);
     made.bytes = bytes;
     made.device = device;
-    made.pinned = pinned;
+    made.kind = kind;
     if (mprotect(made.map + kPage, usable, PROT_READ | PROT_WRITE) != 0) {
         munmap(map, map_bytes);
         return nullptr;
     }
     std::memset(made.map + kPage, 0xff, usable);
     live_[reinterpret_cast<std::uintptr_t>(map)] = made;
-    if (!pinned) used_[device] += bytes;
+    if (kind == MemoryKind::kDevice) used_[device] += bytes;
     return made.data;
 }
 
@@ -64,7 +64,7 @@ bool Memory::release(void* data) {
     --found;
     const Allocation& freed = found->second;
     if (freed.data != data) return false;
-    if (!freed.pinned) used_[freed.device] -= freed.bytes;
+    if (freed.kind == MemoryKind::kDevice) used_[freed.device] -= freed.bytes;
     freed_.push_back({found->first, found->first + freed.map_bytes, freed.bytes});
     if (freed_.size() > kRemembered) freed_.pop_front();
     munmap(freed.map, freed.map_bytes);
@@ -72,27 +72,45 @@ bool Memory::release(void* data) {
     return true;
 }
 
-void Memory::protect(void* data, bool accessible) {
-    Allocation found;
-    if (!find(data, 1, found)) return;
-    char* begin = found.map + kPage;
-    const std::size_t usable = found.map_bytes - 2 * kPage;
-    mprotect(begin, usable, PROT_READ | PROT_WRITE);
-    std::memset(begin, 0xff, usable);
-    if (!accessible) mprotect(begin, usable, PROT_NONE);
+void Memory::set_accessible(void* data, bool accessible) {
+    const std::lock_guard lock(mutex_);
+    Allocation* changed = at(data);
+    if (!changed) return;
+    char* begin = changed->map + kPage;
+    const std::size_t usable = changed->map_bytes - 2 * kPage;
+    changed->accessible = accessible;
+    mprotect(begin, usable, accessible ? PROT_READ | PROT_WRITE : PROT_NONE);
+    if (accessible) std::memset(begin, 0xff, usable);
 }
 
-bool Memory::find(const void* address, std::size_t bytes, Allocation& found) const {
-    const std::lock_guard lock(mutex_);
-    const auto at = reinterpret_cast<std::uintptr_t>(address);
-    auto after = live_.upper_bound(at);
-    if (after == live_.begin()) return false;
-    const Allocation& candidate = std::prev(after)->second;
+void Memory::end_graph(void* data) {
+    {
+        const std::lock_guard lock(mutex_);
+        Allocation* left = at(data);
+        if (left && left->accessible) {
+            left->kind = MemoryKind::kDevice;
+            used_[left->device] += left->bytes;
+            return;
+        }
+    }
+    release(data);
+}
+
+Allocation* Memory::at(const void* address) {
+    auto after = live_.upper_bound(reinterpret_cast<std::uintptr_t>(address));
+    if (after == live_.begin()) return nullptr;
+    Allocation& candidate = std::prev(after)->second;
     const auto* data = static_cast<const char*>(address);
-    if (data < candidate.data || data > candidate.data + candidate.bytes) return false;
-    const auto offset = static_cast<std::size_t>(data - candidate.data);
-    if (bytes > candidate.bytes - offset) return false;
-    found = candidate;
+    return data >= candidate.data && data <= candidate.data + candidate.bytes ? &candidate : nullptr;
+}
+
+bool Memory::find(const void* address, std::size_t bytes, Allocation& found) {
+    const std::lock_guard lock(mutex_);
+    const Allocation* candidate = at(address);
+    if (!candidate) return false;
+    const auto offset = static_cast<std::size_t>(static_cast<const char*>(address) - candidate->data);
+    if (bytes > candidate->bytes - offset) return false;
+    found = *candidate;
     return true;
 }
 
@@ -103,14 +121,14 @@ std::string Memory::describe(const void* address) const {
     if (after != live_.begin()) {
         const Allocation& near = std::prev(after)->second;
         if (at < std::prev(after)->first + near.map_bytes) {
-            const char* kind = near.pinned ? " of pinned memory" : " of device memory";
+            const char* kind = near.is_device() ? " of device memory" : " of pinned memory";
             const auto data = reinterpret_cast<std::uintptr_t>(near.data);
             if (at < data)
                 return bytes_text(data - at) + " before the start of " + bytes_text(near.bytes) + kind;
             if (at >= data + near.bytes)
                 return bytes_text(at - data - near.bytes) + " past the end of " +
                        bytes_text(near.bytes) + kind;
-            return "inside " + bytes_text(near.bytes) + kind + " that a graph has freed";
+            return "inside " + bytes_text(near.bytes) + kind + " that its graph has freed";
         }
     }
     for (auto freed = freed_.rbegin(); freed != freed_.rend(); ++freed) {
@@ -124,7 +142,7 @@ std::string Memory::damage() const {
     const std::lock_guard lock(mutex_);
     for (const auto& entry : live_) {
         const Allocation& allocation = entry.second;
-        if (allocation.pinned) continue;
+        if (!allocation.is_device() || !allocation.accessible) continue;
         const char* first = allocation.map + kPage;
         const char* end = allocation.map + allocation.map_bytes - kPage;
         const char* from = allocation.data - first > static_cast<std::ptrdiff_t>(kChecked)

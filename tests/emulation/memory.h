@@ -14,13 +14,20 @@
 
 namespace emulation {
 
+/// Graph: of a captured allocation. It is no memory of the pool's, and may be touched only between the
+/// graph's allocation of it and its release.
+enum class MemoryKind : std::uint8_t { kDevice, kGraph, kPinned };
+
 struct Allocation {
+    bool is_device() const { return kind != MemoryKind::kPinned; }
+
     char* data = nullptr;
     std::size_t bytes = 0;
     char* map = nullptr;  // with its guard pages
     std::size_t map_bytes = 0;
     int device = 0;
-    bool pinned = false;  // host memory
+    MemoryKind kind = MemoryKind::kDevice;
+    bool accessible = true;
 };
 
 class Memory {
@@ -31,12 +38,14 @@ public:
 
     static Memory& get();
 
-    void* allocate(std::size_t bytes, int device, bool pinned);  // null: no more
+    void* allocate(std::size_t bytes, int device, MemoryKind kind);  // null: no more
     bool release(void* data);
-    /// A captured graph's memory between its free node and its next allocation: no access at all.
-    void protect(void* data, bool accessible);
+    /// What a captured graph's nodes do with its memory. Accessible again, it is NaN again.
+    void set_accessible(void* data, bool accessible);
+    /// The graph is gone: releases its memory, or leaves what is still in use to whoever uses it.
+    void end_graph(void* data);
     /// The allocation that `bytes` from `address` on lie in; false if none.
-    bool find(const void* address, std::size_t bytes, Allocation& found) const;
+    bool find(const void* address, std::size_t bytes, Allocation& found);
     /// What is at an address that faulted, in words.
     std::string describe(const void* address) const;
     /// What was written beside an allocation, in words; empty if nothing was.
@@ -48,6 +57,8 @@ private:
         std::uintptr_t begin, end;
         std::size_t bytes;
     };
+
+    Allocation* at(const void* address);
 
     mutable std::mutex mutex_;
     std::map<std::uintptr_t, Allocation> live_;  // by the start of the mapping

@@ -31,11 +31,11 @@ void count_memory(int device) {
     if (pool.reserved > pool.reserved_high) pool.reserved_high = pool.reserved;
 }
 
-cudaError_t allocate(void** data, std::size_t bytes) {
+cudaError_t allocate(void** data, std::size_t bytes, MemoryKind kind) {
     *data = nullptr;
     if (device_count() == 0) return cudaErrorNoDevice;
     if (bytes == 0) return cudaSuccess;
-    *data = Memory::get().allocate(bytes, current_device(), false);
+    *data = Memory::get().allocate(bytes, current_device(), kind);
     count_memory(current_device());
     return *data ? cudaSuccess : cudaErrorMemoryAllocation;
 }
@@ -44,8 +44,8 @@ cudaError_t allocate(void** data, std::size_t bytes) {
 bool is_right(const void* address, std::size_t bytes, bool device) {
     Allocation found;
     const bool known = Memory::get().find(address, bytes, found);
-    if (device) return known && !found.pinned;
-    if (known) return found.pinned;
+    if (device) return known && found.is_device() && found.accessible;
+    if (known) return !found.is_device();
     return !Memory::get().find(address, 0, found);
 }
 
@@ -56,7 +56,7 @@ using namespace emulation;
 
 cudaError_t cudaMalloc(void** data, std::size_t bytes) {
     const cudaError_t error = refuse_while_capturing();
-    return returned(error != cudaSuccess ? error : allocate(data, bytes));
+    return returned(error != cudaSuccess ? error : allocate(data, bytes, MemoryKind::kDevice));
 }
 
 cudaError_t cudaFree(void* data) {
@@ -73,11 +73,13 @@ cudaError_t cudaFree(void* data) {
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
     const auto recording = recording_of(stream);
     if (recording && recording->invalid) return returned(cudaErrorStreamCaptureInvalidated);
-    const cudaError_t error = allocate(data, bytes);
+    const cudaError_t error =
+        allocate(data, bytes, recording ? MemoryKind::kGraph : MemoryKind::kDevice);
     if (error != cudaSuccess || !recording || !*data) return returned(error);
     recording->memory.push_back(*data);
+    Memory::get().set_accessible(*data, false);
     return enqueue(stream, [data = *data] {
-        Memory::get().protect(data, true);
+        Memory::get().set_accessible(data, true);
         return cudaSuccess;
     });
 }
@@ -96,12 +98,17 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
         for (void* own : recording->memory) {
             if (own != data) continue;
             return enqueue(stream, [data] {
-                Memory::get().protect(data, false);
+                Memory::get().set_accessible(data, false);
                 return cudaSuccess;
             });
         }
         recording->invalid = true;  // a graph frees no memory of others more than once
         return returned(cudaErrorInvalidValue);
+    }
+    if (!found.accessible) return returned(cudaErrorInvalidValue);
+    if (found.kind == MemoryKind::kGraph) {
+        Memory::get().set_accessible(data, false);
+        return cudaSuccess;
     }
     Memory::get().release(data);
     count_memory(found.device);
@@ -112,7 +119,7 @@ cudaError_t cudaMallocHost(void** data, std::size_t bytes, unsigned) {
     *data = nullptr;
     if (device_count() == 0) return returned(cudaErrorNoDevice);
     if (bytes == 0) return cudaSuccess;
-    *data = Memory::get().allocate(bytes, current_device(), true);
+    *data = Memory::get().allocate(bytes, current_device(), MemoryKind::kPinned);
     return *data ? cudaSuccess : returned(cudaErrorMemoryAllocation);
 }
 
@@ -135,10 +142,10 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
     *attributes = {cudaMemoryTypeUnregistered, -1, nullptr, const_cast<void*>(pointer)};
     Allocation found;
     if (!pointer || !Memory::get().find(pointer, 0, found)) return cudaSuccess;
-    attributes->type = found.pinned ? cudaMemoryTypeHost : cudaMemoryTypeDevice;
+    attributes->type = found.is_device() ? cudaMemoryTypeDevice : cudaMemoryTypeHost;
     attributes->device = found.device;
     attributes->devicePointer = const_cast<void*>(pointer);
-    if (!found.pinned) attributes->hostPointer = nullptr;
+    if (found.is_device()) attributes->hostPointer = nullptr;
     return cudaSuccess;
 }
 

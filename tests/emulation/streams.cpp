@@ -50,8 +50,7 @@ cudaError_t refuse_on_legacy_stream() {
 }  // namespace
 
 Recording::~Recording() {
-    work.clear();
-    for (void* data : memory) Memory::get().release(data);
+    for (void* data : memory) Memory::get().end_graph(data);
 }
 
 std::shared_ptr<Recording> recording_of(cudaStream_t stream) {

@@ -116,6 +116,7 @@ using cudaGraphNode_t = struct CUgraphNode_st*;
 #define cudaStreamPerThread (reinterpret_cast<cudaStream_t>(2))
 constexpr unsigned cudaStreamDefault = 0, cudaStreamNonBlocking = 1;
 constexpr unsigned cudaEventDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2;
+constexpr unsigned long long cudaGraphInstantiateFlagAutoFreeOnLaunch = 1;
 constexpr unsigned cudaEventRecordDefault = 0, cudaEventWaitDefault = 0;
 enum cudaStreamCaptureMode {
     cudaStreamCaptureModeGlobal = 0,

@@ -1,0 +1,17 @@
+# FASTCONV_EMULATION=ON: what csrc/cuda/cuda.cmake includes instead of using nvcc. Adds the .cu files
+# to fastconv_cuda, compiled as C++, and the emulation that runs them (README.md here).
+set(FASTCONV_EMULATION_FLAGS "-march=native" CACHE STRING
+    "Compiler flags of emulated kernels; the machine's own FMA is some ten times faster than libm's")
+separate_arguments(emulation_flags UNIX_COMMAND "${FASTCONV_EMULATION_FLAGS}")
+set(emulation_flags -O2 -g1 -Wno-unknown-pragmas ${emulation_flags})  # -g1: lines in reports
+
+file(GLOB emulation_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cpp)
+set_source_files_properties(${emulation_sources} PROPERTIES COMPILE_OPTIONS "${emulation_flags}")
+set_source_files_properties(${FASTCONV_CUDA_SOURCES} PROPERTIES
+    LANGUAGE CXX COMPILE_OPTIONS "-xc++;${emulation_flags}")
+set_source_files_properties(${PROJECT_SOURCE_DIR}/csrc/cuda/built.cpp PROPERTIES COMPILE_DEFINITIONS
+    "FASTCONV_CUDA_ARCHITECTURES=\"75 80 90-virtual\";FASTCONV_CUDA_VERSION=\"emulated\"")
+target_sources(fastconv_cuda PRIVATE
+    ${emulation_sources} ${FASTCONV_CUDA_SOURCES} ${FASTCONV_CUDA_HOST_SOURCES})
+target_include_directories(fastconv_cuda BEFORE PRIVATE ${CMAKE_CURRENT_LIST_DIR}/include)
+target_link_libraries(fastconv_cuda PUBLIC fastconv_cpu ${CMAKE_DL_LIBS})
