@@ -1,0 +1,259 @@
+// Pooling forward: y[n, c, p, q] = max, or sum / divisor, of x's window at (p, q). A thread has one
+// output pixel of 16 bytes of channels, or one element; any strides.
+//
+//   max_kernel      kWindow > 0: square windows without dilation, all taps loaded at once
+//   average_kernel  one thread a window
+//   reduce_kernel   averages of large windows: `slices` threads share one, tap by tap, and add up in
+//                   a fixed order; slices follow from the image alone
+//
+// NaN is kept, the first of equal maxima wins, padding never does.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "cuda/pool2d_windows.cuh"
+#include "cuda/ptx.cuh"
+#include "cuda/scalar.cuh"
+
+namespace fastconv::cuda {
+
+constexpr int kPoolThreads = 256;
+
+/// Operands of a direction, as in PoolPlan: `source` is read, `target` written, indices with one of
+/// them. `walk` goes over the target.
+struct PoolArguments {
+    const void* source = nullptr;
+    void* target = nullptr;
+    std::int64_t* indices = nullptr;
+    Strides source_strides, target_strides, index_strides;
+    PoolAxis height, width;
+    Walk walk;
+    float divisor = 0;  // of every window; 0: the window's own
+    int lanes = 1;             // reduce_kernel: outputs a block
+    bool slices_inside = false;  // reduce_kernel: neighbouring threads share a window
+};
+
+__device__ inline std::int64_t offset_of(const Strides& strides, const Place& at, int channels) {
+    return at.n * strides.batch_elems + std::int64_t{at.c} * channels * strides.channel_elems +
+           at.h * strides.height_elems + at.w * strides.width_elems;
+}
+
+__device__ inline std::uint32_t global_item() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+template <int kCount, class T>
+__device__ Pack<T, kCount> load_pack(const T* from) {
+    return *reinterpret_cast<const Pack<T, kCount>*>(from);
+}
+
+template <int kCount, class T>
+__device__ void store_pack(T* to, const Pack<T, kCount>& pack) {
+    *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
+}
+
+/// The maximum so far, in T itself: 16-bit elements two at a time.
+template <class T, int kCount>
+struct Maximum {
+    Pack<T, kCount> best;
+
+    __device__ Maximum() {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) best.value[i] = from_float<T>(-INFINITY);
+    }
+    __device__ void take(const Pack<T, kCount>& x, int) {
+        if constexpr (sizeof(T) == 4) {
+#pragma unroll
+            for (int i = 0; i < kCount; ++i)
+                best.value[i] = ptx::max_nan(best.value[i], x.value[i]);
+        } else {
+            constexpr int kWords = (kCount + 1) / 2;
+            std::uint32_t a[kWords] = {}, b[kWords] = {};
+            memcpy(a, &best, sizeof best);
+            memcpy(b, &x, sizeof x);
+#pragma unroll
+            for (int i = 0; i < kWords; ++i)
+                a[i] = std::is_same_v<T, Half> ? ptx::max_nan_f16x2(a[i], b[i])
+                                               : ptx::max_nan_bf16x2(a[i], b[i]);
+            memcpy(&best, a, sizeof best);
+        }
+    }
+    __device__ Pack<T, kCount> value() const { return best; }
+    __device__ void write_indices(std::int64_t*) const {}
+};
+
+/// The maximum and its place h * W + w in the image.
+template <class T, int kCount>
+struct PlacedMaximum {
+    float best[kCount];
+    int place[kCount];
+
+    __device__ explicit PlacedMaximum(int first) {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            best[i] = -INFINITY;
+            place[i] = first;
+        }
+    }
+    __device__ void take(const Pack<T, kCount>& x, int at) {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            const float value = to_float(x.value[i]);
+            const bool wins = !(value <= best[i]) && best[i] == best[i];
+            best[i] = wins ? value : best[i];
+            place[i] = wins ? at : place[i];
+        }
+    }
+    __device__ Pack<T, kCount> value() const {
+        Pack<T, kCount> pack;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) pack.value[i] = from_float<T>(best[i]);
+        return pack;
+    }
+    __device__ void write_indices(std::int64_t* to) const {
+        if constexpr (kCount == 1) {
+            *to = place[0];
+        } else {
+#pragma unroll
+            for (int i = 0; i < kCount; i += 2)
+                store_pack(to + i, Pack<std::int64_t, 2>{{place[i], place[i + 1]}});
+        }
+    }
+};
+
+template <class T, int kCount, int kWindow, bool kIndices>
+__global__ void __launch_bounds__(kPoolThreads) max_kernel(const PoolArguments a) {
+    Place at;
+    if (!a.walk.find(global_item(), at)) return;
+    const Span rows = a.height.window(at.h), cols = a.width.window(at.w);
+    const Strides& strides = a.source_strides;
+    const T* image = static_cast<const T*>(a.source) + at.n * strides.batch_elems +
+                     std::int64_t{at.c} * kCount * strides.channel_elems;
+    using Best = std::conditional_t<kIndices, PlacedMaximum<T, kCount>, Maximum<T, kCount>>;
+    Best best = [&] {
+        if constexpr (!kIndices) return Best();
+        else return Best(rows.count * cols.count > 0 ? rows.first * a.width.in + cols.first : -1);
+    }();
+    if constexpr (kWindow > 0) {
+        const int h = a.height.start(at.h), w = a.width.start(at.w);
+        Pack<T, kCount> x[kWindow][kWindow];
+        const T* row = image + h * strides.height_elems + w * strides.width_elems;
+#pragma unroll
+        for (int r = 0; r < kWindow; ++r, row += strides.height_elems) {
+            const T* tap = row;
+#pragma unroll
+            for (int s = 0; s < kWindow; ++s, tap += strides.width_elems) {
+                const bool inside = static_cast<unsigned>(h + r) < unsigned(a.height.in) &&
+                                    static_cast<unsigned>(w + s) < unsigned(a.width.in);
+                if (inside) {
+                    x[r][s] = load_pack<kCount>(tap);
+                } else {
+#pragma unroll
+                    for (int i = 0; i < kCount; ++i) x[r][s].value[i] = from_float<T>(-INFINITY);
+                }
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < kWindow; ++r)
+#pragma unroll
+            for (int s = 0; s < kWindow; ++s) best.take(x[r][s], (h + r) * a.width.in + w + s);
+    } else {
+        const int step_h = a.height.dilation, step_w = a.width.dilation;
+        const T* row = image + rows.first * strides.height_elems + cols.first * strides.width_elems;
+        int place = rows.first * a.width.in + cols.first;
+        for (int r = 0; r < rows.count; ++r) {
+#pragma unroll 4
+            for (int s = 0; s < cols.count; ++s)
+                best.take(load_pack<kCount>(row + s * step_w * strides.width_elems),
+                          place + s * step_w);
+            row += step_h * strides.height_elems;
+            place += step_h * a.width.in;
+        }
+    }
+    store_pack(static_cast<T*>(a.target) + offset_of(a.target_strides, at, kCount), best.value());
+    if constexpr (kIndices)
+        best.write_indices(a.indices + offset_of(a.index_strides, at, kCount));
+}
+
+__device__ inline float window_divisor(const PoolArguments& a, const Span& rows, const Span& cols) {
+    return a.divisor != 0 ? a.divisor
+                          : static_cast<float>(std::int64_t{rows.divisor} * cols.divisor);
+}
+
+template <class T, int kCount>
+__device__ void add_pack(float (&sum)[kCount], const Pack<T, kCount>& x) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) sum[i] += to_float(x.value[i]);
+}
+
+template <class T, int kCount>
+__global__ void __launch_bounds__(kPoolThreads) average_kernel(const PoolArguments a) {
+    Place at;
+    if (!a.walk.find(global_item(), at)) return;
+    const Span rows = a.height.window(at.h), cols = a.width.window(at.w);
+    const Strides& strides = a.source_strides;
+    const T* row = static_cast<const T*>(a.source) +
+                   offset_of(strides, {at.n, at.c, rows.first, cols.first}, kCount);
+    float sum[kCount] = {};
+    for (int r = 0; r < rows.count; ++r, row += strides.height_elems) {
+#pragma unroll 4
+        for (int s = 0; s < cols.count; ++s)
+            add_pack(sum, load_pack<kCount>(row + s * strides.width_elems));
+    }
+    const float divisor = window_divisor(a, rows, cols);
+    Pack<T, kCount> y;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) y.value[i] = from_float<T>(sum[i] / divisor);
+    store_pack(static_cast<T*>(a.target) + offset_of(a.target_strides, at, kCount), y);
+}
+
+/// Shared memory: (slice, lane, channel) floats.
+template <class T, int kCount>
+__global__ void __launch_bounds__(kPoolThreads) reduce_kernel(const PoolArguments a) {
+    constexpr int kBlock = 64;  // terms an accumulator takes before it is added to the total
+    const int slices = kPoolThreads / a.lanes;
+    const int thread = static_cast<int>(threadIdx.x);
+    const int lane = a.slices_inside ? thread / slices : thread % a.lanes;
+    const int slice = a.slices_inside ? thread % slices : thread / a.lanes;
+    const std::uint32_t first = blockIdx.x * a.lanes;
+    float total[kCount] = {};
+    Place at;
+    if (a.walk.find(first + lane, at)) {
+        const Span rows = a.height.window(at.h), cols = a.width.window(at.w);
+        const Strides& strides = a.source_strides;
+        const T* window = static_cast<const T*>(a.source) +
+                          offset_of(strides, {at.n, at.c, rows.first, cols.first}, kCount);
+        const int width = std::max(1, cols.count);
+        const int taps = rows.count * cols.count;
+        const int step_h = slices / width, step_w = slices % width;
+        int r = slice / width, s = slice % width;
+        for (int t = slice; t < taps;) {
+            float sum[kCount] = {};
+#pragma unroll 4
+            for (int i = 0; i < kBlock && t < taps; ++i, t += slices) {
+                add_pack(sum, load_pack<kCount>(window + r * strides.height_elems +
+                                                s * strides.width_elems));
+                r += step_h;
+                s += step_w;
+                if (s >= width) {
+                    s -= width;
+                    ++r;
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < kCount; ++i) total[i] += sum[i];
+        }
+    }
+    float* sums = reinterpret_cast<float*>(ptx::shared_memory());
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) sums[(slice * a.lanes + lane) * kCount + i] = total[i];
+    __syncthreads();
+    if (thread >= a.lanes * kCount || !a.walk.find(first + thread / kCount, at)) return;
+    float sum = 0;
+    for (int i = 0; i < slices; ++i) sum += sums[i * a.lanes * kCount + thread];
+    const float divisor = window_divisor(a, a.height.window(at.h), a.width.window(at.w));
+    T* target = static_cast<T*>(a.target) + offset_of(a.target_strides, at, kCount);
+    target[thread % kCount] = from_float<T>(sum / divisor);
+}
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,115 @@
+// From a thread's number to its place in an image: kernels that give each thread one small piece of
+// an (N, C, H, W) array count the pieces in 32 bits, along the memory, and divide by multiplication.
+//
+//   channels inside:   item = ((n * row blocks + h / R) * cols + w) * R + h % R) * channels + c
+//   channels outside:  item = ((n * channels + c) * rows + h) * cols + w
+//
+// R rows side by side (a power of two) let the threads of a block share the rows that overlapping
+// windows have in common, in L1 instead of L2. Division by an invariant: Granlund and Montgomery,
+// "Division by Invariant Integers using Multiplication", 1994.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+
+#include "core/problem.h"
+
+namespace fastconv::cuda {
+
+/// n / divisor for 0 <= n < 2^31 and divisor >= 1: one multiplication, one addition, one shift.
+struct Divider {
+    std::uint32_t divisor = 1;
+    std::uint32_t multiplier = 1;
+    std::uint32_t shift = 0;
+
+    Divider() = default;
+    explicit Divider(std::int64_t by) : divisor(static_cast<std::uint32_t>(by)) {
+        while ((std::uint64_t{1} << shift) < divisor) ++shift;
+        const std::uint64_t excess = (std::uint64_t{1} << shift) - divisor;
+        multiplier = static_cast<std::uint32_t>((excess << 32) / divisor + 1);
+    }
+    __host__ __device__ std::uint32_t quotient(std::uint32_t n) const {
+        const auto high =
+            static_cast<std::uint32_t>((std::uint64_t{n} * multiplier) >> 32);
+        return (high + n) >> shift;
+    }
+    /// The quotient; n becomes the remainder.
+    __host__ __device__ std::uint32_t split(std::uint32_t& n) const {
+        const std::uint32_t q = quotient(n);
+        n -= q * divisor;
+        return q;
+    }
+};
+
+struct Place {
+    int n, c, h, w;
+};
+
+/// Pieces of `batch` images: channels (or packs of them) by rows by cols (or tiles of them).
+struct Walk {
+    bool channels_inside = true;
+    int rows_together = 0;  // log2 of R
+    int rows = 0;
+    std::uint32_t items = 0;
+    Divider by_channels, by_rows, by_cols;
+
+    Walk() = default;
+    Walk(std::int64_t batch, std::int64_t channels, std::int64_t rows_, std::int64_t cols,
+         bool inside, int together)
+        : channels_inside(inside), rows_together(inside ? together : 0),
+          rows(static_cast<int>(rows_)) {
+        const std::int64_t block = std::int64_t{1} << rows_together;
+        const std::int64_t blocks = (rows_ + block - 1) / block;
+        items = static_cast<std::uint32_t>(batch * channels * blocks * block * cols);
+        by_channels = Divider(channels);
+        by_cols = Divider(cols);
+        by_rows = Divider(inside ? blocks : rows_);
+    }
+
+    /// False: beyond the last row, or the last item.
+    __device__ bool find(std::uint32_t item, Place& place) const {
+        if (item >= items) return false;
+        if (channels_inside) {
+            std::uint32_t rest = by_channels.split(item);
+            place.c = static_cast<int>(item);
+            const std::uint32_t row = rest & ((1u << rows_together) - 1);
+            rest >>= rows_together;
+            std::uint32_t block = by_cols.split(rest);
+            place.w = static_cast<int>(rest);
+            place.n = static_cast<int>(by_rows.split(block));
+            place.h = static_cast<int>((block << rows_together) + row);
+            return place.h < rows;
+        }
+        std::uint32_t row = by_cols.split(item);
+        place.w = static_cast<int>(item);
+        std::uint32_t plane = by_rows.split(row);
+        place.h = static_cast<int>(row);
+        place.n = static_cast<int>(by_channels.split(plane));
+        place.c = static_cast<int>(plane);
+        return true;
+    }
+};
+
+/// Cuts a batch of images into parts of fewer than 2^31 items, by images and, where one has too many,
+/// by channels: run(first image, images, first channel, channels). `items`: of one channel's plane.
+template <class Run>
+void for_parts(std::int64_t batch, std::int64_t channels, std::int64_t items, Run&& run) {
+    constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1024;
+    if (batch == 0 || channels == 0 || items == 0) return;
+    if (items > kMost) throw std::invalid_argument("cuda: a plane of an image has 2**31 elements");
+    const std::int64_t some_channels = channels < kMost / items ? channels : kMost / items;
+    const std::int64_t fit = kMost / (items * some_channels);
+    const std::int64_t some_images = batch < fit ? batch : fit;
+    for (std::int64_t n = 0; n < batch; n += some_images)
+        for (std::int64_t c = 0; c < channels; c += some_channels)
+            run(n, batch - n < some_images ? batch - n : some_images, c,
+                channels - c < some_channels ? channels - c : some_channels);
+}
+
+inline std::int64_t offset_of(const Strides& strides, std::int64_t n, std::int64_t c) {
+    return n * strides.batch_elems + c * strides.channel_elems;
+}
+
+}  // namespace fastconv::cuda
