@@ -187,11 +187,12 @@ def write_safetensors(
     position = 0
     for name in order:
         array = arrays[name]
-        if array.dtype not in NAMES:
+        code = "BF16" if array.dtype.name == "bfloat16" else NAMES.get(array.dtype)
+        if code is None:
             raise TypeError(f"{path}: {name!r} has dtype {array.dtype}, which safetensors has not")
         end = position + array.size * array.dtype.itemsize
         header[name] = {
-            "dtype": NAMES[array.dtype],
+            "dtype": code,
             "shape": list(array.shape),
             "data_offsets": [position, end],
         }
@@ -202,9 +203,10 @@ def write_safetensors(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in order:
-            array = np.ascontiguousarray(arrays[name]).astype(
-                DTYPES[NAMES[arrays[name].dtype]], copy=False
-            )
+            array = np.ascontiguousarray(arrays[name])
+            if header[name]["dtype"] == "BF16":
+                array = array.view(np.uint16)
+            array = array.astype(DTYPES[header[name]["dtype"]], copy=False)
             file.write(array.reshape(-1).view(np.uint8).data)
 
 

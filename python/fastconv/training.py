@@ -44,6 +44,7 @@ def fit(
     Parameters
     ----------
     model : Layer
+        On a CUDA device batches are sent there, and losses are read every so many steps.
     train, validation : fc.data.Dataset or (images, labels)
         Floating images; a ``Dataset`` may hold uint8 and scales it. Validation runs after each
         epoch, in eval mode.

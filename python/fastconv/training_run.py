@@ -8,17 +8,18 @@ import time
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from fastconv.checkpoint import TRAINING_PREFIX, read_safetensors, write_safetensors
 from fastconv.data.dataset import batches
 from fastconv.history import History, Progress
 from fastconv.layers.base import Layer
+from fastconv.layers.placement import host
 from fastconv.optim import SGD, ReduceLROnPlateau, Schedule
+from fastconv.training_device import Feed, Totals
 
 # Writing may take this share of the time at most: the pause grows for large models.
 MAX_SHARE_OF_WRITING = 0.05
 VELOCITY = TRAINING_PREFIX + "velocity/"
+MASTER = TRAINING_PREFIX + "master/"
 
 
 class Checkpoint:
@@ -65,8 +66,7 @@ class Run:
         self.totals = Totals()
         self._saved_at = time.monotonic()
         self._save_took = 0.0
-        parameters = model.parameters()
-        self.dtype = parameters[0].dtype if parameters else np.dtype(np.float32)
+        self.feed = Feed(model)
 
     def train_epoch(self, line: Progress) -> None:
         """Train from the current batch to the end of the epoch."""
@@ -80,13 +80,14 @@ class Run:
             epoch=self.epoch,
             start=self.batch,
             augment=self.augment,
-            dtype=self.dtype,
+            dtype=self.feed.host_dtype,
         )
         began = time.monotonic()
         for x, labels in source:
             self.optimizer.zero_grad()
+            x, sent = self.feed.send(x, labels)
             output = self.model(x)
-            value = float(self.loss(output, labels))
+            value = self.loss(output, sent)
             self.model.backward(self.loss.backward(), need_input=False)
             self.optimizer.step()
             now = time.monotonic()
@@ -98,6 +99,8 @@ class Run:
                 self.epoch + 1, totals.images, len(self.train), totals.loss, totals.accuracy
             )
             self.save_if_due()
+        self.totals.read()
+        self.totals.seconds += time.monotonic() - began
 
     def finish_epoch(self, held: Any, line: Progress) -> None:
         """Validate, step the schedule, write the row, save."""
@@ -128,9 +131,11 @@ class Run:
         self.model.eval()
         _set_mode(self.loss, False)
         began = time.monotonic()
-        for x, labels in batches(held, self.batch_size, shuffle=False, dtype=self.dtype):
+        for x, labels in batches(held, self.batch_size, shuffle=False, dtype=self.feed.host_dtype):
+            x, sent = self.feed.send(x, labels)
             output = self.model(x)
-            totals.add(float(self.loss(output, labels)), output, labels, 0.0)
+            totals.add(self.loss(output, sent), output, labels, 0.0)
+        totals.read()
         totals.seconds = time.monotonic() - began
         return totals
 
@@ -158,15 +163,15 @@ class Run:
         began = time.monotonic()
         state = self.optimizer.state_dict()
         arrays = dict(self.model.state_dict())
-        for index, velocity in enumerate(state["velocity"]):
-            if velocity is not None:
-                arrays[f"{VELOCITY}{index}"] = velocity
+        for prefix, held in ((VELOCITY, state["velocity"]), (MASTER, state["master"])):
+            arrays |= {f"{prefix}{i}": value for i, value in enumerate(held) if value is not None}
+        arrays = {name: host(array) for name, array in arrays.items()}
         extra = {name: layer.get_extra_state() for name, layer in self.model.named_layers()}
         numbers = {
             "identity": self._identity(),
             "epoch": self.epoch,
             "batch": self.batch,
-            "totals": vars(self.totals),
+            "totals": self.totals.numbers(),
             "history": self.history.rows,
             "optimizer": state["hyper"],
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
@@ -190,8 +195,12 @@ class Run:
                 )
         own = {name: a for name, a in arrays.items() if not name.startswith(TRAINING_PREFIX)}
         self.model.load_state_dict(own)
-        velocity = [arrays.get(f"{VELOCITY}{i}") for i in range(len(self.optimizer.params))]
-        self.optimizer.load_state_dict({"hyper": numbers["optimizer"], "velocity": velocity})
+        count = range(len(self.optimizer.params))
+        held = {
+            name: [arrays.get(f"{prefix}{i}") for i in count]
+            for name, prefix in (("velocity", VELOCITY), ("master", MASTER))
+        }
+        self.optimizer.load_state_dict({"hyper": numbers["optimizer"], **held})
         if self.schedule is not None:
             self.schedule.load_state_dict(numbers["schedule"])
         layers = dict(self.model.named_layers())
@@ -200,44 +209,6 @@ class Run:
         self.epoch, self.batch = numbers["epoch"], numbers["batch"]
         self.totals = Totals(**numbers["totals"])
         self.history = History(numbers["history"])
-
-
-class Totals:
-    """Running sums of an epoch."""
-
-    def __init__(
-        self,
-        loss_sum: float = 0.0,
-        correct: int | None = 0,
-        images: int = 0,
-        seconds: float = 0.0,
-    ) -> None:
-        self.loss_sum, self.correct, self.images, self.seconds = loss_sum, correct, images, seconds
-
-    def add(self, loss: float, output: Any, labels: Any, seconds: float) -> None:
-        """Count a batch: its mean loss, and how many classes were right, where there are
-        classes."""
-        self.loss_sum += loss * len(labels)
-        self.images += len(labels)
-        self.seconds += seconds
-        logits = output[0] if isinstance(output, tuple) else output
-        if (
-            self.correct is None
-            or labels.ndim != 1
-            or logits.ndim != 2
-            or labels.dtype.kind not in "iu"
-        ):
-            self.correct = None
-        else:
-            self.correct += int((logits.argmax(axis=1) == labels).sum())
-
-    @property
-    def loss(self) -> float:
-        return self.loss_sum / max(self.images, 1)
-
-    @property
-    def accuracy(self) -> float | None:
-        return None if self.correct is None else self.correct / max(self.images, 1)
 
 
 def _set_mode(loss: Any, training: bool) -> None:

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, TypeVar
 
-import numpy as np
-
 from fastconv.errors import locate_error, located_backward
 from fastconv.graph import Graph, Value
-from fastconv.layers.parameter import FLOATING, Parameter
-from fastconv.layers.state import load_into
+from fastconv.layers.parameter import Parameter
+from fastconv.layers.placement import host
+from fastconv.layers.state import load_into, move
 
 Self = TypeVar("Self", bound="Layer")
 
@@ -47,6 +46,7 @@ class Layer:
     ...         return grad_y * self.scale.data
     """
 
+    keeps_float32 = False  # beside 16-bit parameters elsewhere
     training: bool
     path: str
     _parameters: dict[str, Parameter]
@@ -229,7 +229,7 @@ class Layer:
         """Write ``state_dict()`` as a safetensors file, whole or not at all."""
         from fastconv.checkpoint import write_safetensors
 
-        write_safetensors(path, self.state_dict())
+        write_safetensors(path, {name: host(value) for name, value in self.state_dict().items()})
 
     def load_weights(self, path: str | PathLike[str]) -> None:
         """Read a file that ``fc.read_checkpoint`` can read and load it by name."""
@@ -260,22 +260,17 @@ class Layer:
         return self.train(False)
 
     def to(self: Self, device: Any = None, dtype: Any = None) -> Self:
-        """Convert floating parameters and buffers in place to ``dtype``; ``device`` is "cpu"."""
-        if device not in (None, "cpu"):
-            raise ValueError(f"to: device={device!r}, but this version has layers on the CPU only")
-        if dtype is None:
-            return self
-        wanted = np.dtype(dtype)
-        if wanted not in FLOATING:
-            raise TypeError(f"to: dtype={wanted}, but layers work in float32 and float64")
-        for _, layer in self.named_layers():
-            layer.__dict__["_packed"] = None
-            for parameter in layer._parameters.values():
-                parameter.convert(wanted)
-            for name, buffer in list(layer._buffers.items()):
-                if buffer.dtype in FLOATING:
-                    layer.register_buffer(name, buffer.astype(wanted))
-        return self
+        """Move parameters and floating buffers to a device and convert them to a dtype, in place.
+
+        Parameters
+        ----------
+        device : "cpu", "cuda" or "cuda:1", optional
+        dtype : optional
+            float32 or float64; on a CUDA device float32, float16 or bfloat16, where layers with
+            ``keeps_float32`` (batch norm) stay float32. Optimisers made before keep working: SGD
+            holds float32 masters of 16-bit parameters.
+        """
+        return move(self, device, dtype)
 
     # Text and copies
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
-
-import numpy as np
 
 from fastconv import ops
 from fastconv.errors import append_to_error
 from fastconv.graph import Graph, Value
 from fastconv.layers.activation import Sigmoid
+from fastconv.layers.arithmetic import add, concatenate
 from fastconv.layers.base import Layer
+from fastconv.ops.devices import on_device
 
 
 class Sequential(Layer):
@@ -145,7 +145,7 @@ class Residual(Layer):
         if y.shape != side.shape:
             name = "the input" if self.shortcut is None else "the shortcut"
             raise ValueError(f"the body gives {y.shape}, but {name} has {side.shape}")
-        return y + side
+        return add(y, side)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         self.saved()
@@ -153,7 +153,7 @@ class Residual(Layer):
         side = grad_y
         if self.shortcut is not None:
             side = self.shortcut.backward(grad_y, need_input=need_input)
-        return grad_x + side if need_input else None
+        return add(grad_x, side) if need_input else None
 
     def lower(self, x: Value) -> Value:
         y = x.graph.call(self.body, x)
@@ -185,15 +185,15 @@ class Concat(Layer):
                 shapes = ", ".join(str(p.shape) for p in parts)
                 raise ValueError(f"the branches' shapes differ beyond the channels: {shapes}")
         self.save(tuple(part.shape[1] for part in parts))
-        return np.concatenate(parts, axis=1)
+        return concatenate(parts)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         (channels,) = self.saved()
-        ends = np.cumsum((0, *channels))
+        ends = accumulate(channels, initial=0)
         total = None
         for branch, (begin, end) in zip(self._layers.values(), pairwise(ends), strict=True):
             grad = branch.backward(grad_y[:, begin:end], need_input=need_input)
-            total = grad if total is None else total + grad if need_input else None
+            total = grad if total is None else add(total, grad) if need_input else None
         return total
 
     def lower(self, x: Value) -> Value:
@@ -232,6 +232,10 @@ class Highway(Layer):
         self.gate = gate
 
     def forward(self, x: Any) -> Any:
+        if on_device(x):
+            raise NotImplementedError(
+                f"Highway {self.path!r}: there is no element-wise product on a CUDA device yet"
+            )
         h = self.transform(x)
         t = ops.sigmoid(self.gate(x))
         if h.shape != x.shape or t.shape != x.shape:

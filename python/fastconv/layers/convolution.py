@@ -16,6 +16,7 @@ from fastconv.layers.arguments import arguments, compact, pair, positive
 from fastconv.layers.base import Layer
 from fastconv.layers.gradients import accumulate, needed
 from fastconv.layers.parameter import Parameter
+from fastconv.ops.devices import on_device
 
 
 def _check_channels(owner: str, in_channels: int, out_channels: int, groups: int) -> None:
@@ -89,10 +90,10 @@ class Conv2d(Layer):
 
     def forward(self, x: Any) -> Any:
         geometry = self.geometry(x.shape)
+        weight = self.weight.data
         if self.training:
-            weight = self.weight.data
             self.save(x)
-        else:
+        elif not on_device(weight):  # there, packing ahead gains nothing
             # Two threads may both pack at first; either result is right, and one is kept.
             if self._packed is None:
                 self.__dict__["_packed"] = ops.pack_weight(self.weight.data, groups=self.groups)

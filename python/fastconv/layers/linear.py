@@ -10,6 +10,7 @@ import numpy as np
 from fastconv import init, ops
 from fastconv.graph import Value
 from fastconv.layers.arguments import arguments, positive
+from fastconv.layers.arithmetic import add_to_each, sum_over_batch
 from fastconv.layers.base import Layer
 from fastconv.layers.gradients import accumulate
 from fastconv.layers.parameter import Parameter
@@ -124,11 +125,11 @@ class PositionBias(Layer):
     def forward(self, x: Any) -> Any:
         self._check(x.shape)
         self.save()
-        return x + self.bias.data
+        return add_to_each(x, self.bias.data)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         self.saved()
-        accumulate(self.bias, grad_y.sum(axis=0))
+        accumulate(self.bias, sum_over_batch(grad_y))
         return grad_y
 
     def lower(self, x: Value) -> Value:

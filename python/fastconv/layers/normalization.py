@@ -20,7 +20,7 @@ class BatchNorm2d(Layer):
     In training mean and variance are the batch's (variance over N H W elements), and the running
     ones move by ``momentum`` towards them (the running variance is the unbiased one, as PyTorch);
     ``momentum`` is the weight of the new value: ONNX's and Keras's 0.9 is 0.1 here. In eval mode
-    the running ones are used.
+    the running ones are used. Parameters and statistics stay float32 in a model of 16 bits.
 
     Examples
     --------
@@ -29,6 +29,7 @@ class BatchNorm2d(Layer):
     ['weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked']
     """
 
+    keeps_float32 = True
     running_mean: Any
     running_var: Any
     num_batches_tracked: Any

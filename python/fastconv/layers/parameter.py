@@ -1,6 +1,6 @@
 """Parameter: an array that is learned, with its gradient.
 
-The gradient has the data's shape and dtype, is allocated once, and is added to by
+The gradient has the data's shape, dtype and device, is allocated once, and is added to by
 ``Layer.backward``.
 """
 
@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
+from fastconv.layers.arithmetic import add_into
+from fastconv.layers.placement import (
+    FLOATING,
+    device_of,
+    host,
+    is_floating,
+    placed,
+    write,
+    zeros_like,
+)
+from fastconv.ops.devices import on_device
 
 
 class Parameter:
@@ -19,8 +29,9 @@ class Parameter:
     Parameters
     ----------
     data : array_like
-        float32 or float64. An array that owns its memory in C order is taken over, anything else is
-        copied; what is not an array becomes float32.
+        float32 or float64, or a `fastconv.cuda.Array` of float32, float16 or bfloat16. An array
+        that owns its memory in C order is taken over, anything else is copied; what is not an array
+        becomes float32.
     name : str
         Dotted name in the model; layers set it when the parameter is assigned to an attribute.
     requires_grad : bool
@@ -42,25 +53,18 @@ class Parameter:
     """
 
     def __init__(self, data: Any, name: str = "", *, requires_grad: bool = True) -> None:
-        array = data if isinstance(data, np.ndarray) else np.asarray(data, dtype=np.float32)
-        if array.dtype not in FLOATING:
-            raise TypeError(
-                f"Parameter: data has dtype {array.dtype}, but float32 or float64 is needed "
-                f"(convert it with .astype)"
-            )
-        flags = array.flags
-        # A view's owner may still write to its memory: freezing would not hold.
-        if not (flags.owndata and flags.writeable and flags.c_contiguous):
-            array = np.array(array, order="C", copy=True)
-        self._data = array
+        self._data: Any = _owned(data)
         self._grad: Any = None
         self._frozen = False
+        self.version = 0  # counts what load, convert and assignment wrote: float32 masters follow
         self.name = name
         self.requires_grad = requires_grad
 
     @property
     def data(self) -> Any:
         """The values; read-only while the layer that owns the parameter is in eval mode."""
+        if self._frozen and on_device(self._data):
+            return self._data.read_only()
         return self._data
 
     @data.setter
@@ -70,27 +74,28 @@ class Parameter:
                 f"parameter {self.name!r} is read-only in eval mode, because its packed form is in "
                 f"use; call train() first"
             )
-        array = np.asarray(value)
-        if array is self._data:  # parameter.data += ... ends here
+        if value is self._data:  # parameter.data += ... ends here
             return
+        array = value if on_device(value) else np.asarray(value)
         if array.shape != self._data.shape:
             raise ValueError(
                 f"parameter {self.name!r} has shape {self._data.shape}, but the value has "
                 f"shape {array.shape}"
             )
-        np.copyto(self._data, array, casting="same_kind")
+        write(self._data, array)
+        self.version += 1
 
     @property
     def grad(self) -> Any:
         """The gradient, zero at first; allocated at first use and then kept."""
         if self._grad is None:
-            self._grad = np.zeros_like(self._data)
+            self._grad = zeros_like(self._data)
         return self._grad
 
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is not self.grad:
-            np.copyto(self.grad, value, casting="same_kind")
+            write(self.grad, value)
 
     @property
     def has_grad(self) -> bool:
@@ -116,40 +121,79 @@ class Parameter:
 
     def accumulate(self, grad: Any) -> None:
         """Add ``grad`` (the data's shape) to the gradient."""
-        if self._grad is None:
+        if on_device(self._data):
+            add_into(self.grad, grad)
+        elif self._grad is None:
             self._grad = np.array(grad, dtype=self._data.dtype, order="C", copy=True)
         else:
-            self._grad += grad
+            add_into(self._grad, grad)
 
     def load(self, value: Any) -> None:
         """Overwrite the values in place, in eval mode too; the shape must be the same."""
-        self._data.flags.writeable = True
+        self._set_writeable(True)
         try:
-            np.copyto(self._data, value, casting="same_kind")
+            write(self._data, value)
         finally:
-            self._data.flags.writeable = not self._frozen
+            self._set_writeable(not self._frozen)
+        self.version += 1
 
-    def convert(self, dtype: Any) -> None:
-        """Change the dtype; the gradient starts again at zero."""
-        if dtype != self._data.dtype:
-            self._data = self._data.astype(dtype)
-            self._data.flags.writeable = not self._frozen
-            self._grad = None
+    def convert(self, device: int | None, dtype: str) -> None:
+        """Move to a GPU by its number (None: to the host) and change the dtype; the gradient starts
+        again at zero."""
+        moved = placed(self._data, device, dtype)
+        if moved is not self._data:
+            self._data, self._grad = moved, None
+            self._set_writeable(not self._frozen)
+            self.version += 1
 
     def freeze(self) -> None:
         """Make the data read-only (eval mode)."""
         self._frozen = True
-        self._data.flags.writeable = False
+        self._set_writeable(False)
 
     def thaw(self) -> None:
         """Make the data writeable again (train mode)."""
         self._frozen = False
-        self._data.flags.writeable = True
+        self._set_writeable(True)
+
+    def _set_writeable(self, flag: bool) -> None:
+        if not on_device(self._data):  # of device arrays `data` gives read-only views
+            self._data.flags.writeable = flag
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not on_device(self._data):
+            return self.__dict__
+        arrays = {name: getattr(self, name) for name in ("_data", "_grad")}
+        copies = {name: None if a is None else host(a) for name, a in arrays.items()}
+        where = {"device": device_of(self._data), "dtype": self._data.dtype.name}
+        return {**self.__dict__, **copies, "_placed": where}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # NumPy forgets the read-only flag when an array is pickled or deep-copied.
         self.__dict__.update(state)
-        self._data.flags.writeable = not self._frozen
+        where = self.__dict__.pop("_placed", None)
+        if where is not None:
+            for name in ("_data", "_grad"):
+                if state[name] is not None:
+                    setattr(self, name, placed(state[name], where["device"], where["dtype"]))
+        # NumPy forgets the read-only flag when an array is pickled or deep-copied.
+        self._set_writeable(not self._frozen)
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+
+def _owned(data: Any) -> Any:
+    """`data` as an array of our own, in C order."""
+    array: Any = data if on_device(data) or isinstance(data, np.ndarray) else np.asarray(data, "f4")
+    if not (is_floating(array) if on_device(array) else array.dtype in FLOATING):
+        raise TypeError(
+            f"Parameter: data has dtype {array.dtype}, but float32 or float64 is needed "
+            f"(convert it with .astype)"
+        )
+    flags = array.flags
+    if on_device(array):
+        return array if flags.writeable and flags.c_contiguous and array.owned else array.copy()
+    # A view's owner may still write to its memory: freezing would not hold.
+    if not (flags.owndata and flags.writeable and flags.c_contiguous):
+        array = np.array(array, order="C", copy=True)
+    return array

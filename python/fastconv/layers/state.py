@@ -1,4 +1,4 @@
-"""Matching a state dict's names and shapes with a model's.
+"""A model's arrays as a whole: matching a state dict's names and shapes with them, moving them.
 
 Nothing is written before everything fits; the error lists all that does not.
 """
@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from fastconv.layers.placement import (
+    HALVES,
+    can_hold,
+    check_dtype,
+    device_index,
+    device_of,
+    dtype_name,
+    host,
+    is_floating,
+    placed,
+    write,
+)
 
 # PyTorch before 0.4.1 did not save it, and it has no effect on results.
 OPTIONAL_SUFFIX = "num_batches_tracked"
@@ -30,9 +41,7 @@ def strip_common_prefix(state: Mapping[str, Any], wanted: set[str]) -> dict[str,
 def load_into(model: Any, state: Mapping[str, Any]) -> None:
     """Overwrite the model's parameters and buffers; ``ValueError`` lists what does not fit."""
     targets = model.state_dict()
-    values = {
-        name: np.asarray(value) for name, value in strip_common_prefix(state, set(targets)).items()
-    }
+    values = {name: host(value) for name, value in strip_common_prefix(state, set(targets)).items()}
     problems = _problems(targets, values)
     if problems:
         head = f"{type(model).__name__}.load_state_dict: {len(problems)} entries do not fit:"
@@ -43,7 +52,7 @@ def load_into(model: Any, state: Mapping[str, Any]) -> None:
         for name, buffer in layer._buffers.items():
             full_name = f"{path}.{name}".lstrip(".")
             if full_name in values:
-                np.copyto(buffer, values[full_name], casting="same_kind")
+                write(buffer, values[full_name])
 
 
 def _problems(targets: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
@@ -61,8 +70,37 @@ def _problems(targets: Mapping[str, Any], values: Mapping[str, Any]) -> list[str
         target, value = targets[name], values[name]
         if target.shape != value.shape:
             problems.append(f"misshapen: {name} is {value.shape}, but the model has {target.shape}")
-        elif not np.can_cast(value.dtype, target.dtype, casting="same_kind"):
+        elif not can_hold(target, value):
             problems.append(
                 f"wrong dtype: {name} is {value.dtype}, but the model has {target.dtype}"
             )
     return problems
+
+
+def move(model: Any, device: Any, dtype: Any) -> Any:
+    """`Layer.to`."""
+    index = None if device is None else device_index("to", device)
+    wanted = None if dtype is None else dtype_name("to", dtype)
+
+    def target(array: Any, layer: Any) -> tuple[int | None, str]:
+        where = device_of(array) if device is None else index
+        name = wanted or array.dtype.name
+        if layer.keeps_float32 and name in HALVES:
+            name = "float32"
+        if wanted is None and where is None and name in HALVES:
+            name = "float32"  # back on the host, where 16 bits have no kernels
+        check_dtype("to", wanted or name, cuda=where is not None)
+        return where, name
+
+    layers = [layer for _, layer in model.named_layers()]
+    arrays = [(p.data, layer) for layer in layers for p in layer._parameters.values()]
+    for array, layer in arrays:  # before anything moves
+        target(array, layer)
+    for layer in layers:
+        layer.__dict__.update(_packed=None, _saved=None)
+        for parameter in layer._parameters.values():
+            parameter.convert(*target(parameter.data, layer))
+        for name, buffer in list(layer._buffers.items()):
+            if is_floating(buffer):  # counters stay on the host
+                layer.register_buffer(name, placed(buffer, *target(buffer, layer)))
+    return model

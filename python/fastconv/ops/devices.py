@@ -20,6 +20,7 @@ Array = npt.NDArray[Any]
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 INT64 = np.dtype(np.int64)
+ON_DEVICE = ("float32", "float16", "bfloat16")
 cuda_core: Any = getattr(_core, "cuda", None)
 DeviceArray: Any = getattr(cuda_core, "Array", type("Array", (), {}))
 
@@ -35,9 +36,9 @@ def on_device(array: Any) -> bool:
 
 
 def has_kernels(array: Array) -> bool:
-    """Whether there are kernels for the floating dtype of `array`."""
+    """Whether there are kernels for the dtype of `array`."""
     if type(array) is DeviceArray:
-        return array.dtype != INT64  # what is left are float32, float16 and bfloat16
+        return array.dtype.name in ON_DEVICE
     return array.dtype in (FLOAT32, FLOAT64)
 
 
@@ -74,7 +75,7 @@ def new(shape: Sequence[int], dtype: npt.DTypeLike, beside: Array) -> Array:
     """Uninitialised memory in C order where `beside` lives (on a device: for its stream)."""
     if type(beside) is np.ndarray:
         return np.empty(shape, dtype)
-    return cuda_core.empty(tuple(shape), dtype, beside)
+    return cuda_core.empty(shape, dtype, like=beside)
 
 
 def contiguous(array: Array) -> Array:
@@ -92,7 +93,7 @@ class _Addresses:
     def __init__(self, array: Any) -> None:
         self.__array_interface__ = {
             "version": 3,
-            "data": (array.pointer, True),
+            "data": (array.ptr, True),
             "shape": array.shape,
             "strides": array.strides,
             "typestr": f"|V{array.itemsize}",

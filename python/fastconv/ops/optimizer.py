@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import _core
+from .devices import FLOAT32, cuda_core
 
 
 def sgd_update(
@@ -16,6 +19,7 @@ def sgd_update(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
+    copy: Any = None,
 ) -> None:
     """One step of stochastic gradient descent with PyTorch's order of operations.
 
@@ -24,12 +28,15 @@ def sgd_update(
     Parameters
     ----------
     parameter : array
-        float32 or float64; overwritten.
+        float32 or float64, on a CUDA device float32; overwritten.
     grad : array of the same shape and dtype
+        On a CUDA device of any floating dtype.
     velocity : array of the same shape and dtype, optional
         Overwritten; zeros before the first step. Needed where momentum is not 0.
     lr, momentum, weight_decay : float
     nesterov : bool
+    copy : array of the same shape, optional
+        On a CUDA device: gets the new parameter in its own dtype, what kernels of 16 bits read.
 
     Examples
     --------
@@ -40,12 +47,18 @@ def sgd_update(
     >>> p
     array([0.5, 1.5], dtype=float32)
     """
-    for name, array in (("grad", grad), ("velocity", velocity)):
+    on_host = type(parameter) is np.ndarray
+    wanted = parameter.dtype if on_host else FLOAT32
+    for name, array in (("parameter", parameter), ("grad", grad), ("velocity", velocity)):
         if array is None:
             continue
-        if array.shape != parameter.shape or array.dtype != parameter.dtype:
+        any_dtype = name == "grad" and not on_host
+        if array.shape != parameter.shape or not (any_dtype or array.dtype == wanted):
             raise ValueError(
                 f"sgd_update: {name} is {array.shape} of {array.dtype}, but the parameter is "
-                f"{parameter.shape} of {parameter.dtype}"
+                f"{parameter.shape} and {wanted} is wanted"
             )
-    _core.sgd_update(parameter, grad, velocity, lr, momentum, weight_decay, nesterov)
+    if on_host:
+        _core.sgd_update(parameter, grad, velocity, lr, momentum, weight_decay, nesterov)
+    else:
+        cuda_core.sgd_update(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, copy)
