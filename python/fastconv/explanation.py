@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from . import _core
+from .explanation_cuda import CudaExplanation, explain_on_device
 from .ops.arrays import prefers_channels_last, take
 from .ops.conv_problem import ALGORITHMS, algorithm_index, check_channels, shape4
+from .ops.devices import on_device
 from .ops.geometry import window_geometry
 
 _DIRECTIONS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
@@ -122,7 +124,9 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(function: Callable[..., Any], *operands: Any, **arguments: Any) -> Explanation:
+def explain(
+    function: Callable[..., Any], *operands: Any, **arguments: Any
+) -> Explanation | CudaExplanation:
     """How a call would be computed.
 
     Parameters
@@ -137,10 +141,14 @@ def explain(function: Callable[..., Any], *operands: Any, **arguments: Any) -> E
         Plan for that many instead of `fc.get_num_threads()`.
     dtype, channels_last
         Where shapes are given: float32 and True unless said otherwise.
+    device : str
+        Where shapes are given: "cpu", "cuda", "cuda:1", or a GPU that need not be here by its
+        compute capability and its multiprocessors, "cuda:90x132". `fc.float32_precision` and
+        `fc.cuda.kernel` have their say there.
 
     Returns
     -------
-    Explanation
+    Explanation, or CudaExplanation for a CUDA device
 
     Examples
     --------
@@ -155,7 +163,7 @@ def explain(function: Callable[..., Any], *operands: Any, **arguments: Any) -> E
     if len(operands) < wanted:
         raise TypeError(f"explain: {name} wants {wanted} operands or shapes, got {len(operands)}")
     threads = int(arguments.pop("threads", None) or _core.num_threads())
-    dtype, last = _layout(operands[0], arguments)
+    dtype, last, device = _layout(operands[0], arguments)
     shapes = [_shape(name, operand) for operand in operands[:wanted]]
     x, weight = {
         "conv2d": lambda: (shapes[0], shapes[1]),
@@ -172,9 +180,14 @@ def explain(function: Callable[..., Any], *operands: Any, **arguments: Any) -> E
     check_channels(name, x, weight, groups)
     geometry = window_geometry(name, x[2:], weight[2:], **problem)
     y = (x[0], weight[0], *geometry.output)
+    direction, index = _DIRECTIONS.index(name), algorithm_index(name, algorithm)
+    if device != "cpu":
+        return explain_on_device(
+            name, direction, device, x, weight, y, geometry.numbers(groups), dtype, last, index
+        )
     plan = _core.conv2d_plan(
-        _DIRECTIONS.index(name), x, weight, y, geometry.numbers(groups), dtype == "float64",
-        last, algorithm_index(name, algorithm), threads,
+        direction, x, weight, y, geometry.numbers(groups), dtype == "float64",
+        last, index, threads,
     )  # fmt: skip
     peak, bandwidth = _machine(threads, dtype, plan["isa"])
     tasks = plan["tasks"]
@@ -195,14 +208,19 @@ def explain(function: Callable[..., Any], *operands: Any, **arguments: Any) -> E
 _WINDOW: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1}
 
 
-def _layout(first: Any, arguments: dict[str, Any]) -> tuple[str, bool]:
-    dtype = str(np.dtype(arguments.pop("dtype", "float32")))
+def _layout(first: Any, arguments: dict[str, Any]) -> tuple[str, bool, str | int]:
+    """dtype, whether channels last, device."""
+    dtype = arguments.pop("dtype", "float32")
+    if dtype != "bfloat16":  # which NumPy knows through ml_dtypes only
+        dtype = np.dtype(dtype).name
     last = bool(arguments.pop("channels_last", True))
+    device = arguments.pop("device", "cpu")
     if not _is_shape(first):
         array = take("explain", "x", first)
         prefers = prefers_channels_last(array[None] if array.ndim == 3 else array)
-        return str(array.dtype), bool(prefers)
-    return dtype, last
+        where = array.device if on_device(array) else "cpu"
+        return array.dtype.name, bool(prefers), where
+    return dtype, last, device
 
 
 def _is_shape(operand: Any) -> bool:

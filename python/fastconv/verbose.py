@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _core
+from .ops.devices import cuda_core, on_device
 
 _logger = logging.getLogger("fastconv")
 _call = threading.local()  # .depth of nested public calls, .algorithm that the kernel reported
@@ -45,15 +46,21 @@ def install(ops: Any) -> None:
 
 
 def _note_algorithms() -> None:
-    """_core.conv2d returns the index of the algorithm that ran: keep it for the line."""
-    kernel = _core.conv2d
+    """conv2d of _core and _core.cuda return the index of the algorithm that ran: keep it for the
+    line."""
+    modules: tuple[Any, ...] = (_core, cuda_core)
+    for module in modules:
+        if hasattr(module, "conv2d"):
+            module.conv2d = _noting(module.conv2d)
 
+
+def _noting(kernel: Callable[..., int]) -> Callable[..., int]:
     def noting(*arguments: Any) -> int:
         index = kernel(*arguments)
         _call.algorithm = _core.conv2d_algorithms[index]
         return index
 
-    _core.conv2d = noting  # type: ignore[assignment]
+    return noting
 
 
 def _logged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,8 +89,17 @@ def _logged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _line(name: str, given: dict[str, Any], result: Any, milliseconds: float) -> str:
     what = " ".join(f"{key}={_short(value)}" for key, value in given.items())
-    how = f"{_call.algorithm} {_core.current_isa()} {_core.num_threads()} threads".strip()
+    if _on_gpu(result):  # the time is that of enqueueing; nothing waits for the kernels
+        how = f"{_call.algorithm} cuda".strip()
+    else:
+        how = f"{_call.algorithm} {_core.current_isa()} {_core.num_threads()} threads".strip()
     return f"{name} {what} -> {_short(result)} | {how} | {milliseconds:.3f} ms"
+
+
+def _on_gpu(result: Any) -> bool:
+    first = result[0] if isinstance(result, tuple) else result
+    where = getattr(first, "__dlpack_device__", None)
+    return on_device(first) or (where is not None and int(where()[0]) == 2)
 
 
 def _has_arrays(result: Any) -> bool:

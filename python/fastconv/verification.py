@@ -10,6 +10,8 @@ import numpy as np
 
 from . import reference
 from .ops.arrays import Array, take
+from .ops.devices import on_device
+from .precision import get_float32_precision
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def verify(function: Callable[..., Any], *operands: Any, **arguments: Any) -> Ve
 
     The bound of an element is n eps sum |a| |b|, n the number of products it sums (N. Higham,
     "Accuracy and Stability of Numerical Algorithms", section 3.1; eps of the operands' dtype is
-    twice the unit roundoff, which leaves room for bias and residual).
+    twice the unit roundoff, which leaves room for bias and residual). On a CUDA device operands of
+    16 bits are summed in float32 and rounded once: (eps of 16 bits + n eps of float32) sum |a| |b|.
 
     Parameters
     ----------
@@ -89,15 +92,21 @@ def verify(function: Callable[..., Any], *operands: Any, **arguments: Any) -> Ve
     if name not in _TERMS:
         raise ValueError(f"verify: {name} has no written bound; these have: {', '.join(_TERMS)}")
     arrays = [_operand(name, i, operand) for i, operand in enumerate(operands)]
-    actual = np.asarray(take(name, "result", function(*operands, **arguments)))
+    result = take(name, "result", function(*operands, **arguments))
+    actual = _host(result)
     twin = getattr(reference, name)
     problem = {k: v for k, v in arguments.items() if k not in ("algorithm", "out", "accumulate")}
     expected = twin(*_map(arrays, _double), **_map_dict(problem, _double))
     problem.pop("activation", None)  # |relu(y)| <= |y|: the sum of magnitudes is taken before it
     magnitude = twin(*_map(arrays, _magnitude), **_map_dict(problem, _magnitude))
     terms = max(1, _TERMS[name](*arrays, **problem))
-    info = np.finfo(actual.dtype)
-    bound = terms * (float(info.eps) * magnitude + float(info.tiny))
+    eps, tiny = _rounding(actual.dtype)
+    if actual.dtype.itemsize == 2:  # summed in float32, rounded once
+        bound = eps * magnitude + tiny + terms * (_FLOAT32_EPS * magnitude + tiny)
+    else:
+        bound = terms * (eps * magnitude + tiny)
+        if on_device(result) and actual.dtype == np.float32:
+            bound = bound + _TF32_ERROR[get_float32_precision()] * magnitude
     return _compare(name, actual, np.asarray(expected), np.asarray(bound), terms)
 
 
@@ -122,12 +131,35 @@ def _operand(function: str, index: int, operand: Any) -> Any:
     return take(function, f"operand {index}", getattr(operand, "weight", operand))
 
 
+# Of a product whose float32 factors are rounded to TF32's 11 bits, or split into three such products.
+_TF32_ERROR = {"highest": 0.0, "high": 2.0**-20, "tf32": 2.0**-10}
+_FLOAT32_EPS = float(np.finfo(np.float32).eps)
+
+
+def _rounding(dtype: Any) -> tuple[float, float]:
+    """eps and the smallest normal number; NumPy's finfo knows no bfloat16."""
+    if dtype.name == "bfloat16":
+        return 2.0**-7, float(np.finfo(np.float32).tiny)
+    info = np.finfo(dtype)
+    return float(info.eps), float(info.tiny)
+
+
+def _host(value: Any) -> Any:
+    if not on_device(value):
+        return value
+    from . import cuda
+
+    return cuda.asnumpy(value)
+
+
 def _double(value: Any) -> Any:
+    value = _host(value)
     return value.astype(np.float64) if isinstance(value, np.ndarray) else value
 
 
 def _magnitude(value: Any) -> Any:
-    return np.abs(value).astype(np.float64) if isinstance(value, np.ndarray) else value
+    value = _double(value)
+    return np.abs(value) if isinstance(value, np.ndarray) else value
 
 
 def _map(values: list[Any], change: Callable[[Any], Any]) -> list[Any]:
