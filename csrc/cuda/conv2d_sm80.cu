@@ -1,0 +1,127 @@
+// The tensor-core correlations of conv_kernels.h by their tiles: which there are, how they are
+// launched. Kernels: correlation_sm80.cuh.
+//
+//   tile      warps of    stages  shared  blocks  for
+//   128x256   8 of 64x64  3       144 KB  1       many filters
+//   256x128   8 of 64x64  3       144 KB  1       many positions, 128 filters
+//   128x128   4 of 64x64  3        96 KB  2       most layers
+//   256x64    8 of 64x32  3       120 KB  1       64 filters
+//   128x64    4 of 64x32  3        72 KB  3       64 filters, few positions
+//   64x128    4 of 32x64  3        72 KB  3       few positions, many filters
+//   64x64     4 of 32x32  3        48 KB  4       small problems
+//
+// Operands that are not read 16 bytes at a time go to 128x64 and 64x64 in two stages.
+#include <algorithm>
+#include <iterator>
+#include <stdexcept>
+
+#include "cuda/correlation_sm80.cuh"
+#include "cuda/device.h"
+#include "cuda/launch.h"
+
+namespace fastconv::cuda {
+namespace {
+
+bool aligned(const void* data, const Strides& strides, std::int64_t group_elems,
+             std::int64_t bytes) {
+    const auto whole = [&](std::int64_t elems) { return elems * bytes % 16 == 0; };
+    return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && strides.channel_elems == 1 &&
+           whole(strides.batch_elems) && whole(strides.height_elems) &&
+           whole(strides.width_elems) && whole(group_elems);
+}
+
+sm80::Store store_of(const CorrelationArguments& p, std::int64_t bytes) {
+    if (p.partial != nullptr) return sm80::Store::kPartial;
+    const bool residual_too =
+        p.residual == nullptr ||
+        aligned(p.residual, p.residual_strides, p.residual_group_elems, bytes);
+    if (residual_too && aligned(p.out, p.out_strides, p.out_group_elems, bytes))
+        return sm80::Store::kVector;
+    return p.out_strides.channel_elems == 1 ? sm80::Store::kChannels : sm80::Store::kPositions;
+}
+
+template <class T, class Tile, bool kVector>
+void start(const CorrelationArguments& p, Stream stream) {
+    if (p.rows == 0 || p.cols == 0) return;
+    LaunchShape shape;
+    const int row_tiles = (p.rows - 1) / Tile::kBlockRows + 1;
+    const int col_tiles = (p.cols - 1) / Tile::kBlockCols + 1;
+    shape.grid = dim3(static_cast<unsigned>(row_tiles) * static_cast<unsigned>(col_tiles),
+                      static_cast<unsigned>(p.groups), static_cast<unsigned>(p.splits));
+    shape.block = dim3(Tile::kThreads);
+    constexpr int kRingAndTable =
+        Tile::kRingBytes + sm80::Loader<T, Tile, kVector>::Source::kTableBytes;
+    shape.shared_bytes = std::max(kRingAndTable, Tile::kSumBytes);
+    launch<sm80::correlation<T, Tile, kVector>>(shape, stream, p, store_of(p, sizeof(T)));
+}
+
+template <class Tile, bool kVector>
+void start(const CorrelationArguments& p, Arithmetic arithmetic, Stream stream) {
+    switch (arithmetic) {
+        case Arithmetic::kFloat16: return start<Half, Tile, kVector>(p, stream);
+        case Arithmetic::kBFloat16: return start<BFloat16, Tile, kVector>(p, stream);
+        case Arithmetic::kTf32: return start<float, Tile, kVector>(p, stream);
+        default: throw std::invalid_argument("sm80 correlation: arithmetic without tensor cores");
+    }
+}
+
+/// A tile and, where there is one, the tile that does without 16-byte reads.
+template <class Tile>
+void run(const CorrelationArguments& p, Arithmetic arithmetic, bool vector, Stream stream) {
+    if (!vector)
+        throw std::invalid_argument("sm80 correlation: this tile reads 16 bytes at a time");
+    start<Tile, true>(p, arithmetic, stream);
+}
+template <class Tile, class ScalarTile>
+void run(const CorrelationArguments& p, Arithmetic arithmetic, bool vector, Stream stream) {
+    if (vector) return start<Tile, true>(p, arithmetic, stream);
+    start<ScalarTile, false>(p, arithmetic, stream);
+}
+
+template <class Tile>
+constexpr CorrelationKernel row(const char* name, float efficiency,
+                                decltype(CorrelationKernel::run) run, bool scalar) {
+    return {name,
+            80,
+            bit(Arithmetic::kFloat16) | bit(Arithmetic::kBFloat16) | bit(Arithmetic::kTf32),
+            Tile::kBlockRows,
+            Tile::kBlockCols,
+            64,  // elements of 128 bytes in 16 bits; tf32 takes two steps
+            Tile::kThreads,
+            Tile::kBlocks,
+            WeightLayout::kColDepth,
+            run,
+            Tile::kSharedBytes,
+            efficiency,
+            scalar};
+}
+
+//                             block     warp    stages, blocks a multiprocessor
+using Tile128x256 = sm80::Tile<128, 256, 64, 64, 3, 1>;
+using Tile256x128 = sm80::Tile<256, 128, 64, 64, 3, 1>;
+using Tile128x128 = sm80::Tile<128, 128, 64, 64, 3, 2>;
+using Tile256x64 = sm80::Tile<256, 64, 64, 32, 3, 1>;
+using Tile128x64 = sm80::Tile<128, 64, 64, 32, 3, 3>;
+using Tile64x128 = sm80::Tile<64, 128, 32, 64, 3, 3>;
+using Tile64x64 = sm80::Tile<64, 64, 32, 32, 3, 4>;
+using Scalar128x64 = sm80::Tile<128, 64, 64, 32, 2, 2>;
+using Scalar64x64 = sm80::Tile<64, 64, 32, 32, 2, 4>;
+
+// Efficiency: of the tensor cores' peak. mma.sync reaches about 0.62 of it on sm_90; shared memory
+// takes 176 KB a step of 128x256 and 96 KB of 128x128, 0.9 and 0.95 of the time mma.sync needs, and
+// 136 KB a step of 256x64, 1.3 of it.
+constexpr CorrelationKernel kKernels[] = {
+    row<Tile128x256>("sm80_128x256", 0.52f, run<Tile128x256>, false),
+    row<Tile256x128>("sm80_256x128", 0.52f, run<Tile256x128>, false),
+    row<Tile128x128>("sm80_128x128", 0.50f, run<Tile128x128>, false),
+    row<Tile256x64>("sm80_256x64", 0.42f, run<Tile256x64>, false),
+    row<Tile128x64>("sm80_128x64", 0.38f, run<Tile128x64, Scalar128x64>, true),
+    row<Tile64x128>("sm80_64x128", 0.38f, run<Tile64x128>, false),
+    row<Tile64x64>("sm80_64x64", 0.30f, run<Tile64x64, Scalar64x64>, true),
+};
+
+}  // namespace
+
+Kernels correlation_kernels_sm80() { return {std::begin(kKernels), std::end(kKernels)}; }
+
+}  // namespace fastconv::cuda
