@@ -3,7 +3,8 @@
 set(FASTCONV_EMULATION_FLAGS "-march=native" CACHE STRING
     "Compiler flags of emulated kernels; the machine's own FMA is some ten times faster than libm's")
 separate_arguments(emulation_flags UNIX_COMMAND "${FASTCONV_EMULATION_FLAGS}")
-set(emulation_flags -O2 -g1 -Wno-unknown-pragmas ${emulation_flags})  # -g1: lines in reports
+# -g1: lines in reports; -fstack-clash-protection: too many local variables meet the guard page.
+set(emulation_flags -O2 -g1 -fstack-clash-protection -Wno-unknown-pragmas ${emulation_flags})
 
 file(GLOB emulation_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cpp)
 set_source_files_properties(${emulation_sources} PROPERTIES COMPILE_OPTIONS "${emulation_flags}")

@@ -105,9 +105,9 @@ private:
     void release_barrier();
     void resume(Thread& thread, Fiber& from);
     std::uint32_t random(std::uint32_t below);
-    [[noreturn]] void fail_stuck(const std::string& why);
+    [[noreturn]] void fail_stuck(const std::string& why, const Warp* warp);
     [[noreturn]] void leave();
-    std::string describe_threads() const;
+    std::string describe_threads(const Warp* warp) const;
     std::string where(const Thread* thread) const;
     std::string describe_fault() const;
     bool shared_memory_overrun() const;

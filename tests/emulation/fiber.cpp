@@ -52,10 +52,9 @@ int Stacks::open(int stack) {
     return stack;
 }
 
-bool Stacks::is_guard(const void* address) const {
+bool Stacks::hold(const void* address) const {
     const auto* at = static_cast<const char*>(address);
-    if (at < base_ || at >= base_ + kCount * (kBytes + kGuardBytes) + kGuardBytes) return false;
-    return static_cast<std::size_t>(at - base_) % (kBytes + kGuardBytes) < kGuardBytes;
+    return at >= base_ && at < base_ + kCount * (kBytes + kGuardBytes) + kGuardBytes;
 }
 
 }  // namespace emulation

@@ -72,7 +72,7 @@ public:
     /// Stacks end at different places within a page, or their hot ends would all compete for the
     /// same few sets of the first-level cache.
     char* end(int stack) const { return begin(stack) + kBytes - stack % 32 * 128; }
-    bool is_guard(const void* address) const;
+    bool hold(const void* address) const;
 
 private:
     int open(int stack);

@@ -100,7 +100,8 @@ bool Engine::settle(Warp& warp) {
         left &= ~group;
         if (group != wanted) continue;
         if (leader.collective->whole_warp && group != 0xffffffffu) {
-            fail_stuck(std::string(leader.collective->name) + " needs all 32 lanes of a warp");
+            fail_stuck(std::string(leader.collective->name) + " needs all 32 lanes of a warp",
+                       &warp);
         }
         if (leader.collective->complete) leader.collective->complete(operands, group);
         released |= group;
@@ -110,17 +111,17 @@ bool Engine::settle(Warp& warp) {
         return true;
     }
     if (waiting != 0) {
-        fail_stuck("lanes of a warp wait for others that have ended, or are elsewhere");
+        fail_stuck("lanes of a warp wait for others that have ended, or are elsewhere", &warp);
     }
     return false;
 }
 
 void Engine::release_barrier() {
-    if (done_ > 0) fail_stuck("threads wait at a barrier that others never reach, for they have ended");
+    if (done_ > 0) fail_stuck("threads wait at a barrier that others, ended, never reach", nullptr);
     barrier_count_ = 0;
     for (Thread& thread : threads_) {
         if (!same_place(thread, threads_[0]) || thread.barrier != threads_[0].barrier) {
-            fail_stuck("threads wait at different barriers");
+            fail_stuck("threads wait at different barriers", nullptr);
         }
         barrier_count_ += thread.predicate;
     }

@@ -99,9 +99,9 @@ void Engine::fail(cudaError_t error, const std::string& what) {
     leave();
 }
 
-void Engine::fail_stuck(const std::string& why) {
+void Engine::fail_stuck(const std::string& why, const Warp* warp) {
     error_ = cudaErrorLaunchFailure;
-    report_ = where(nullptr) + ": " + why + describe_threads();
+    report_ = where(nullptr) + ": " + why + describe_threads(warp);
     leave();
 }
 
@@ -124,7 +124,7 @@ std::string Engine::describe_fault() const {
         what = "a trap, or a misaligned access where alignment is checked";
     } else if (fault_.signal == SIGSEGV && fault_.code == SI_KERNEL) {
         what = "a misaligned access, or an address that no memory can have";
-    } else if (stacks_.is_guard(at)) {
+    } else if (stacks_.hold(at)) {
         what = "more than " + std::to_string(Stacks::kBytes) + " bytes of local variables";
     } else if (at >= shared_end && at < shared_end + 2 * Memory::kPage) {
         what = "an access " + std::to_string(at - shared_end) + " bytes past the end of the block's " +
@@ -140,7 +140,7 @@ std::string Engine::describe_fault() const {
     return result;
 }
 
-std::string Engine::describe_threads() const {
+std::string Engine::describe_threads(const Warp* warp) const {
     // One line for each place, with how many threads are there and the first of them.
     struct Group {
         std::string what;
@@ -148,7 +148,9 @@ std::string Engine::describe_threads() const {
         int count;
     };
     std::vector<Group> groups;
-    for (const Thread& thread : threads_) {
+    for (std::size_t i = 0; i < threads_.size(); ++i) {
+        if (warp && &warps_[i / 32] != warp) continue;
+        const Thread& thread = threads_[i];
         std::string what;
         switch (thread.state) {
             case Thread::State::kDone: what = "ended"; break;
