@@ -26,18 +26,6 @@ bool channels_inside(const Strides& strides, std::int64_t channels) {
     return channels > 1 && std::abs(strides.channel_elems) < std::abs(strides.width_elems);
 }
 
-/// Whether packs of 16 / bytes elements along channels start at multiples of 16 bytes.
-bool packs(const void* data, const Strides& strides, const Pool& pool, std::int64_t height,
-           std::int64_t width, std::int64_t bytes) {
-    const std::int64_t count = 16 / bytes;
-    const auto even = [count](std::int64_t size, std::int64_t elems) {
-        return size == 1 || elems % count == 0;
-    };
-    return strides.channel_elems == 1 && reinterpret_cast<std::uintptr_t>(data) % 16 == 0 &&
-           even(pool.batch, strides.batch_elems) && even(height, strides.height_elems) &&
-           even(width, strides.width_elems);
-}
-
 class PoolRun {
 public:
     PoolRun(const PoolProblem& problem, const PoolStrides& strides, const PoolPointers& pointers)
@@ -58,12 +46,13 @@ public:
         arguments_.divisor = divisor_of_all();
         target_h_ = backward ? height.in : height.out;
         target_w_ = backward ? width.in : width.out;
-        const std::int64_t bytes = element_bytes_of(problem.dtype);
-        packs_ = pool_.channels % (16 / bytes) == 0 &&
-                 packs(pointers.input, strides.input, pool_, height.in, width.in, bytes) &&
-                 packs(pointers.output, strides.output, pool_, height.out, width.out, bytes) &&
-                 (!with_indices_ ||
-                  packs(pointers.indices, strides.indices, pool_, height.out, width.out, 8));
+        const std::int64_t count = 16 / element_bytes_of(problem.dtype), batch = pool_.batch;
+        packs_ = pool_.channels % count == 0 &&
+                 packs_channels(pointers.input, strides.input, batch, height.in, width.in, count) &&
+                 packs_channels(pointers.output, strides.output, batch, height.out, width.out,
+                                count) &&
+                 (!with_indices_ || packs_channels(pointers.indices, strides.indices, batch,
+                                                   height.out, width.out, 2));
     }
 
     template <class T>
@@ -162,8 +151,8 @@ private:
     template <class T, int kCount, bool kIndices>
     void run_max(const LaunchShape& shape, const PoolArguments& part, Stream stream) const {
         if (square(3)) return launch<max_kernel<T, kCount, 3, kIndices>>(shape, stream, part);
-        if (kCount > 1 && square(2))
-            return launch<max_kernel<T, kCount, kCount == 1 ? 0 : 2, kIndices>>(shape, stream, part);
+        if constexpr (kCount > 1)
+            if (square(2)) return launch<max_kernel<T, kCount, 2, kIndices>>(shape, stream, part);
         launch<max_kernel<T, kCount, 0, kIndices>>(shape, stream, part);
     }
 
@@ -194,7 +183,8 @@ void run_pool2d(const PoolProblem& problem, const PoolStrides& strides, const Po
                                                   : pool.height.out * pool.width.out;
     if (pool.batch * pool.channels * plane == 0) return;
     const PoolRun run(problem, strides, pointers);
-    with_type(problem.dtype, [&](auto tag) { run.template run<typename decltype(tag)::type>(stream); });
+    with_type(problem.dtype,
+              [&](auto tag) { run.template run<typename decltype(tag)::type>(stream); });
 }
 
 void run_unpool2d(const UnpoolProblem& problem, const PoolPointers& pointers, Stream stream) {

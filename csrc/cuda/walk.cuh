@@ -108,6 +108,18 @@ void for_parts(std::int64_t batch, std::int64_t channels, std::int64_t items, Ru
                 channels - c < some_channels ? channels - c : some_channels);
 }
 
+/// Whether packs of `count` elements along the channels of an (N, C, height, width) operand, 16 bytes
+/// each, start at multiples of 16 bytes.
+inline bool packs_channels(const void* data, const Strides& strides, std::int64_t batch,
+                           std::int64_t height, std::int64_t width, std::int64_t count) {
+    const auto even = [count](std::int64_t size, std::int64_t elems) {
+        return size <= 1 || elems % count == 0;
+    };
+    return strides.channel_elems == 1 && reinterpret_cast<std::uintptr_t>(data) % 16 == 0 &&
+           even(batch, strides.batch_elems) && even(height, strides.height_elems) &&
+           even(width, strides.width_elems);
+}
+
 inline std::int64_t offset_of(const Strides& strides, std::int64_t n, std::int64_t c) {
     return n * strides.batch_elems + c * strides.channel_elems;
 }
