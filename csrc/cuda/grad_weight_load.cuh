@@ -1,0 +1,263 @@
+// How conv2d_grad_weight_sm80.cu brings (rows, channels) tiles of both operands to shared memory:
+// 16 bytes at a time by cp.async, or element by element through registers where channels are no
+// runs of 16 bytes (C = 1 or 3, C order, any strides).
+//
+// A tile lies as (rows, channels), channels fastest, in chunks of 16 bytes. Chunk c of row r stands
+// at place c ^ swizzle(r), so that eight neighbouring rows of one chunk, and eight chunks of one
+// row, are in different banks.
+#pragma once
+
+#include <climits>
+#include <cstdint>
+
+#include "cuda/conv_kernels.h"
+#include "cuda/ptx.cuh"
+#include "cuda/scalar.cuh"
+
+namespace fastconv::cuda::grad_weight {
+
+/// One operand's offset as the rows (n, i, j) go by, in units of the loader: chunks or elements.
+template <class Offset>
+struct OperandWalk {
+    Offset batch, height, width;  // from n, i, j to the next
+    Offset ahead;                 // Walk::rows rows ahead, before j or i are beyond their ends
+    Offset wrap_w, wrap_h;        // what j -= out_w, i += 1 and i -= out_h, n += 1 add to it
+};
+
+/// `rows` rows ahead is i rows and j columns (and some images) ahead.
+template <class Offset>
+struct Walk {
+    int rows, i, j;
+    OperandWalk<Offset> out, source;
+};
+
+/// What the kernel gets: the problem, and what the host derives from it.
+struct KernelArguments {
+    GradWeightArguments problem;
+    int depth_tiles, col_tiles;
+    Walk<int> chunks;                            // of a thread of VectorLoader
+    Walk<std::int64_t> out_elems, source_elems;  // of threads of the ElementLoaders
+    bool out_channels_fast, source_channels_fast;  // neighbouring threads: chunks, else rows
+};
+
+/// Where a thread stands. Without divisions, but for the first place.
+template <class Offset>
+struct Place {
+    int row, i, j;
+    Offset out, source;
+
+    __device__ void start(const GradWeightArguments& a, const Walk<Offset>& walk, int first) {
+        row = first;
+        const int line = first / a.out_w;
+        j = first - line * a.out_w;
+        const int n = line / a.out_h;
+        i = line - n * a.out_h;
+        out = n * walk.out.batch + i * walk.out.height + j * walk.out.width;
+        source = n * walk.source.batch + i * walk.source.height + j * walk.source.width;
+    }
+
+    __device__ void advance(const GradWeightArguments& a, const Walk<Offset>& walk) {
+        row += walk.rows;
+        i += walk.i;
+        j += walk.j;
+        out += walk.out.ahead;
+        source += walk.source.ahead;
+        if (j >= a.out_w) {
+            j -= a.out_w;
+            i += 1;
+            out += walk.out.wrap_w;
+            source += walk.source.wrap_w;
+        }
+        if (i >= a.out_h) {
+            i -= a.out_h;
+            out += walk.out.wrap_h;
+            source += walk.source.wrap_h;
+        }
+    }
+};
+
+/// A column of the depth: its tap's place relative to (i * step_h, j * step_w), and its channel.
+struct Tap {
+    int y, x;             // y is INT_MIN beyond the depth: outside of every image
+    std::int64_t offset;  // elements
+};
+
+__device__ inline Tap tap_of(const GradWeightArguments& a, int d) {
+    if (d >= a.depth) return {INT_MIN, 0, 0};
+    const int tap = d / a.channels;
+    const int c = d - tap * a.channels;
+    const int tap_y = tap / a.taps_w;
+    const int tap_x = tap - tap_y * a.taps_w;
+    const int y = a.offset_h + tap_y * a.offset_step_h;
+    const int x = a.offset_w + tap_x * a.offset_step_w;
+    return {y, x,
+            y * a.source_strides.height_elems + x * a.source_strides.width_elems +
+                c * a.source_strides.channel_elems};
+}
+
+__device__ inline bool inside(const GradWeightArguments& a, int y, int x) {
+    return static_cast<unsigned>(y) < static_cast<unsigned>(a.source_h) &&
+           static_cast<unsigned>(x) < static_cast<unsigned>(a.source_w);
+}
+
+/// Of four-byte elements, four rows by eight words are read at once (tile's TF32 fragments).
+template <class T>
+__device__ constexpr int swizzle(int row) {
+    return sizeof(T) == 2 ? row & 7 : (row & 3) * 2;
+}
+
+/// Where chunk `chunk` of row `row` of a (rows, kWidth) tile stands, in bytes.
+template <class T, int kWidth>
+__device__ constexpr int tile_bytes(int row, int chunk) {
+    return row * kWidth * static_cast<int>(sizeof(T)) + (chunk ^ swizzle<T>(row)) * 16;
+}
+
+/// 64 neighbouring channels of a row are copied by 8 (16-bit) or 16 threads; a thread has the same
+/// channels of both operands' tiles at every step and shares the place of a row between them.
+/// Without kSource the source is somebody else's.
+template <class Shape, bool kSource>
+struct VectorLoader {
+    using T = typename Shape::Element;
+    static constexpr int kElems = kPackElems<T>;
+    static constexpr int kLanes = 64 / kElems;
+    static constexpr int kPassRows = Shape::kThreads / kLanes;
+    static constexpr int kPasses = Shape::kRows / kPassRows;
+    static constexpr int kOutChunks = Shape::kCols / 64;
+    static constexpr int kSourceChunks = kSource ? Shape::kDepth / 64 : 0;
+    static_assert(Shape::kRows % kPassRows == 0 && kPassRows % (16 / sizeof(T)) == 0,
+                  "whole passes, and one swizzle for all of them");
+
+    const KernelArguments& k;
+    const unsigned char *out, *source;
+    int row_end;
+    bool col_valid[kOutChunks];
+    int tap_y[kSourceChunks + 1], tap_x[kSourceChunks + 1], tap_offset[kSourceChunks + 1];
+    int out_bytes, source_bytes;  // of this thread's first chunk in a stage's tiles
+    Place<int> place;
+
+    __device__ VectorLoader(const KernelArguments& arguments, const T* out_first,
+                            const T* source_first, int col, int depth, int row_begin, int end)
+        : k(arguments), row_end(end) {
+        const int lane = static_cast<int>(threadIdx.x) % kLanes;
+        const int row = static_cast<int>(threadIdx.x) / kLanes;
+        out = reinterpret_cast<const unsigned char*>(out_first + col + lane * kElems);
+        source = reinterpret_cast<const unsigned char*>(source_first);
+        for (int c = 0; c < kOutChunks; ++c)
+            col_valid[c] = col + (lane + c * kLanes) * kElems < k.problem.cols;
+        for (int c = 0; c < kSourceChunks; ++c) {
+            const Tap tap = tap_of(k.problem, depth + (lane + c * kLanes) * kElems);
+            tap_y[c] = tap.y;
+            tap_x[c] = tap.x;
+            tap_offset[c] = static_cast<int>(tap.offset / kElems);
+        }
+        out_bytes = tile_bytes<T, Shape::kCols>(row, lane);
+        source_bytes = tile_bytes<T, Shape::kDepth>(row, lane);
+        place.start(k.problem, k.chunks, row_begin + row);
+    }
+
+    /// Starts the copies of the next Shape::kRows rows.
+    __device__ void copy(unsigned char* out_tile, unsigned char* source_tile) {
+        const GradWeightArguments& a = k.problem;
+#pragma unroll
+        for (int pass = 0; pass < kPasses; ++pass) {
+            const bool row_valid = place.row < row_end;
+#pragma unroll
+            for (int c = 0; c < kOutChunks; ++c)
+                ptx::cp_async_16(
+                    out_tile + out_bytes + pass * kPassRows * Shape::kOutPitch + c * kLanes * 16,
+                    out + std::int64_t{place.out} * 16 + c * kLanes * 16,
+                    row_valid && col_valid[c]);
+#pragma unroll
+            for (int c = 0; c < kSourceChunks; ++c) {
+                const bool valid = row_valid && inside(a, place.i * a.step_h + tap_y[c],
+                                                       place.j * a.step_w + tap_x[c]);
+                ptx::cp_async_16(source_tile + source_bytes +
+                                     pass * kPassRows * Shape::kSourcePitch + c * kLanes * 16,
+                                 source + std::int64_t{place.source + tap_offset[c]} * 16, valid);
+            }
+            place.advance(a, k.chunks);
+        }
+    }
+};
+
+/// One operand, element by element: a thread gathers whole chunks into registers by load() and, an
+/// iteration of the main loop later, puts them into the tile by store(). Neighbouring threads take
+/// neighbouring rows, so that images in C order are read in runs along their width, or neighbouring
+/// chunks where channels are unit stride.
+template <class Shape, int kWidth, bool kSource>
+struct ElementLoader {
+    using T = typename Shape::Element;
+    static constexpr int kElems = kPackElems<T>;
+    static constexpr int kChunks = kWidth / kElems;
+    static constexpr int kPasses = kChunks * Shape::kRows / Shape::kThreads;
+    static_assert(kChunks * Shape::kRows % Shape::kThreads == 0 && kPasses > 0, "whole passes");
+    static_assert(Shape::kThreads % Shape::kRows == 0 && Shape::kThreads % kChunks == 0, "");
+
+    const KernelArguments& k;
+    const Walk<std::int64_t>& walk;
+    const T* data;
+    const Tap* taps;  // (kWidth + kChunks): one unused after each chunk, against bank conflicts
+    int row_end, first;  // first: column or depth of the tile's first element
+    bool channels_fast;
+    int row, chunk;
+    Place<std::int64_t> place;
+    Pack<T, kElems> staged[kPasses];
+
+    __device__ ElementLoader(const KernelArguments& arguments, const T* operand, Tap* table,
+                             int tile_first, int row_begin, int end)
+        : k(arguments), walk(kSource ? arguments.source_elems : arguments.out_elems),
+          data(operand), taps(table), row_end(end), first(tile_first),
+          channels_fast(kSource ? arguments.source_channels_fast
+                                : arguments.out_channels_fast) {
+        const int thread = static_cast<int>(threadIdx.x);
+        row = channels_fast ? thread / kChunks : thread % Shape::kRows;
+        chunk = channels_fast ? thread % kChunks : thread / Shape::kRows;
+        place.start(k.problem, walk, row_begin + row);
+        if constexpr (kSource)
+            for (int d = thread; d < kWidth; d += Shape::kThreads)
+                table[d + d / kElems] = tap_of(k.problem, first + d);
+    }
+
+    /// A barrier must stand between the constructor and the first load.
+    __device__ void load() {
+        const GradWeightArguments& a = k.problem;
+#pragma unroll
+        for (int pass = 0; pass < kPasses; ++pass) {
+            const int c = chunk_of(pass);
+            const bool row_valid = place.row < row_end;
+#pragma unroll
+            for (int e = 0; e < kElems; ++e) {
+                const T* from = data;
+                bool valid = row_valid;
+                if constexpr (kSource) {
+                    const Tap tap = taps[c * (kElems + 1) + e];
+                    valid = valid && inside(a, place.i * a.step_h + tap.y,
+                                            place.j * a.step_w + tap.x);
+                    from += place.source + tap.offset;
+                } else {
+                    const int col = first + c * kElems + e;
+                    valid = valid && col < a.cols;
+                    from += place.out + col * a.out_strides.channel_elems;
+                }
+                staged[pass].value[e] = valid ? *from : from_float<T>(0.0f);
+            }
+            if (channels_fast || pass + 1 == kPasses) place.advance(a, walk);
+        }
+    }
+
+    __device__ void store(unsigned char* tile) const {
+#pragma unroll
+        for (int pass = 0; pass < kPasses; ++pass) {
+            const int r = channels_fast ? row + pass * (Shape::kRows / kPasses) : row;
+            *reinterpret_cast<Pack<T, kElems>*>(tile + tile_bytes<T, kWidth>(r, chunk_of(pass))) =
+                staged[pass];
+        }
+    }
+
+private:
+    __device__ int chunk_of(int pass) const {
+        return channels_fast ? chunk : chunk + pass * (Shape::kThreads / Shape::kRows);
+    }
+};
+
+}  // namespace fastconv::cuda::grad_weight
