@@ -31,7 +31,9 @@ bool aligned(const void* data, const Strides& strides, std::int64_t group_elems,
 }
 
 sm80::Store store_of(const CorrelationArguments& p, std::int64_t bytes) {
-    if (p.partial != nullptr) return sm80::Store::kPartial;
+    if (p.partial != nullptr)
+        return p.cols % 4 == 0 && reinterpret_cast<std::uintptr_t>(p.partial) % 16 == 0
+                   ? sm80::Store::kPartial4 : sm80::Store::kPartial;
     const bool residual_too =
         p.residual == nullptr ||
         aligned(p.residual, p.residual_strides, p.residual_group_elems, bytes);

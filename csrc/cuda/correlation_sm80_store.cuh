@@ -16,6 +16,7 @@ namespace fastconv::cuda::sm80 {
 /// How `out` is written.
 enum class Store : int {
     kPartial,    // float32 sums
+    kPartial4,   // the same, 16 bytes at a time
     kVector,     // 16 bytes along channels; residual is read likewise
     kChannels,   // element by element, channels are contiguous
     kPositions,  // element by element, any strides
@@ -55,7 +56,8 @@ public:
     /// After it.
     __device__ void run(Store store) {
         switch (store) {
-            case Store::kPartial: return partial();
+            case Store::kPartial: return partial<1>();
+            case Store::kPartial4: return partial<4>();
             case Store::kVector: return vectors();
             case Store::kChannels: return channels();
             case Store::kPositions: return positions();
@@ -72,72 +74,127 @@ private:
     __device__ bool stored(int row, int col) const {
         return row0_ + row < p_.rows && col0_ + col < p_.cols;
     }
-    __device__ void one(int row, int col, float sum) const {
+    __device__ float finished(float sum) const {
+        return p_.relu && sum < 0.0f ? 0.0f : sum;  // NaN stays
+    }
+    /// Elements (row + e * kRowStep, col + e * kColStep). As in vectors(), residuals are read
+    /// before the first store: the compiler cannot move them, for out may be the residual itself.
+    template <int kCount, int kRowStep, int kColStep>
+    __device__ void elements(int row, int col) const {
         const T* residual = static_cast<const T*>(p_.residual);
-        float value = sum + sums_.bias[col];
-        if (residual != nullptr)
-            value += to_float(
-                residual[sums_.residual[row] + col * p_.residual_strides.channel_elems]);
-        if (p_.relu && value < 0.0f) value = 0.0f;  // NaN stays
-        static_cast<T*>(p_.out)[sums_.out[row] + col * p_.out_strides.channel_elems] =
-            from_float<T>(value);
+        float value[kCount];
+        if constexpr (kColStep == 1) {
+            read(value, row, col);
+        } else {
+#pragma unroll
+            for (int e = 0; e < kCount; ++e)
+                value[e] = sums_.sum[(row + e * kRowStep) * Sums::kPitch + col + e * kColStep];
+        }
+#pragma unroll
+        for (int e = 0; e < kCount; ++e) value[e] += sums_.bias[col + e * kColStep];
+        if (residual != nullptr) {
+#pragma unroll
+            for (int e = 0; e < kCount; ++e)
+                if (stored(row + e * kRowStep, col + e * kColStep))
+                    value[e] += to_float(
+                        residual[sums_.residual[row + e * kRowStep] +
+                                 (col + e * kColStep) * p_.residual_strides.channel_elems]);
+        }
+        T* out = static_cast<T*>(p_.out);
+#pragma unroll
+        for (int e = 0; e < kCount; ++e)
+            if (stored(row + e * kRowStep, col + e * kColStep))
+                out[sums_.out[row + e * kRowStep] +
+                    (col + e * kColStep) * p_.out_strides.channel_elems] =
+                    from_float<T>(finished(value[e]));
+    }
+    /// Neighbouring columns' sums by 16-byte reads. Lanes that read 8 columns each are 32 bytes
+    /// apart: every other four of them begin with the second half, so that 8 lanes meet every bank
+    /// once.
+    template <int kCount>
+    __device__ void read(float (&value)[kCount], int row, int col) const {
+        static_assert(kCount == 4 || kCount == 8);
+        constexpr int kHalves = kCount / 4;
+        const float* sum = &sums_.sum[row * Sums::kPitch + col];
+        const int swap = kHalves == 2 ? static_cast<int>(threadIdx.x) / 4 % 2 : 0;
+        Pack<float, 4> half[kHalves];
+#pragma unroll
+        for (int h = 0; h < kHalves; ++h)
+            half[h] = *reinterpret_cast<const Pack<float, 4>*>(sum + (h ^ swap) * 4);
+#pragma unroll
+        for (int e = 0; e < kCount; ++e)
+            value[e] = swap ? half[kHalves - 1 - e / 4].value[e % 4] : half[e / 4].value[e % 4];
     }
 
+    template <int kWide>
     __device__ void partial() const {
         const std::int64_t plane = std::int64_t{split_} * p_.groups + group_;
         float* out = p_.partial + (plane * p_.rows + row0_) * p_.cols + col0_;
 #pragma unroll 4
-        for (int at = threadIdx.x; at < kRows * kCols; at += kThreads) {
-            const int row = at / kCols, col = at % kCols;
+        for (int at = threadIdx.x; at < kRows * kCols / kWide; at += kThreads) {
+            const int row = at / (kCols / kWide), col = at % (kCols / kWide) * kWide;
             if (stored(row, col))
-                out[std::int64_t{row} * p_.cols + col] = sums_.sum[row * Sums::kPitch + col];
+                *reinterpret_cast<Pack<float, kWide>*>(out + std::int64_t{row} * p_.cols + col) =
+                    *reinterpret_cast<const Pack<float, kWide>*>(
+                        &sums_.sum[row * Sums::kPitch + col]);
         }
     }
     __device__ void channels() const {
-        for (int at = threadIdx.x; at < kRows * kCols; at += kThreads) {
-            const int row = at / kCols, col = at % kCols;
-            if (stored(row, col)) one(row, col, sums_.sum[row * Sums::kPitch + col]);
-        }
+        constexpr int kCount = 8, kRowStep = kThreads / kCols;
+        static_assert(kThreads % kCols == 0 && kRows % (kCount * kRowStep) == 0);
+        const int col = threadIdx.x % kCols;
+        for (int row = threadIdx.x / kCols; row < kRows; row += kCount * kRowStep)
+            elements<kCount, kRowStep, 0>(row, col);
     }
     __device__ void positions() const {
-        constexpr int kWide = 4;  // one 16-byte read of sums
-        for (int at = threadIdx.x; at < kRows * kCols / kWide; at += kThreads) {
-            const int row = at % kRows, col = at / kRows * kWide;
-            const auto sums = *reinterpret_cast<const Pack<float, kWide>*>(
-                &sums_.sum[row * Sums::kPitch + col]);
-#pragma unroll
-            for (int e = 0; e < kWide; ++e)
-                if (stored(row, col + e)) one(row, col + e, sums.value[e]);
-        }
+        constexpr int kCount = 8;
+        for (int at = threadIdx.x; at < kRows * kCols / kCount; at += kThreads)
+            elements<kCount, 0, 1>(at % kRows, at / kRows * kCount);
     }
     __device__ void vectors() const {
         constexpr int kElems = kPackElems<T>, kPacks = kCols / kElems;
+        constexpr int kRowStep = kThreads / kPacks;
+        constexpr int kCount = kRows / kRowStep < 8 ? kRows / kRowStep : 8;  // reads in flight
+        static_assert(kThreads % kPacks == 0 && kRows % (kCount * kRowStep) == 0);
+        using Elements = Pack<T, kElems>;
+        const int col = threadIdx.x % kPacks * kElems;
+        const int left = p_.cols - col0_ - col;
+        if (left <= 0) return;
+        float bias[kElems];
+#pragma unroll
+        for (int e = 0; e < kElems; ++e) bias[e] = sums_.bias[col + e];
         const T* residual = static_cast<const T*>(p_.residual);
-#pragma unroll 4
-        for (int at = threadIdx.x; at < kRows * kPacks; at += kThreads) {
-            const int row = at / kPacks, col = at % kPacks * kElems;
-            if (!stored(row, col)) continue;
-            if (col0_ + col + kElems > p_.cols) {  // the channels' tail
-                for (int e = 0; stored(row, col + e); ++e)
-                    one(row, col + e, sums_.sum[row * Sums::kPitch + col + e]);
+        for (int first = threadIdx.x / kPacks; first < kRows; first += kCount * kRowStep) {
+            if (left < kElems) {  // the channels' tail
+                for (int i = 0; i < kCount; ++i) elements<kElems, 0, 1>(first + i * kRowStep, col);
                 continue;
             }
-            const float* sum = &sums_.sum[row * Sums::kPitch + col];
-            float value[kElems];
-#pragma unroll
-            for (int e = 0; e < kElems; ++e) value[e] = sum[e] + sums_.bias[col + e];
+            Elements added[kCount];
             if (residual != nullptr) {
-                const auto pack = *reinterpret_cast<const Pack<T, kElems>*>(
-                    residual + sums_.residual[row] + col);
 #pragma unroll
-                for (int e = 0; e < kElems; ++e) value[e] += to_float(pack.value[e]);
+                for (int i = 0; i < kCount; ++i) {
+                    const int row = first + i * kRowStep;
+                    if (row0_ + row < p_.rows)
+                        added[i] = *reinterpret_cast<const Elements*>(
+                            residual + sums_.residual[row] + col);
+                }
             }
-            Pack<T, kElems> pack;
 #pragma unroll
-            for (int e = 0; e < kElems; ++e)
-                pack.value[e] = from_float<T>(p_.relu && value[e] < 0.0f ? 0.0f : value[e]);
-            *reinterpret_cast<Pack<T, kElems>*>(static_cast<T*>(p_.out) + sums_.out[row] + col) =
-                pack;
+            for (int i = 0; i < kCount; ++i) {
+                const int row = first + i * kRowStep;
+                if (row0_ + row >= p_.rows) continue;
+                float value[kElems];
+                read(value, row, col);
+                Elements result;
+#pragma unroll
+                for (int e = 0; e < kElems; ++e) {
+                    value[e] += bias[e];
+                    if (residual != nullptr) value[e] += to_float(added[i].value[e]);
+                    result.value[e] = from_float<T>(finished(value[e]));
+                }
+                *reinterpret_cast<Elements*>(static_cast<T*>(p_.out) + sums_.out[row] + col) =
+                    result;
+            }
         }
     }
 
