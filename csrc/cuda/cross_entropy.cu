@@ -1,0 +1,158 @@
+// Cross-entropy of logits (N, C) against class numbers, any strides.
+//
+//     L = -(1 - e) log p_t - e / C * sum over c of log p_c        p = softmax(x), e = label smoothing
+//     dL/dx_c = (p_c - q_c) * scale        q_c = (1 - e) [c = t] + e / C
+//
+// log p_c = (x_c - m) - log(sum of exp(x - m)), m the row's maximum. A row's loss and gradient are NaN
+// where its target is no class. The total is summed by one block in a fixed order, in float64.
+// Bytes moved per byte of the logits: forward 1, backward 2.
+#include "cuda/softmax_rows.cuh"
+
+namespace fastconv::cuda {
+namespace {
+
+struct CrossEntropyArguments {
+    Rows rows;  // of the logits and, backward, grad
+    Operand logits, grad;
+    const std::int64_t* target;
+    std::int64_t target_elems, classes;
+    float smoothing;
+    float* losses;        // forward, (N)
+    const float* scales;  // backward, (N), may be null
+    float scale;
+};
+
+template <class T>
+__global__ void __launch_bounds__(kRowThreads) losses_of_rows(CrossEntropyArguments arguments) {
+    constexpr int kElems = kItemElems<T>;
+    const Rows& rows = arguments.rows;
+    const Team team(rows);
+    for (std::uint32_t row = team.first_row; row < rows.walk.count; row += team.row_step) {
+        std::int64_t at[1];
+        locate(rows.walk, row, at);
+        const RowSums sums = row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length);
+        const std::int64_t target = arguments.target[row * arguments.target_elems];
+        const bool valid = target >= 0 && target < arguments.classes;
+        float differences = 0, wanted = 0;  // sum of x - m; the target's, in one thread
+        if (arguments.smoothing > 0)
+            team.for_items(rows.length, [&](std::uint32_t i) {
+                const auto item = Access<T>::load(arguments.logits, at[0] + i * rows.elems[0]);
+#pragma unroll
+                for (int j = 0; j < kElems; ++j)
+                    differences += to_float(item.value[j]) - sums.maximum;
+            });
+        differences = team.sum(differences);
+        if (team.rank != 0) continue;
+        if (valid) {
+            const auto item = Access<T>::load(arguments.logits,
+                                              at[0] + target / kElems * rows.elems[0]);
+#pragma unroll
+            for (int j = 0; j < kElems; ++j)
+                if (j == target % kElems) wanted = to_float(item.value[j]);
+        }
+        const auto classes = static_cast<float>(arguments.classes);
+        const float log_sum = logf(sums.exponentials), smoothing = arguments.smoothing;
+        float loss = 0;  // a class of weight 0 costs nothing, even where its probability is 0
+        if (smoothing < 1) loss -= (1 - smoothing) * (wanted - sums.maximum - log_sum);
+        if (smoothing > 0) loss -= smoothing * (differences / classes - log_sum);
+        arguments.losses[row] = valid ? loss : NAN;
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kRowThreads) gradients_of_rows(CrossEntropyArguments arguments) {
+    constexpr int kElems = kItemElems<T>;
+    const Rows& rows = arguments.rows;
+    const Team team(rows);
+    const float everywhere = arguments.smoothing / static_cast<float>(arguments.classes);
+    const float at_target = 1 - arguments.smoothing + everywhere;
+    for (std::uint32_t row = team.first_row; row < rows.walk.count; row += team.row_step) {
+        std::int64_t at[2];
+        locate(rows.walk, row, at);
+        const RowSums sums = row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length);
+        const std::int64_t target = arguments.target[row * arguments.target_elems];
+        const bool valid = target >= 0 && target < arguments.classes;
+        float scale = arguments.scale;
+        if (arguments.scales) scale *= arguments.scales[row];
+        if (!valid) scale = NAN;
+        const float inverse = 1.0f / sums.exponentials;
+        team.for_items(rows.length, [&](std::uint32_t i) {
+            const auto item = Access<T>::load(arguments.logits, at[0] + i * rows.elems[0]);
+            float value[kElems];
+#pragma unroll
+            for (int j = 0; j < kElems; ++j) {
+                const float p = expf(to_float(item.value[j]) - sums.maximum) * inverse;
+                const bool hit = std::int64_t{i} * kElems + j == target;
+                value[j] = (p - (hit ? at_target : everywhere)) * scale;
+            }
+            Access<T>::store(arguments.grad, at[1] + i * rows.elems[1], value);
+        });
+    }
+}
+
+constexpr int kTotalThreads = 1024;
+
+__global__ void __launch_bounds__(kTotalThreads) total_of_losses(const float* losses,
+                                                                 std::int64_t count, float scale,
+                                                                 float* total) {
+    double sum[1] = {0};
+#pragma unroll 4
+    for (std::int64_t i = threadIdx.x; i < count; i += kTotalThreads)
+        sum[0] += static_cast<double>(losses[i]);
+    block_sums<kTotalThreads>(sum);
+    if (threadIdx.x == 0) *total = static_cast<float>(sum[0] * static_cast<double>(scale));
+}
+
+// The operands as rows, numbered as the targets are.
+bool prepare(const CrossEntropy& problem, const Tensor* grad, CrossEntropyArguments& arguments) {
+    Layout layout;
+    Operand operands[3];
+    const Tensor& logits = problem.logits;
+    const bool vector =
+        grad ? cut_rows({&logits, grad}, 1, false, arguments.rows, layout, operands)
+             : cut_rows({&logits}, 1, false, arguments.rows, layout, operands);
+    if (layout.count() > kMaxItems) throw std::invalid_argument("cross_entropy: 2^31 rows or more");
+    arguments.rows.walk = walk_of(layout);
+    arguments.logits = operands[0];
+    arguments.grad = operands[1];
+    arguments.target = problem.target;
+    arguments.target_elems = problem.target_elems;
+    arguments.classes = logits.size[1];
+    arguments.smoothing = static_cast<float>(problem.label_smoothing);
+    return vector;
+}
+
+}  // namespace
+
+void run_cross_entropy(const CrossEntropy& problem, float* losses, float* total, float total_scale,
+                       Stream stream) {
+    if (!losses && !total) return;
+    CrossEntropyArguments arguments{};
+    const bool vector = prepare(problem, nullptr, arguments);
+    const std::int64_t rows = problem.logits.size[0];
+    const Scratch scratch(losses ? 0 : sizeof(float) * static_cast<std::size_t>(rows), stream);
+    arguments.losses = losses ? losses : static_cast<float*>(scratch.data());
+    with_items(problem.logits.dtype, vector, [&](auto tag) {
+        launch<losses_of_rows<typename decltype(tag)::type>>(arguments.rows.shape(), stream,
+                                                             arguments);
+    });
+    if (!total) return;
+    launch<total_of_losses>(
+        {dim3(1), dim3(kTotalThreads), block_sums_bytes<kTotalThreads, 1>}, stream,
+        static_cast<const float*>(arguments.losses), rows, total_scale, total);
+}
+
+void run_cross_entropy_backward(const CrossEntropy& problem, const Tensor& grad, double scale,
+                                const float* scales, Stream stream) {
+    if (grad.count() == 0) return;
+    CrossEntropyArguments arguments{};
+    const bool vector = prepare(problem, &grad, arguments);
+    arguments.scale = static_cast<float>(scale);
+    arguments.scales = scales;
+    with_items(grad.dtype, vector, [&](auto tag) {
+        launch<gradients_of_rows<typename decltype(tag)::type>>(arguments.rows.shape(), stream,
+                                                                arguments);
+    });
+}
+
+}  // namespace fastconv::cuda

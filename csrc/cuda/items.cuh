@@ -1,0 +1,88 @@
+// What memory-bound kernels move: items of kPack neighbours as one access, computed in float32.
+//
+// A kernel is written once over `T`. Where every operand allows 16-byte accesses T is float, Half or
+// BFloat16 and an item is 16 bytes; else T is AnyType, an item is one element, and its dtype is a
+// branch that all threads take alike: one instance for three dtypes, at the speed of scalar accesses.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/scalar.cuh"
+
+namespace fastconv::cuda {
+
+/// An array as a kernel sees it; null data: not there.
+struct Operand {
+    void* data = nullptr;
+    DType dtype = DType::kFloat32;
+};
+
+inline Operand operand_of(const Tensor& tensor) { return {tensor.data, tensor.dtype}; }
+inline Operand operand_of(const Tensor* tensor) { return tensor ? operand_of(*tensor) : Operand{}; }
+
+struct AnyType {};
+
+/// Elements of an item of T.
+template <class T>
+constexpr int kItemElems = kPackElems<T>;
+template <>
+inline constexpr int kItemElems<AnyType> = 1;
+
+/// Items of kElems elements at offsets counted in items.
+template <class T, int kElems = kItemElems<T>>
+struct Access {
+    using Item = Pack<T, kElems>;
+    __device__ static Item load(const Operand& from, std::int64_t at) {
+        return static_cast<const Item*>(from.data)[at];
+    }
+    __device__ static void store(const Operand& to, std::int64_t at, const float (&value)[kElems]) {
+        Item item;
+#pragma unroll
+        for (int i = 0; i < kElems; ++i) item.value[i] = from_float<T>(value[i]);
+        static_cast<Item*>(to.data)[at] = item;
+    }
+};
+
+template <>
+struct Access<AnyType, 1> {
+    using Item = Pack<float, 1>;
+    __device__ static Item load(const Operand& from, std::int64_t at) {
+        switch (from.dtype) {
+            case DType::kFloat16: return {to_float(static_cast<const Half*>(from.data)[at])};
+            case DType::kBFloat16: return {to_float(static_cast<const BFloat16*>(from.data)[at])};
+            default: return {static_cast<const float*>(from.data)[at]};
+        }
+    }
+    __device__ static void store(const Operand& to, std::int64_t at, const float (&value)[1]) {
+        switch (to.dtype) {
+            case DType::kFloat16:
+                static_cast<Half*>(to.data)[at] = from_float<Half>(value[0]);
+                break;
+            case DType::kBFloat16:
+                static_cast<BFloat16*>(to.data)[at] = from_float<BFloat16>(value[0]);
+                break;
+            default: static_cast<float*>(to.data)[at] = value[0];
+        }
+    }
+};
+
+__device__ inline float load_element(const Operand& from, std::int64_t at) {
+    return Access<AnyType>::load(from, at).value[0];
+}
+__device__ inline void store_element(const Operand& to, std::int64_t at, float value) {
+    const float one[1] = {value};
+    Access<AnyType>::store(to, at, one);
+}
+
+/// Calls f(TypeTag<T>{}) with the type of `dtype` where `vector`, else with AnyType.
+template <class F>
+void with_items(DType dtype, bool vector, F&& f) {
+    if (vector) return with_type(dtype, f);
+    with_type(dtype, [](auto) {});  // throws where there are no kernels
+    f(TypeTag<AnyType>{});
+}
+
+/// Elements of a 16-byte access.
+inline int pack_elems_of(DType dtype) { return static_cast<int>(16 / element_bytes_of(dtype)); }
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,126 @@
+// A row of logits by a team of threads, a warp or a block: what softmax and cross-entropy share.
+//
+// A row is read from memory once: its maximum comes first, and the passes for the sum and the result
+// find it in L1, where rows up to some thousands of classes stay. fmaxf drops a NaN beside a number;
+// it comes back with the sum, where its exponential is NaN, as on the CPU.
+#pragma once
+
+#include <cmath>
+
+#include "cuda/launch.h"
+#include "cuda/reduce.cuh"
+#include "cuda/strided.cuh"
+
+namespace fastconv::cuda {
+
+constexpr int kRowThreads = 256;
+constexpr int kRowLoads = 4;
+
+/// Rows of `length` items, `elems[k]` items apart in operand k; walk: of the rows.
+struct Rows {
+    StridedWalk walk;
+    std::uint32_t length = 0;
+    std::int64_t elems[3] = {};
+    int team = kWarp;  // threads of a row: kWarp or kRowThreads
+
+    LaunchShape shape() const {
+        const int abreast = kRowThreads / team;
+        return {dim3(blocks_for(walk.count, abreast, 16)), dim3(kRowThreads),
+                sizeof(float) * (kRowThreads / kWarp)};
+    }
+};
+
+/// The threads of one row and what they join.
+struct Team {
+    int size, rank;
+    std::uint32_t first_row, row_step;
+
+    __device__ explicit Team(const Rows& rows) : size(rows.team) {
+        const auto thread = static_cast<int>(threadIdx.x);
+        const auto abreast = static_cast<std::uint32_t>(kRowThreads / size);
+        rank = thread % size;
+        first_row = blockIdx.x * abreast + static_cast<std::uint32_t>(thread / size);
+        row_step = gridDim.x * abreast;
+    }
+
+    /// join(a, b) over the team, in every thread; `value` is joined within each warp already.
+    template <class Join>
+    __device__ float across(float value, const Join& join) const {
+        if (size == kWarp) return value;
+        auto* const shared = reinterpret_cast<float*>(ptx::shared_memory());  // one a warp
+        __syncthreads();  // who still reads the last result
+        if (rank % kWarp == 0) shared[rank / kWarp] = value;
+        __syncthreads();
+        value = shared[0];
+        for (int w = 1; w < kRowThreads / kWarp; ++w) value = join(value, shared[w]);
+        return value;
+    }
+    __device__ float sum(float value) const {
+        return across(warp_sum(value), [](float a, float b) { return a + b; });
+    }
+    __device__ float max(float value) const {
+        return across(warp_max(value), [](float a, float b) { return fmaxf(a, b); });
+    }
+
+    /// body(index) of this thread's items, kRowLoads of them independent.
+    template <class Body>
+    __device__ void for_items(std::uint32_t length, const Body& body) const {
+        const auto step = static_cast<std::uint32_t>(size);
+#pragma unroll kRowLoads
+        for (auto i = static_cast<std::uint32_t>(rank); i < length; i += step) body(i);
+    }
+};
+
+/// Maximum and sum of exp(x - maximum) of a row.
+struct RowSums {
+    float maximum, exponentials;
+};
+
+template <class T>
+__device__ inline RowSums row_sums(const Team& team, const Operand& x, std::int64_t at,
+                                   std::int64_t elems, std::uint32_t length) {
+    constexpr int kElems = kItemElems<T>;
+    float top = -INFINITY;
+    team.for_items(length, [&](std::uint32_t i) {
+        const auto item = Access<T>::load(x, at + i * elems);
+#pragma unroll
+        for (int j = 0; j < kElems; ++j) top = fmaxf(top, to_float(item.value[j]));
+    });
+    top = team.max(top);
+    float sum = 0;
+    team.for_items(length, [&](std::uint32_t i) {
+        const auto item = Access<T>::load(x, at + i * elems);
+#pragma unroll
+        for (int j = 0; j < kElems; ++j) sum += expf(to_float(item.value[j]) - top);
+    });
+    return {top, team.sum(sum)};
+}
+
+/// Cuts tensors into rows along `axis`; operands are anchored. Returns whether items are 16 bytes.
+inline bool cut_rows(std::initializer_list<const Tensor*> tensors, int axis, bool may_turn,
+                     Rows& rows, Layout& layout, Operand* operands) {
+    const Tensor& first = **tensors.begin();
+    const std::int64_t length = first.size[axis];
+    const int pack = pack_elems_of(first.dtype);
+    layout = layout_of(tensors, axis, may_turn);
+    bool vector = length % pack == 0;
+    int k = 0;
+    for (const Tensor* tensor : tensors) {
+        rows.elems[k] = length == 1 ? 1 : tensor->elems[axis];
+        operands[k] = anchored(*tensor, layout, k);
+        vector = vector && rows.elems[k] == 1 && is_aligned(operands[k], pack);
+        for (int d = 0; d < layout.rank; ++d) vector = vector && layout.elems[k][d] % pack == 0;
+        ++k;
+    }
+    if (length > kMaxItems) throw std::invalid_argument("softmax: more than 2^31 classes");
+    rows.length = static_cast<std::uint32_t>(vector ? length / pack : length);
+    for (int i = 0; vector && i < k; ++i)
+        for (int d = 0; d < layout.rank; ++d) layout.elems[i][d] /= pack;
+    // A warp takes up to 16 items a lane; few rows get a block each.
+    const std::int64_t warps = std::int64_t{device(current_device()).multiprocessors} * 8;
+    const bool few = layout.count() < warps && rows.length > 4 * kWarp;
+    rows.team = rows.length > 16 * kWarp || few ? kRowThreads : kWarp;
+    return vector;
+}
+
+}  // namespace fastconv::cuda
