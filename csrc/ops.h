@@ -197,7 +197,7 @@ bool built();                 // are CUDA kernels part of this build?
 const char* why_not_built();  // one sentence for error messages; empty if they are
 const char* architectures();  // what machine code and PTX this build holds, e.g. "75 80 90a 90-virtual"
 
-// ---- devices, memory, streams, graphs (cuda/runtime.cu) ------------------------------------------
+// ---- devices, memory, streams, graphs (cuda/runtime.cu, cuda/streams.cu) -------------------------
 
 /// A cudaStream_t as DLPack and __cuda_array_interface__ pass it: 0 or 1 is the legacy default
 /// stream, 2 the thread's.
@@ -227,6 +227,8 @@ void destroy_stream(Stream stream) noexcept;
 void synchronize(Stream stream);
 void synchronize_device(int device);
 void wait_for(Stream waiting, Stream other);  // what is enqueued on `waiting` later runs after `other`
+
+bool is_capturing(Stream stream);
 
 using Graph = std::uintptr_t;  // a cudaGraphExec_t
 void begin_capture(Stream stream);

@@ -64,9 +64,6 @@ void bind_config(py::module_& module) {
     module.def("workspace_limit", &workspace_limit);
     module.def("idle_workspace_bytes", &idle_workspace_bytes);
     module.def("release_idle_workspaces", &release_idle_workspaces);
-
-    module.def("cuda_built", &cuda::built);
-    module.def("cuda_why_not_built", &cuda::why_not_built);
 }
 
 }  // namespace fastconv

@@ -1,11 +1,20 @@
 // Arrays in CUDA device memory as views, the class _core.cuda.Array: what fc.cuda.Array is and what
 // tensors of CuPy, PyTorch and JAX become (without a copy) before a kernel sees them.
+//
+// Order between streams. Work on one stream runs in order. An array knows the stream it was allocated
+// on, its home: a call on another stream first waits for what home had been given so far, and memory
+// goes back to the pool when every stream that used it is done. What two other streams do with one
+// array is theirs to order (fc.cuda.Stream.wait).
+//
+// Captures. While a thread captures a graph, every array from outside that its calls use is kept alive
+// by the graph; what is allocated inside belongs to the graph.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <initializer_list>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -19,6 +28,7 @@ namespace py = pybind11;
 /// or memory of somebody else, kept alive by `keep`.
 class CudaBuffer {
 public:
+    /// Of the device that is current.
     CudaBuffer(std::size_t bytes, int device, cuda::Stream stream);
     CudaBuffer(void* data, int device, std::shared_ptr<void> keep);
     ~CudaBuffer();
@@ -27,16 +37,24 @@ public:
 
     void* data() const { return data_; }
     int device() const { return device_; }
+    bool owned() const { return owned_; }
+    cuda::Stream home() const { return stream_; }
+    bool allocated_in_capture() const { return capture_ != 0; }
+    /// Notes that work on `stream` touches the memory.
+    void used_on(cuda::Stream stream);
 
 private:
     void* data_;
     int device_;
     cuda::Stream stream_ = 0;
     bool owned_;
+    std::uint64_t capture_ = 0;  // in which it was allocated: a serial number, 0 for none
     std::shared_ptr<void> keep_;
+    std::mutex mutex_;
+    std::vector<cuda::Stream> others_;  // streams but home that used it
 };
 
-/// float32, float16, bfloat16 or int64, any strides.
+/// float32, float64, float16, bfloat16 or int64, any strides.
 struct CudaArray {
     std::shared_ptr<CudaBuffer> buffer;
     void* data = nullptr;
@@ -48,11 +66,23 @@ struct CudaArray {
 
     int rank() const { return static_cast<int>(shape.size()); }
     std::int64_t size() const;
+    std::int64_t item_bytes() const { return element_bytes_of(dtype); }
     int device() const { return buffer->device(); }
 };
 
 /// The stream fastconv's own arrays use in this thread: `with fc.cuda.Stream():`, else the default's.
 cuda::Stream current_stream();
+/// Sets it for a device, in this thread; returns the one before.
+cuda::Stream set_current_stream(int device, cuda::Stream stream);
+
+/// This thread's capture begins or ends on `stream`. The arrays that it used live as long as what end
+/// returns.
+void begin_capture(cuda::Stream stream);
+struct CapturedGraph {
+    cuda::Graph graph;
+    std::vector<std::shared_ptr<CudaBuffer>> used;
+};
+CapturedGraph end_capture(cuda::Stream stream);
 
 /// What a binding does first: makes the operands' device current until the end of the scope, and says
 /// on which stream to work: the first operand's library's, else current_stream(). Null operands are
@@ -60,15 +90,23 @@ cuda::Stream current_stream();
 class CudaCall {
 public:
     CudaCall(std::initializer_list<const CudaArray*> operands);
+    /// On `device`, without operands.
+    explicit CudaCall(int device);
     ~CudaCall();
     CudaCall(const CudaCall&) = delete;
     CudaCall& operator=(const CudaCall&) = delete;
     cuda::Stream stream() const { return stream_; }
 
 private:
-    int before_;
-    cuda::Stream stream_;
+    void make_current(int device);
+    int before_ = -1;  // the device to return to; -1: none
+    cuda::Stream stream_ = 0;
 };
+
+/// A new array on the current device, to be used on `stream`; contents undefined. Channels last: the
+/// second of at least three dimensions varies fastest in memory.
+CudaArray empty_array(std::vector<std::int64_t> shape, DType dtype, bool channels_last,
+                      cuda::Stream stream);
 
 /// Tensors for the kernels; `written` throws where the array is read-only.
 Tensor tensor_of(const CudaArray& array);
@@ -79,5 +117,7 @@ Strides strides_of(const CudaArray& array);
 void require_alike(const CudaArray& a, const CudaArray& b);
 /// Whether address and strides (but unit ones) are multiples of 16 bytes.
 bool is_aligned(const CudaArray& array);
+/// Whether elements follow each other without gaps in the order of the dimensions.
+bool is_c_contiguous(const CudaArray& array);
 
 }  // namespace fastconv
