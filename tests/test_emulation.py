@@ -48,6 +48,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     objects = [folder / f"{source.stem}.o" for source in sources]
     common = [COMPILER, "-std=c++17", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra"]
     common += ["-fstack-clash-protection", "-Wno-unknown-pragmas", "-Werror", "-fvisibility=hidden"]
+    common += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
     common += ["-I", str(EMULATION / "include"), "-I", str(ROOT / "csrc")]
     build(
         [
@@ -193,10 +194,12 @@ def test_maximum_keeps_nan(library: ctypes.CDLL, kind: str, rng: np.random.Gener
     a, b = pairs[:, 0].reshape(-1, 2), pairs[:, 1].reshape(-1, 2)
     given = np.ascontiguousarray(np.stack([a, b], 1))  # (i, which, half)
     out = conform(library, f"max_{kind}", given, np.empty((len(a), 2), np.uint16))
-    to_float = {
-        "half": lambda bits: bits.view(np.float16).astype(np.float32),
-        "bfloat16": lambda bits: (bits.astype(np.uint32) << 16).view(np.float32),
-    }[kind]
+
+    def to_float(bits: Array) -> Array:
+        if kind == "half":
+            return bits.view(np.float16).astype(np.float32)
+        return (bits.astype(np.uint32) << 16).view(np.float32)
+
     same_bits(to_float(out), np.maximum(to_float(a), to_float(b)), np.isnan)
 
 
@@ -219,7 +222,7 @@ def test_matrix_product(
     a, b, c = operand(16, depth), operand(depth, 8), operand(16, 8)
     if kind == "half":
         words = [a.astype(np.float16), b.astype(np.float16)]
-        a, b = words[0].astype(np.float32), words[1].astype(np.float32)
+        a, b = (word.astype(np.float32) for word in words)
     elif kind == "bfloat16":
         words = [bfloat16_bits(a.ravel()), bfloat16_bits(b.ravel())]
         a, b = ((w.astype(np.uint32) << 16).view(np.float32) for w in words)
@@ -377,7 +380,8 @@ REPORTS = {
     "null_pointer": ["thread (5, 0, 0)", "a null pointer"],
     "shared_past_end": ["past the end of the block's 96 bytes of shared memory"],
     "shared_write_past_end": ["written beyond the end of the block's 96 bytes"],
-    "misaligned_vector": ["misaligned"],
+    "misaligned_vector": ["a misaligned access"],
+    "misaligned_float": ["a misaligned access"],
     "misaligned_copy": ["cp.async", "no multiple of 16", "misuse.cu:"],
     "copy_past_end": ["past the end of 40 bytes of device memory"],
     "load_matrix_outside": ["ldmatrix", "lane 6 is offset 96 of 96"],
@@ -409,7 +413,7 @@ def test_threads_launch_at_once(emulated: ctypes.CDLL, rng: np.random.Generator)
     seeds = rng.integers(0, 1 << 30, 16)
 
     def work(seed: int) -> str:
-        return emulated.misuse(b"nothing").decode() + emulated.misuse(b"graphs").decode()
+        return str((emulated.misuse(b"nothing") + emulated.misuse(b"graphs")).decode())
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert set(pool.map(work, seeds)) == {""}

@@ -67,7 +67,7 @@ std::uint32_t Engine::random(std::uint32_t below) {  // xorshift64*
     return static_cast<std::uint32_t>(std::uint64_t{word} * below >> 32);
 }
 
-// ---- a launch and its blocks -----------------------------------------------------------------------
+// ---- a launch and its blocks --------------------------------------------------------------------
 
 cudaError_t Engine::run(const Launch& launch) {
     install_signal_handlers();
@@ -78,6 +78,7 @@ cudaError_t Engine::run(const Launch& launch) {
     for (std::size_t i = 0; i < count; ++i) threads_[i].index = unflatten(i, launch.block);
     warps_.resize((count + 31) / 32);
     for (std::size_t w = 0; w < warps_.size(); ++w) {
+        warps_[w] = Warp();
         warps_[w].first = static_cast<int>(w * 32);
         const std::size_t lanes = count - w * 32 < 32 ? count - w * 32 : 32;
         warps_[w].lanes = lanes == 32 ? 0xffffffffu : (1u << lanes) - 1u;
@@ -90,8 +91,7 @@ cudaError_t Engine::run(const Launch& launch) {
     gridDim = launch.grid;
     error_ = cudaSuccess;
     report_.clear();
-    const std::uint64_t blocks =
-        std::uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
+    const std::uint64_t blocks = std::uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
     // A random order of blocks without a list of them: steps of a size coprime to their number.
     std::uint64_t block = order_ == Order::kDescending ? blocks - 1 : 0;
     std::uint64_t step = order_ == Order::kDescending ? blocks - 1 : 1;
@@ -143,7 +143,8 @@ bool Engine::run_block(std::uint64_t block) {
     current_ = nullptr;
     if (fault_.signal != 0) {
         report_ = describe_fault();
-        error_ = fault_.signal == SIGBUS ? cudaErrorMisalignedAddress : cudaErrorIllegalAddress;
+        const bool misaligned = fault_.signal == SIGBUS || fault_.signal == SIGILL;
+        error_ = misaligned ? cudaErrorMisalignedAddress : cudaErrorIllegalAddress;
         fault_.signal = 0;
     } else if (error_ == cudaSuccess && shared_memory_overrun()) {
         error_ = cudaErrorIllegalAddress;
@@ -160,7 +161,7 @@ bool Engine::shared_memory_overrun() const {
     return false;
 }
 
-// ---- threads ---------------------------------------------------------------------------------------
+// ---- threads ------------------------------------------------------------------------------------
 
 void Engine::fiber_main() {
     Engine& engine = *running_engine;

@@ -2,13 +2,13 @@
 // threads as fibers in an order that tests choose.
 //
 // A thread runs until it waits (meet, meet_block) or ends. A pass runs a warp's lanes once each; at
-// its end collectives that all their lanes have reached are completed and the next pass begins. A warp
-// whose lanes all wait at the block's barrier rests until all warps do. If nothing can go on, the
-// launch fails with a report of who waits where.
+// its end collectives that all their lanes have reached are completed and the next pass begins. A
+// warp whose lanes all wait at the block's barrier rests until all warps do. If nothing can go on,
+// the launch fails with a report of who waits where.
 //
-// Orders (FASTCONV_EMULATION_ORDER, read at every launch): `ascending` and `descending` run one warp
-// as far as it gets, then the next; `random:SEED` draws lanes anew for every pass and another warp
-// after every pass. Blocks follow the same order.
+// Orders (FASTCONV_EMULATION_ORDER, read at every launch): `ascending` and `descending` run one
+// warp as far as it gets, then the next; `random:SEED` draws lanes anew for every pass and another
+// warp after every pass. Blocks follow the same order.
 #pragma once
 
 #include <cstddef>
@@ -50,10 +50,11 @@ struct Thread {
 };
 
 struct Warp {
-    int first = 0;        // its lane 0 among the block's threads
-    unsigned lanes = 0;   // that exist, a bit each
+    int first = 0;       // its lane 0 among the block's threads
+    unsigned lanes = 0;  // that exist, a bit each
+    unsigned pass = 0;   // those that take part in this pass
     int count = 0, position = 0;
-    std::uint8_t order[32] = {};  // lanes of this pass
+    std::uint8_t order[32] = {};
 };
 
 class Engine {

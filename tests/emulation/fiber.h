@@ -28,7 +28,8 @@ inline void switch_fiber(Fiber& from, Fiber& to) {
 inline void prepare_fiber(Fiber& fiber, char* /*begin*/, char* end, void (*entry)()) {
     // What the switch pops: r15 r14 r13 r12 rbx rbp and where to go. entry() then finds its stack
     // as after a call: 16-byte aligned but for the return address.
-    auto* top = reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(end) & ~std::uintptr_t{15});
+    auto* top =
+        reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(end) & ~std::uintptr_t{15});
     *--top = nullptr;
     *--top = reinterpret_cast<void*>(entry);
     for (int i = 0; i < 6; ++i) *--top = nullptr;

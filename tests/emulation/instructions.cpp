@@ -1,5 +1,5 @@
-// What warps and threads do in one instruction: shuffles and votes, cp.async, ldmatrix, mma.sync, as
-// PTX specifies them. Fragment layouts are in csrc/cuda/ptx.cuh.
+// What warps and threads do in one instruction: shuffles and votes, cp.async, ldmatrix, mma.sync,
+// as PTX specifies them. Fragment layouts are in csrc/cuda/ptx.cuh.
 #include <cstring>
 
 #include "engine.h"
@@ -8,7 +8,7 @@
 
 namespace emulation {
 
-// ---- shuffles and votes ----------------------------------------------------------------------------
+// ---- shuffles and votes -------------------------------------------------------------------------
 
 namespace {
 
@@ -42,29 +42,31 @@ const Collective kShuffleUp{"__shfl_up_sync", false, complete_shuffle};
 const Collective kShuffleDown{"__shfl_down_sync", false, complete_shuffle};
 const Collective kVote{"a vote (__ballot_sync, __any_sync, __all_sync)", false, complete_vote};
 
-// ---- cp.async --------------------------------------------------------------------------------------
+// ---- cp.async -----------------------------------------------------------------------------------
 // Delayed (the default): a copy happens only in the thread's wait for its group, and until then its
-// destination is NaN, whatever was there. FASTCONV_EMULATION_CP_ASYNC=immediate: at once. Hardware may
-// do either, or anything between.
+// destination is NaN, whatever was there. FASTCONV_EMULATION_CP_ASYNC=immediate: at once. Hardware
+// may do either, or anything between.
 
 namespace {
 
-void require_shared(Engine& engine, const void* address, std::size_t bytes, std::size_t alignment,
-                    const char* what, const char* file, int line) {
-    const auto at = reinterpret_cast<std::uintptr_t>(address);
-    const auto begin = reinterpret_cast<std::uintptr_t>(engine.shared_memory());
-    const std::string place = std::string(" at ") + file + ":" + std::to_string(line);
-    if (at % alignment != 0) {
-        engine.fail(cudaErrorMisalignedAddress,
-                    std::string(what) + ": shared address is no multiple of " +
-                        std::to_string(alignment) + place);
-    }
-    if (at < begin || at + bytes > begin + engine.shared_bytes()) {
-        engine.fail(cudaErrorIllegalAddress,
-                    std::string(what) + ": " + std::to_string(bytes) + " bytes at offset " +
-                        std::to_string(static_cast<std::int64_t>(at - begin)) + " of " +
-                        std::to_string(engine.shared_bytes()) + " bytes of shared memory" + place);
-    }
+void require_aligned(Engine& engine, const void* address, std::size_t bytes, const char* what,
+                     const char* file, int line) {
+    if (reinterpret_cast<std::uintptr_t>(address) % bytes == 0) return;
+    engine.fail(cudaErrorMisalignedAddress,
+                std::string("cp.async: ") + what + " address is no multiple of " +
+                    std::to_string(bytes) + " at " + file + ":" + std::to_string(line));
+}
+
+bool in_shared_memory(Engine& engine, const void* address, std::size_t bytes) {
+    const auto offset = reinterpret_cast<std::uintptr_t>(address) -
+                        reinterpret_cast<std::uintptr_t>(engine.shared_memory());
+    return offset <= engine.shared_bytes() && bytes <= engine.shared_bytes() - offset;
+}
+
+std::string shared_place(Engine& engine, const void* address) {
+    const auto* shared = reinterpret_cast<const char*>(engine.shared_memory());
+    return "offset " + std::to_string(static_cast<const char*>(address) - shared) + " of " +
+           std::to_string(engine.shared_bytes()) + " bytes of shared memory";
 }
 
 void perform(const AsyncCopy& copy) {
@@ -77,16 +79,18 @@ void perform(const AsyncCopy& copy) {
 
 }  // namespace
 
-void copy_async(void* shared, const void* global, int bytes, bool valid, const char* file, int line) {
+void copy_async(void* shared, const void* global, int bytes, bool valid, const char* file,
+                int line) {
     Engine& engine = *Engine::running();
     const auto size = static_cast<std::size_t>(bytes);
-    require_shared(engine, shared, size, size, "cp.async", file, line);
+    require_aligned(engine, shared, size, "shared", file, line);
+    if (!in_shared_memory(engine, shared, size)) {
+        engine.fail(cudaErrorIllegalAddress, "cp.async: " + std::to_string(bytes) + " bytes at " +
+                                                 shared_place(engine, shared) + " at " + file +
+                                                 ":" + std::to_string(line));
+    }
     if (valid) {
-        if (reinterpret_cast<std::uintptr_t>(global) % size != 0) {
-            engine.fail(cudaErrorMisalignedAddress,
-                        "cp.async: global address is no multiple of " + std::to_string(bytes) +
-                            " at " + file + ":" + std::to_string(line));
-        }
+        require_aligned(engine, global, size, "global", file, line);
         // Faults here, in the thread and the line that are to blame.
         const volatile auto* source = static_cast<const char*>(global);
         (void)source[0];
@@ -112,7 +116,7 @@ void wait_for_copies(int pending) {
                         thread.copies.begin() + static_cast<std::ptrdiff_t>(finished));
 }
 
-// ---- ldmatrix --------------------------------------------------------------------------------------
+// ---- ldmatrix -----------------------------------------------------------------------------------
 
 namespace {
 
@@ -123,14 +127,13 @@ void complete_load(void* const* operands, unsigned) {
         std::uint16_t elements[8][8];
         for (int row = 0; row < 8; ++row) {
             const auto* from = static_cast<const LoadMatrix*>(operands[matrix * 8 + row])->row;
-            const auto at = reinterpret_cast<std::uintptr_t>(from);
-            const auto begin = reinterpret_cast<std::uintptr_t>(engine.shared_memory());
-            if (at % 16 != 0 || at < begin || at + 16 > begin + engine.shared_bytes()) {
-                engine.fail(at % 16 != 0 ? cudaErrorMisalignedAddress : cudaErrorIllegalAddress,
-                            "ldmatrix: the row address of lane " + std::to_string(matrix * 8 + row) +
-                                " is offset " + std::to_string(static_cast<std::int64_t>(at - begin)) +
-                                " of " + std::to_string(engine.shared_bytes()) +
-                                " bytes of shared memory, and must be a multiple of 16 inside it");
+            const bool aligned = reinterpret_cast<std::uintptr_t>(from) % 16 == 0;
+            if (!aligned || !in_shared_memory(engine, from, 16)) {
+                engine.fail(aligned ? cudaErrorIllegalAddress : cudaErrorMisalignedAddress,
+                            "ldmatrix: the row address of lane " +
+                                std::to_string(matrix * 8 + row) + " is " +
+                                shared_place(engine, from) +
+                                ", and must be a multiple of 16 inside it");
             }
             std::memcpy(elements[row], from, 16);
         }
@@ -148,7 +151,7 @@ void complete_load(void* const* operands, unsigned) {
 const Collective kLoadMatrix{"ldmatrix", true, complete_load<false>};
 const Collective kLoadMatrixTransposed{"ldmatrix.trans", true, complete_load<true>};
 
-// ---- mma.sync --------------------------------------------------------------------------------------
+// ---- mma.sync -----------------------------------------------------------------------------------
 // Products of 11-bit significands are exact in float32; sums are rounded after each product, in the
 // order of the depth. Hardware adds in another order and with other roundings.
 
@@ -171,9 +174,11 @@ struct Tf32Element {
     static float read(std::uint32_t bits, int) { return float_of(bits & ~0x1fffu); }
 };
 
+using Row = float __attribute__((vector_size(32)));  // 8 columns
+
 template <class Element>
 void complete_multiply(void* const* operands, unsigned) {
-    constexpr int kPer = Element::kPerRegister, kDepth = 8 * kPer;
+    constexpr int kPer = Element::kPerRegister, kDepth = 8 * kPer, kRows = 4;
     float a[16][kDepth];
     alignas(32) float b[kDepth][8];
     alignas(32) float d[16][8];
@@ -189,20 +194,25 @@ void complete_multiply(void* const* operands, unsigned) {
                 b[part * 4 * kPer + t * kPer + i][g] = Element::read(own.b[part], i);
             }
         }
-        for (int part = 0; part < 4; ++part) d[g + part / 2 * 8][2 * t + part % 2] = own.d[part];
+        for (int half = 0; half < 2; ++half)
+            std::memcpy(&d[g + half * 8][2 * t], own.d + 2 * half, 8);
     }
-    for (int row = 0; row < 16; ++row) {
-        float sum[8];
-        std::memcpy(sum, d[row], sizeof sum);
+    // Some rows at once: each is a chain of additions.
+    for (int first = 0; first < 16; first += kRows) {
+        Row sum[kRows];
+        std::memcpy(sum, d[first], sizeof sum);
         for (int k = 0; k < kDepth; ++k) {
-            for (int col = 0; col < 8; ++col) sum[col] += a[row][k] * b[k][col];
+            Row other;
+            std::memcpy(&other, b[k], sizeof other);
+            for (int row = 0; row < kRows; ++row) sum[row] += a[first + row][k] * other;
         }
-        std::memcpy(d[row], sum, sizeof sum);
+        std::memcpy(d[first], sum, sizeof sum);
     }
     for (int lane = 0; lane < 32; ++lane) {
         const auto& own = *static_cast<const MultiplyMatrix*>(operands[lane]);
         const int g = lane / 4, t = lane % 4;
-        for (int part = 0; part < 4; ++part) own.d[part] = d[g + part / 2 * 8][2 * t + part % 2];
+        for (int half = 0; half < 2; ++half)
+            std::memcpy(own.d + 2 * half, &d[g + half * 8][2 * t], 8);
     }
 }
 

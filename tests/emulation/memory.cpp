@@ -17,7 +17,9 @@ constexpr std::size_t kChecked = 64;       // bytes before an allocation that da
 
 std::string bytes_text(std::size_t bytes) { return std::to_string(bytes) + " bytes"; }
 
-std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
+std::size_t round_up(std::size_t bytes, std::size_t unit) {
+    return (bytes + unit - 1) / unit * unit;
+}
 
 }  // namespace
 
@@ -28,7 +30,9 @@ Memory& Memory::get() {
 
 void* Memory::allocate(std::size_t bytes, int device, MemoryKind kind) {
     const std::lock_guard lock(mutex_);
-    if (kind != MemoryKind::kPinned && (bytes > kDeviceBytes || used_[device] + bytes > kDeviceBytes)) return nullptr;
+    if (kind != MemoryKind::kPinned &&
+        (bytes > kDeviceBytes || used_[device] + bytes > kDeviceBytes))
+        return nullptr;
     const std::size_t usable = round_up(bytes, kPage);
     const std::size_t map_bytes = usable + 2 * kPage;
     void* map = MAP_FAILED;
@@ -101,14 +105,16 @@ Allocation* Memory::at(const void* address) {
     if (after == live_.begin()) return nullptr;
     Allocation& candidate = std::prev(after)->second;
     const auto* data = static_cast<const char*>(address);
-    return data >= candidate.data && data <= candidate.data + candidate.bytes ? &candidate : nullptr;
+    return data >= candidate.data && data <= candidate.data + candidate.bytes ? &candidate
+                                                                              : nullptr;
 }
 
 bool Memory::find(const void* address, std::size_t bytes, Allocation& found) {
     const std::lock_guard lock(mutex_);
     const Allocation* candidate = at(address);
     if (!candidate) return false;
-    const auto offset = static_cast<std::size_t>(static_cast<const char*>(address) - candidate->data);
+    const auto offset =
+        static_cast<std::size_t>(static_cast<const char*>(address) - candidate->data);
     if (bytes > candidate->bytes - offset) return false;
     found = *candidate;
     return true;
@@ -124,7 +130,8 @@ std::string Memory::describe(const void* address) const {
             const char* kind = near.is_device() ? " of device memory" : " of pinned memory";
             const auto data = reinterpret_cast<std::uintptr_t>(near.data);
             if (at < data)
-                return bytes_text(data - at) + " before the start of " + bytes_text(near.bytes) + kind;
+                return bytes_text(data - at) + " before the start of " + bytes_text(near.bytes) +
+                       kind;
             if (at >= data + near.bytes)
                 return bytes_text(at - data - near.bytes) + " past the end of " +
                        bytes_text(near.bytes) + kind;
@@ -156,7 +163,8 @@ std::string Memory::damage() const {
         for (const char* at = allocation.data + allocation.bytes; at < end; ++at) {
             if (*at != '\xff')
                 return "written " +
-                       bytes_text(static_cast<std::size_t>(at - allocation.data) - allocation.bytes) +
+                       bytes_text(static_cast<std::size_t>(at - allocation.data) -
+                                  allocation.bytes) +
                        " past the end of " + bytes_text(allocation.bytes) + " of device memory";
         }
     }

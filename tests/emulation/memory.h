@@ -1,8 +1,8 @@
 // Device and pinned memory. Every device allocation has pages of its own: its end, rounded up to 16
 // bytes, is the start of a page that nothing may touch; so is the page before its first. What lies
-// between that page and its start is filled with a pattern that is checked after every launch. Memory
-// begins as 0xff, a NaN in every floating type; freed memory is unmapped and its addresses never used
-// again.
+// between that page and its start is filled with a pattern that is checked after every launch.
+// Memory begins as 0xff, a NaN in every floating type; freed memory is unmapped and its addresses
+// never used again.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@
 
 namespace emulation {
 
-/// Graph: of a captured allocation. It is no memory of the pool's, and may be touched only between the
-/// graph's allocation of it and its release.
+/// Graph: of a captured allocation. It is no memory of the pool's, and may be touched only between
+/// the graph's allocation of it and its release.
 enum class MemoryKind : std::uint8_t { kDevice, kGraph, kPinned };
 
 struct Allocation {

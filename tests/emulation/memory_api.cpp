@@ -1,6 +1,6 @@
-// Memory of the emulated runtime: allocation, pools, copies. In a captured graph an allocation keeps
-// its address for the graph's life; between its free node and its next allocation node nothing may
-// touch it.
+// Memory of the emulated runtime: allocation, pools, copies. In a captured graph an allocation
+// keeps its address for the graph's life; between its free node and its next allocation node
+// nothing may touch it.
 #include <cstring>
 #include <mutex>
 
@@ -19,7 +19,8 @@ constexpr int kMaxDevices = 16;
 std::mutex pools_mutex;
 CUmemPoolHandle_st pools[kMaxDevices];
 
-/// Reserved grows to what is used, and shrinks to the threshold as cudaStreamSynchronize would do it.
+/// Reserved grows to what is used, and shrinks to the threshold as cudaStreamSynchronize would do
+/// it.
 void count_memory(int device) {
     const std::lock_guard lock(pools_mutex);
     CUmemPoolHandle_st& pool = pools[device % kMaxDevices];
@@ -149,7 +150,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
     return cudaSuccess;
 }
 
-// ---- pools: one a device, which only counts --------------------------------------------------------
+// ---- pools: one a device, which only counts -----------------------------------------------------
 
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
     if (device < 0 || device >= device_count() || device >= kMaxDevices)
@@ -176,7 +177,9 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribut
         case cudaMemPoolAttrReleaseThreshold:
             pool->threshold = static_cast<std::size_t>(*static_cast<std::uint64_t*>(value));
             return cudaSuccess;
-        case cudaMemPoolAttrReservedMemHigh: pool->reserved_high = pool->reserved; return cudaSuccess;
+        case cudaMemPoolAttrReservedMemHigh:
+            pool->reserved_high = pool->reserved;
+            return cudaSuccess;
         case cudaMemPoolAttrUsedMemHigh:
             pool->used_high = Memory::get().used_bytes(pool->device);
             return cudaSuccess;
@@ -217,14 +220,15 @@ cudaError_t cudaDeviceGetGraphMemAttribute(int, cudaGraphMemAttributeType, void*
     return cudaSuccess;
 }
 
-// ---- copies ----------------------------------------------------------------------------------------
+// ---- copies -------------------------------------------------------------------------------------
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
     return enqueue(stream, [=] {
         if (bytes == 0) return cudaSuccess;
         if (kind != cudaMemcpyDefault) {
-            const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+            const bool to_device =
+                kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
             const bool from_device =
                 kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
             if (!is_right(to, bytes, to_device) || !is_right(from, bytes, from_device))

@@ -18,15 +18,14 @@ bool meets(const Thread& a, const Thread& b) {
 }  // namespace
 
 void Engine::begin_pass(Warp& warp, unsigned lanes) {
-    warp.position = warp.count = 0;
-    if (order_ == Order::kDescending) {
-        for (int lane = 31; lane >= 0; --lane) {
+    warp.position = 0;
+    if (warp.pass != lanes) {
+        warp.pass = lanes;
+        warp.count = 0;
+        for (int i = 0; i < 32; ++i) {
+            const int lane = order_ == Order::kDescending ? 31 - i : i;
             if (lanes >> lane & 1u) warp.order[warp.count++] = static_cast<std::uint8_t>(lane);
         }
-        return;
-    }
-    for (int lane = 0; lane < 32; ++lane) {
-        if (lanes >> lane & 1u) warp.order[warp.count++] = static_cast<std::uint8_t>(lane);
     }
     if (order_ != Order::kRandom) return;
     for (int i = warp.count - 1; i > 0; --i) {

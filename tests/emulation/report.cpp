@@ -18,7 +18,8 @@ namespace emulation {
 namespace {
 
 std::string text(uint3 v) {
-    return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
+    return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) +
+           ")";
 }
 
 std::string base_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
@@ -37,7 +38,7 @@ std::string symbol_at(const char* path, std::uintptr_t offset) {
     std::string result;
     const int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return result;
-    struct stat status {};
+    struct stat status{};
     fstat(file, &status);
     const auto bytes = static_cast<std::size_t>(status.st_size);
     void* map = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file, 0);
@@ -121,14 +122,15 @@ std::string Engine::describe_fault() const {
     if (fault_.signal == SIGFPE) {
         what = "an integer division by zero";
     } else if (fault_.signal == SIGILL) {
-        what = "a trap, or a misaligned access where alignment is checked";
+        what = "a misaligned access (alignment is checked by the compiler), or a trap";
     } else if (fault_.signal == SIGSEGV && fault_.code == SI_KERNEL) {
         what = "a misaligned access, or an address that no memory can have";
     } else if (stacks_.hold(at)) {
         what = "more than " + std::to_string(Stacks::kBytes) + " bytes of local variables";
     } else if (at >= shared_end && at < shared_end + 2 * Memory::kPage) {
-        what = "an access " + std::to_string(at - shared_end) + " bytes past the end of the block's " +
-               std::to_string(launch_->shared_bytes) + " bytes of shared memory";
+        what = "an access " + std::to_string(at - shared_end) +
+               " bytes past the end of the block's " + std::to_string(launch_->shared_bytes) +
+               " bytes of shared memory";
     } else if (at < shared_ && at >= reinterpret_cast<unsigned char*>(shared_map_)) {
         what = "an access before the start of shared memory";
     } else {

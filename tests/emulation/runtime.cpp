@@ -1,8 +1,8 @@
 // Devices, errors and launches of the emulated runtime.
 //
 // FASTCONV_EMULATION_DEVICES (1), FASTCONV_EMULATION_CAPABILITY (90) and
-// FASTCONV_EMULATION_MULTIPROCESSORS (4: grids stay small, loops over the grid and split sums come to
-// pass) say what device is claimed, and are read at every question.
+// FASTCONV_EMULATION_MULTIPROCESSORS (4: grids stay small, loops over the grid and split sums come
+// to pass) say what device is claimed, and are read at every question.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -34,8 +34,11 @@ int capability() { return environment("FASTCONV_EMULATION_CAPABILITY", 90); }
 std::size_t shared_limit() {
     switch (capability()) {
         case 75: return 64 * 1024;
-        case 80: case 87: return 163 * 1024;
-        case 86: case 89: case 120: return 99 * 1024;
+        case 80:
+        case 87: return 163 * 1024;
+        case 86:
+        case 89:
+        case 120: return 99 * 1024;
         default: return 227 * 1024;
     }
 }
@@ -61,11 +64,13 @@ cudaError_t check_launch(const cudaLaunchConfig_t& config, const void* kernel) {
     }
     if (config.dynamicSmemBytes > limit)
         return invalid_launch(std::to_string(config.dynamicSmemBytes) +
-                              " bytes of shared memory, with " + std::to_string(limit) + " allowed");
+                              " bytes of shared memory, with " + std::to_string(limit) +
+                              " allowed");
     for (unsigned i = 0; i < config.numAttrs; ++i) {
         if (config.attrs[i].id != cudaLaunchAttributeClusterDimension) continue;
         const auto& cluster = config.attrs[i].val.clusterDim;
-        if (cluster.x * cluster.y * cluster.z > 1) return invalid_launch("clusters are not emulated");
+        if (cluster.x * cluster.y * cluster.z > 1)
+            return invalid_launch("clusters are not emulated");
     }
     return cudaSuccess;
 }
@@ -106,7 +111,7 @@ cudaError_t set_shared_limit(const void* kernel, int bytes) {
 
 using namespace emulation;
 
-// ---- errors ----------------------------------------------------------------------------------------
+// ---- errors -------------------------------------------------------------------------------------
 
 const char* cudaGetErrorString(cudaError_t error) {
     switch (error) {
@@ -126,10 +131,8 @@ const char* cudaGetErrorString(cudaError_t error) {
             return "operation not permitted when stream is capturing";
         case cudaErrorStreamCaptureInvalidated:
             return "operation failed due to a previous error during capture";
-        case cudaErrorStreamCaptureUnmatched:
-            return "the capture was not initiated in this stream";
-        case cudaErrorStreamCaptureUnjoined:
-            return "capturing stream has unjoined work";
+        case cudaErrorStreamCaptureUnmatched: return "the capture was not initiated in this stream";
+        case cudaErrorStreamCaptureUnjoined: return "capturing stream has unjoined work";
         case cudaErrorStreamCaptureIsolation:
             return "dependency created on uncaptured work in another stream";
         case cudaErrorStreamCaptureImplicit:
@@ -154,7 +157,7 @@ cudaError_t cudaGetLastError() {
 
 cudaError_t cudaPeekAtLastError() { return last_error; }
 
-// ---- devices ---------------------------------------------------------------------------------------
+// ---- devices ------------------------------------------------------------------------------------
 
 cudaError_t cudaGetDeviceCount(int* count) {
     *count = device_count();
@@ -189,7 +192,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ind
         case cudaDevAttrMemoryClockRate: *value = 1000000; break;
         case cudaDevAttrGlobalMemoryBusWidth: *value = 1024; break;
         case cudaDevAttrL2CacheSize: *value = 1 << 20; break;
-        case cudaDevAttrMaxThreadsPerMultiProcessor: *value = capability() == 75 ? 1024 : 2048; break;
+        case cudaDevAttrMaxThreadsPerMultiProcessor:
+            *value = capability() == 75 ? 1024 : 2048;
+            break;
         case cudaDevAttrComputeCapabilityMajor: *value = capability() / 10; break;
         case cudaDevAttrComputeCapabilityMinor: *value = capability() % 10; break;
         case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = shared + 1024; break;

@@ -26,9 +26,9 @@ const void* instruction_of(void* context) {
 }
 
 void handle(int signal, siginfo_t* info, void* context) {
-    // Leaves the handler by a switch to the stack that called the kernel: SA_NODEFER keeps the signal
-    // unblocked, and the kernel of the system knows by the stack pointer that the alternate stack is
-    // free again.
+    // Leaves the handler by a switch to the stack that called the kernel: SA_NODEFER keeps the
+    // signal unblocked, and the kernel of the system knows by the stack pointer that the alternate
+    // stack is free again.
     if (Engine* engine = Engine::running()) {
         engine->fault(signal, info->si_code, info->si_addr, instruction_of(context));
     }
@@ -61,7 +61,7 @@ void install_signal_handlers() {
     static std::once_flag once;
     std::call_once(once, [] {
         for (int signal : kSignals) {
-            struct sigaction action {};
+            struct sigaction action{};
             action.sa_sigaction = handle;
             action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
             sigemptyset(&action.sa_mask);

@@ -89,7 +89,7 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
 
 using namespace emulation;
 
-// ---- streams ---------------------------------------------------------------------------------------
+// ---- streams ------------------------------------------------------------------------------------
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
     if (device_count() == 0) return returned(cudaErrorNoDevice);
@@ -152,7 +152,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     return cudaSuccess;
 }
 
-// ---- events ----------------------------------------------------------------------------------------
+// ---- events -------------------------------------------------------------------------------------
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
     *event = new CUevent_st;
@@ -190,7 +190,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
     return cudaSuccess;
 }
 
-// ---- captures and graphs ---------------------------------------------------------------------------
+// ---- captures and graphs ------------------------------------------------------------------------
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
     if (!is_known(stream)) return returned(cudaErrorInvalidResourceHandle);

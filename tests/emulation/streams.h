@@ -30,8 +30,8 @@ cudaError_t enqueue(cudaStream_t stream, Work work);
 /// The capture that `stream` takes part in, or null.
 std::shared_ptr<Recording> recording_of(cudaStream_t stream);
 
-/// For what no capture allows in its thread (cudaMalloc, synchronisation): an error that also spoils
-/// the captures that are going on.
+/// For what no capture allows in its thread (cudaMalloc, synchronisation): an error that also
+/// spoils the captures that are going on.
 cudaError_t refuse_while_capturing();
 
 int device_count();

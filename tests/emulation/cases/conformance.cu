@@ -1,8 +1,8 @@
-// Instructions and intrinsics by themselves, for comparison with their definitions: what the emulation
-// does must be what hardware does, so that this file also compiles with nvcc.
+// Instructions and intrinsics by themselves, for comparison with their definitions: what the
+// emulation does must be what hardware does, so that this file also compiles with nvcc.
 //
-// conform(name, in, in_bytes, out, out_bytes) runs one kernel over host arrays; what they hold is said
-// at each kernel. Returns an error text, empty if all went well.
+// conform(name, in, in_bytes, out, out_bytes) runs one kernel over host arrays; what they hold is
+// said at each kernel. Returns an error text, empty if all went well.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -76,7 +76,8 @@ __global__ void multiply_tf32(const void* in, void* out) {
 template <bool kTransposed>
 __global__ void load_matrix(const void* in, void* out) {
     unsigned char* shared = ptx::shared_memory();
-    ptx::cp_async_16(shared + threadIdx.x * 16, static_cast<const char*>(in) + threadIdx.x * 16, true);
+    ptx::cp_async_16(shared + threadIdx.x * 16, static_cast<const char*>(in) + threadIdx.x * 16,
+                     true);
     ptx::cp_async_commit();
     ptx::cp_async_wait<0>();
     __syncthreads();
@@ -170,8 +171,7 @@ cudaError_t run(const Case& which, const void* in, std::size_t in_bytes, void* o
     void *device_in = nullptr, *device_out = nullptr;
     cudaError_t error = cudaMalloc(&device_in, in_bytes);
     if (error == cudaSuccess) error = cudaMalloc(&device_out, out_bytes);
-    if (error == cudaSuccess)
-        error = cudaMemcpy(device_in, in, in_bytes, cudaMemcpyHostToDevice);
+    if (error == cudaSuccess) error = cudaMemcpy(device_in, in, in_bytes, cudaMemcpyHostToDevice);
     if (error == cudaSuccess) {
         cudaLaunchConfig_t config{};
         const std::size_t threads =
@@ -193,7 +193,7 @@ cudaError_t run(const Case& which, const void* in, std::size_t in_bytes, void* o
 
 extern "C" __attribute__((visibility("default"))) const char* conform(
     const char* name, const void* in, std::size_t in_bytes, void* out, std::size_t out_bytes) {
-    static std::string text;
+    static thread_local std::string text;
     text = std::string("no case ") + name;
     for (const Case& which : kCases) {
         if (std::strcmp(which.name, name) != 0) continue;

@@ -61,6 +61,9 @@ __global__ void shared_write_past_end(float*) {
 __global__ void misaligned_vector(float* x) {
     *reinterpret_cast<Four*>(x + 4) = *reinterpret_cast<const Four*>(x + threadIdx.x % 2);
 }
+__global__ void misaligned_float(float* x) {
+    x[0] = *reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + threadIdx.x % 4);
+}
 __global__ void misaligned_copy(float* x) { ptx::cp_async_16(ptx::shared_memory() + 8, x, true); }
 __global__ void copy_past_end(float* x) {
     ptx::cp_async_16(ptx::shared_memory(), x + threadIdx.x / 2 * 4, true);
@@ -85,15 +88,25 @@ struct Case {
 };
 #define FASTCONV_CASE(name) {#name, name}
 const Case kCases[] = {
-    FASTCONV_CASE(nothing),           FASTCONV_CASE(barrier_after_exit),
-    FASTCONV_CASE(two_barriers),      FASTCONV_CASE(barrier_in_half_a_warp),
-    FASTCONV_CASE(shuffle_after_exit), FASTCONV_CASE(shuffle_and_vote),
-    FASTCONV_CASE(read_past_end),     FASTCONV_CASE(write_past_end),
-    FASTCONV_CASE(write_before_start), FASTCONV_CASE(null_pointer),
-    FASTCONV_CASE(shared_past_end),   FASTCONV_CASE(shared_write_past_end),
-    FASTCONV_CASE(misaligned_vector), FASTCONV_CASE(misaligned_copy),
-    FASTCONV_CASE(copy_past_end),     FASTCONV_CASE(load_matrix_outside),
-    FASTCONV_CASE(division_by_zero),  FASTCONV_CASE(deep_recursion),
+    FASTCONV_CASE(nothing),
+    FASTCONV_CASE(barrier_after_exit),
+    FASTCONV_CASE(two_barriers),
+    FASTCONV_CASE(barrier_in_half_a_warp),
+    FASTCONV_CASE(shuffle_after_exit),
+    FASTCONV_CASE(shuffle_and_vote),
+    FASTCONV_CASE(read_past_end),
+    FASTCONV_CASE(write_past_end),
+    FASTCONV_CASE(write_before_start),
+    FASTCONV_CASE(null_pointer),
+    FASTCONV_CASE(shared_past_end),
+    FASTCONV_CASE(shared_write_past_end),
+    FASTCONV_CASE(misaligned_vector),
+    FASTCONV_CASE(misaligned_copy),
+    FASTCONV_CASE(misaligned_float),
+    FASTCONV_CASE(copy_past_end),
+    FASTCONV_CASE(load_matrix_outside),
+    FASTCONV_CASE(division_by_zero),
+    FASTCONV_CASE(deep_recursion),
 };
 
 cudaError_t launch(void (*kernel)(float*), float* x, cudaStream_t stream = nullptr,
@@ -127,7 +140,8 @@ std::string graphs() {
     FASTCONV_EXPECT(cudaMalloc(&data, sizeof host) == cudaSuccess);
     auto* x = static_cast<float*>(data);
     cudaMemcpy(x, host, sizeof host, cudaMemcpyHostToDevice);
-    FASTCONV_EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    FASTCONV_EXPECT(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) ==
+                    cudaSuccess);
     FASTCONV_EXPECT(cudaMallocAsync(&inner, sizeof host, stream) == cudaSuccess);
     FASTCONV_EXPECT(cudaMallocAsync(&kept, sizeof host, stream) == cudaSuccess);
     cudaMemsetAsync(inner, 0, sizeof host, stream);
@@ -135,8 +149,8 @@ std::string graphs() {
     cudaLaunchConfig_t config{};
     config.blockDim = dim3(32);
     config.stream = stream;
-    FASTCONV_EXPECT(cudaLaunchKernelEx(&config, add_pair, x, static_cast<const float*>(
-                                                                static_cast<float*>(inner))) ==
+    FASTCONV_EXPECT(cudaLaunchKernelEx(&config, add_pair, x,
+                                       static_cast<const float*>(static_cast<float*>(inner))) ==
                     cudaSuccess);
     cudaMemcpyAsync(kept, x, sizeof host, cudaMemcpyDeviceToDevice, stream);
     FASTCONV_EXPECT(cudaFreeAsync(inner, stream) == cudaSuccess);
@@ -242,7 +256,7 @@ std::string memory() {
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const char* misuse(const char* name) {
-    static std::string text;
+    static thread_local std::string text;
     text = std::string("no case ") + name;
     if (std::strcmp(name, "graphs") == 0) text = graphs();
     if (std::strcmp(name, "captures") == 0) text = captures();

@@ -1,9 +1,10 @@
-// A small pipelined matrix product that is right, and the same with one bug each of the kinds that the
-// emulation must catch: c[row, col] = sum over k of a[row, k] * b[col, k], bfloat16, float32 sums.
+// A small pipelined matrix product that is right, and the same with one bug each of the kinds that
+// the emulation must catch: c[row, col] = sum over k of a[row, k] * b[col, k], bfloat16, float32
+// sums.
 //
-// One warp for 16 rows and 8 columns of c, four warps a block for 64 rows; steps of 16 along the depth
-// through two stages of shared memory, rows padded to 24 elements (48 bytes) against bank conflicts.
-// rows may be any number, cols a multiple of 8, depth a multiple of 16.
+// One warp for 16 rows and 8 columns of c, four warps a block for 64 rows; steps of 16 along the
+// depth through two stages of shared memory, rows padded to 24 elements (48 bytes) against bank
+// conflicts. rows may be any number, cols a multiple of 8, depth a multiple of 16.
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -17,12 +18,12 @@ namespace ptx = fastconv::cuda::ptx;
 
 enum class Bug : int {
     kNone,
-    kMissingBarrier,   // between the wait for a stage and its use by other threads
-    kMissingReuse,     // no barrier between the use of a stage and the next copies into it
-    kMissingWait,      // leaves the stage it is about to use in flight
-    kTileEdge,         // takes one row too many for valid
-    kPadding,          // reads a row's padding
-    kWrongFragment,    // the second and third register of a swapped
+    kMissingBarrier,  // between the wait for a stage and its use by other threads
+    kMissingReuse,    // no barrier between the use of a stage and the next copies into it
+    kMissingWait,     // leaves the stage it is about to use in flight
+    kTileEdge,        // takes one row too many for valid
+    kPadding,         // reads a row's padding
+    kWrongFragment,   // the second and third register of a swapped
 };
 
 constexpr int kThreads = 128, kBlockRows = 64, kCols = 8, kStep = 16, kPitch = 24;
@@ -30,8 +31,8 @@ constexpr int kStageElems = (kBlockRows + kCols) * kPitch;
 constexpr std::size_t kSharedBytes = 2 * kStageElems * sizeof(std::uint16_t);
 
 template <Bug kBug>
-__global__ void __launch_bounds__(kThreads)
-multiply(const std::uint16_t* a, const std::uint16_t* b, float* c, int rows, int cols, int depth) {
+__global__ void __launch_bounds__(kThreads) multiply(const std::uint16_t* a, const std::uint16_t* b,
+                                                     float* c, int rows, int cols, int depth) {
     auto* shared = reinterpret_cast<std::uint16_t*>(ptx::shared_memory());
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
     const int first_row = static_cast<int>(blockIdx.x) * kBlockRows;
@@ -45,8 +46,9 @@ multiply(const std::uint16_t* a, const std::uint16_t* b, float* c, int rows, int
             const int a_row = first_row + row;
             const bool valid = row >= kBlockRows || a_row < rows + (kBug == Bug::kTileEdge);
             const std::uint16_t* from =
-                row < kBlockRows ? a + static_cast<std::int64_t>(a_row) * depth + k
-                                 : b + static_cast<std::int64_t>(first_col + row - kBlockRows) * depth + k;
+                row < kBlockRows
+                    ? a + static_cast<std::int64_t>(a_row) * depth + k
+                    : b + static_cast<std::int64_t>(first_col + row - kBlockRows) * depth + k;
             ptx::cp_async_16(stage + row * kPitch + piece % 2 * 8, from, valid);
         }
         ptx::cp_async_commit();
@@ -86,18 +88,20 @@ multiply(const std::uint16_t* a, const std::uint16_t* b, float* c, int rows, int
 }
 
 using Kernel = void (*)(const std::uint16_t*, const std::uint16_t*, float*, int, int, int);
-constexpr Kernel kKernels[] = {
-    multiply<Bug::kNone>,        multiply<Bug::kMissingBarrier>, multiply<Bug::kMissingReuse>,
-    multiply<Bug::kMissingWait>, multiply<Bug::kTileEdge>,       multiply<Bug::kPadding>,
-    multiply<Bug::kWrongFragment>};
+constexpr Kernel kKernels[] = {multiply<Bug::kNone>,         multiply<Bug::kMissingBarrier>,
+                               multiply<Bug::kMissingReuse>, multiply<Bug::kMissingWait>,
+                               multiply<Bug::kTileEdge>,     multiply<Bug::kPadding>,
+                               multiply<Bug::kWrongFragment>};
 
 }  // namespace
 
 /// Host arrays. Returns the error's text, empty if there was none.
 extern "C" __attribute__((visibility("default"))) const char* multiply_with_bug(
-    int bug, const std::uint16_t* a, const std::uint16_t* b, float* c, int rows, int cols, int depth) {
-    static std::string text;
-    const std::size_t a_bytes = std::size_t{2} * rows * depth, b_bytes = std::size_t{2} * cols * depth;
+    int bug, const std::uint16_t* a, const std::uint16_t* b, float* c, int rows, int cols,
+    int depth) {
+    static thread_local std::string text;
+    const std::size_t a_bytes = std::size_t{2} * rows * depth,
+                      b_bytes = std::size_t{2} * cols * depth;
     const std::size_t c_bytes = std::size_t{4} * rows * cols;
     void *device_a = nullptr, *device_b = nullptr, *device_c = nullptr;
     cudaMalloc(&device_b, b_bytes);
@@ -109,9 +113,10 @@ extern "C" __attribute__((visibility("default"))) const char* multiply_with_bug(
     config.gridDim = dim3((rows + kBlockRows - 1) / kBlockRows, cols / kCols);
     config.blockDim = dim3(kThreads);
     config.dynamicSmemBytes = kSharedBytes;
-    const cudaError_t error = cudaLaunchKernelEx(
-        &config, kKernels[bug], static_cast<const std::uint16_t*>(device_a),
-        static_cast<const std::uint16_t*>(device_b), static_cast<float*>(device_c), rows, cols, depth);
+    const cudaError_t error =
+        cudaLaunchKernelEx(&config, kKernels[bug], static_cast<const std::uint16_t*>(device_a),
+                           static_cast<const std::uint16_t*>(device_b),
+                           static_cast<float*>(device_c), rows, cols, depth);
     text = error == cudaSuccess ? "" : cudaGetErrorString(error);
     cudaMemcpy(c, device_c, c_bytes, cudaMemcpyDeviceToHost);
     cudaFree(device_a);

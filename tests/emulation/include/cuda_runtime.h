@@ -1,5 +1,5 @@
-// CUDA's runtime header as g++ sees it in the emulation: CUDA C++'s words, the intrinsics and the part
-// of the runtime API that fastconv uses.
+// CUDA's runtime header as g++ sees it in the emulation: CUDA C++'s words, the intrinsics and the
+// part of the runtime API that fastconv uses.
 #pragma once
 
 #include <math.h>

@@ -1,5 +1,5 @@
-// The functions of csrc/cuda/ptx.cuh for the emulation: contracts and layouts are in that file. What
-// lanes do together is in tests/emulation/instructions.cpp.
+// The functions of csrc/cuda/ptx.cuh for the emulation: contracts and layouts are in that file.
+// What lanes do together is in tests/emulation/instructions.cpp.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -80,7 +80,8 @@ inline std::uint32_t to_tf32(float x) {
 
 inline float max_nan(float a, float b) {
     if (a != a || b != b) return emulation::float_of(0x7fffffffu);
-    if (a == b) return emulation::float_of(emulation::bits_of(a) & emulation::bits_of(b));  // +0 > -0
+    if (a == b)
+        return emulation::float_of(emulation::bits_of(a) & emulation::bits_of(b));  // +0 > -0
     return a > b ? a : b;
 }
 

@@ -1,5 +1,5 @@
-// What threads do together: the seam between the intrinsics (device.h, cuda/ptx.cuh), which gather a
-// thread's operands, and the engine, which makes threads wait for each other.
+// What threads do together: the seam between the intrinsics (device.h, cuda/ptx.cuh), which gather
+// a thread's operands, and the engine, which makes threads wait for each other.
 #pragma once
 
 #include "emulation/vector_types.h"
@@ -29,7 +29,8 @@ unsigned lane();
 unsigned char* block_shared_memory();
 
 // cp.async of the running thread: see instructions.cpp.
-void copy_async(void* shared, const void* global, int bytes, bool valid, const char* file, int line);
+void copy_async(void* shared, const void* global, int bytes, bool valid, const char* file,
+                int line);
 void commit_copies();
 void wait_for_copies(int pending);
 

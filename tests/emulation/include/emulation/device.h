@@ -11,7 +11,7 @@
 
 #define FASTCONV_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-// ---- barriers --------------------------------------------------------------------------------------
+// ---- barriers -----------------------------------------------------------------------------------
 
 inline void __syncthreads(FASTCONV_SITE) {
     emulation::meet_block("__syncthreads", false, file, line);
@@ -31,7 +31,7 @@ inline void __threadfence_system() {}
 inline void __nanosleep(unsigned) {}
 [[noreturn]] inline void __trap(FASTCONV_SITE) { emulation::fail_thread("__trap()", file, line); }
 
-// ---- warps -----------------------------------------------------------------------------------------
+// ---- warps --------------------------------------------------------------------------------------
 
 namespace emulation {
 
@@ -79,8 +79,8 @@ template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, FASTCONV_SITE) {
     const unsigned own = emulation::lane(), source = own ^ static_cast<unsigned>(bits);
     const unsigned end = (own & ~(width - 1u)) + width;
-    return emulation::shuffle(emulation::kShuffleXor, mask, value, source < end ? source : own, file,
-                              line);
+    return emulation::shuffle(emulation::kShuffleXor, mask, value, source < end ? source : own,
+                              file, line);
 }
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, FASTCONV_SITE) {
@@ -104,17 +104,17 @@ inline int __all_sync(unsigned mask, int predicate, FASTCONV_SITE) {
     return emulation::vote(mask, !predicate, file, line) == 0;
 }
 
-// ---- memory ----------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 
-#define FASTCONV_LOAD(name)        \
-    template <class T>             \
+#define FASTCONV_LOAD(name) \
+    template <class T> \
     inline T name(const T* from) { \
-        return *from;              \
+        return *from; \
     }
-#define FASTCONV_STORE(name)                                        \
-    template <class T>                                              \
+#define FASTCONV_STORE(name) \
+    template <class T> \
     inline void name(T* to, std::common_type_t<T> value) { \
-        *to = value;                                                \
+        *to = value; \
     }
 FASTCONV_LOAD(__ldg)
 FASTCONV_LOAD(__ldcs)
@@ -186,7 +186,7 @@ inline unsigned atomicInc(unsigned* at, unsigned limit) {
     return before;
 }
 
-// ---- bits ------------------------------------------------------------------------------------------
+// ---- bits ---------------------------------------------------------------------------------------
 
 namespace emulation {
 template <class To, class From>

@@ -27,8 +27,8 @@ inline std::uint16_t float_to_bfloat16(float x) {
 }
 
 inline float half_to_float(std::uint16_t bits) {
-    // Exponent and mantissa in float32's place are 2^112 too small, also for denormals (which float32
-    // normalises in the product); infinity and NaN get float32's exponent.
+    // Exponent and mantissa in float32's place are 2^112 too small, also for denormals (which
+    // float32 normalises in the product); infinity and NaN get float32's exponent.
     const std::uint32_t sign = (bits & 0x8000u) << 16;
     const std::uint32_t magnitude = (bits & 0x7fffu) << 13;
     std::uint32_t result = bits_of(float_of(magnitude) * 0x1p112f);

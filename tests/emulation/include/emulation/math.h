@@ -41,8 +41,8 @@ inline float __ll2float_rn(long long x) { return static_cast<float>(x); }
 inline float __double2float_rn(double x) { return static_cast<float>(x); }
 
 // CUDA's min and max: of equal types, and of an int with an unsigned as unsigned.
-#define FASTCONV_MIN_MAX(type)                                     \
-    constexpr type min(type a, type b) { return b < a ? b : a; }   \
+#define FASTCONV_MIN_MAX(type) \
+    constexpr type min(type a, type b) { return b < a ? b : a; } \
     constexpr type max(type a, type b) { return a < b ? b : a; }
 FASTCONV_MIN_MAX(int)
 FASTCONV_MIN_MAX(unsigned)
