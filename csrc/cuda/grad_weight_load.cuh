@@ -96,8 +96,8 @@ __device__ inline Tap tap_of(const GradWeightArguments& a, int d) {
 }
 
 __device__ inline bool inside(const GradWeightArguments& a, int y, int x) {
-    return static_cast<unsigned>(y) < static_cast<unsigned>(a.source_h) &&
-           static_cast<unsigned>(x) < static_cast<unsigned>(a.source_w);
+    return (static_cast<unsigned>(y) < static_cast<unsigned>(a.source_h)) &
+           (static_cast<unsigned>(x) < static_cast<unsigned>(a.source_w));
 }
 
 /// Of four-byte elements, four rows by eight words are read at once (tile's TF32 fragments).
@@ -112,20 +112,22 @@ __device__ constexpr int tile_bytes(int row, int chunk) {
     return row * kWidth * static_cast<int>(sizeof(T)) + (chunk ^ swizzle<T>(row)) * 16;
 }
 
-/// 64 neighbouring channels of a row are copied by 8 (16-bit) or 16 threads; a thread has the same
-/// channels of both operands' tiles at every step and shares the place of a row between them.
-/// Without kSource the source is somebody else's.
+/// kLanes neighbouring threads copy a row's channels, each one or two chunks of either operand that
+/// stay the same at every step; the place of a row is shared between the operands. Without kSource
+/// the source is somebody else's.
 template <class Shape, bool kSource>
 struct VectorLoader {
     using T = typename Shape::Element;
     static constexpr int kElems = kPackElems<T>;
-    static constexpr int kLanes = 64 / kElems;
+    // At most two chunks of the source, each with a tap in three registers.
+    static constexpr int kLanes = (Shape::kDepth > 128 ? Shape::kDepth / 2 : 64) / kElems;
     static constexpr int kPassRows = Shape::kThreads / kLanes;
     static constexpr int kPasses = Shape::kRows / kPassRows;
-    static constexpr int kOutChunks = Shape::kCols / 64;
-    static constexpr int kSourceChunks = kSource ? Shape::kDepth / 64 : 0;
+    static constexpr int kOutChunks = Shape::kCols / kElems / kLanes;
+    static constexpr int kSourceChunks = kSource ? Shape::kDepth / kElems / kLanes : 0;
     static_assert(Shape::kRows % kPassRows == 0 && kPassRows % (16 / sizeof(T)) == 0,
                   "whole passes, and one swizzle for all of them");
+    static_assert(kOutChunks > 0 && kLanes % 8 == 0, "whole chunks, one swizzle for all of them");
 
     const KernelArguments& k;
     const unsigned char *out, *source;
@@ -166,11 +168,11 @@ struct VectorLoader {
                 ptx::cp_async_16(
                     out_tile + out_bytes + pass * kPassRows * Shape::kOutPitch + c * kLanes * 16,
                     out + std::int64_t{place.out} * 16 + c * kLanes * 16,
-                    row_valid && col_valid[c]);
+                    row_valid & col_valid[c]);
 #pragma unroll
             for (int c = 0; c < kSourceChunks; ++c) {
-                const bool valid = row_valid && inside(a, place.i * a.step_h + tap_y[c],
-                                                       place.j * a.step_w + tap_x[c]);
+                const bool valid = row_valid & inside(a, place.i * a.step_h + tap_y[c],
+                                                      place.j * a.step_w + tap_x[c]);
                 ptx::cp_async_16(source_tile + source_bytes +
                                      pass * kPassRows * Shape::kSourcePitch + c * kLanes * 16,
                                  source + std::int64_t{place.source + tap_offset[c]} * 16, valid);

@@ -91,12 +91,12 @@ template <class S>
 __device__ void sum_vector(Warp<S>& warp, VectorLoader<S, true>& loader, unsigned char* shared,
                            int steps) {
     constexpr int kStages = S::kStages;
+    // Beyond the last step too, where all rows are invalid and nothing is read: without a branch
+    // the copies' arithmetic finds its place among the products.
     const auto copy = [&](int step) {
-        if (step < steps) {
-            unsigned char* stage = shared + step % kStages * S::kStageBytes;
-            loader.copy(stage, stage + S::kOutBytes);
-        }
-        ptx::cp_async_commit();  // a group a step, empty at the end, so that counting is simple
+        unsigned char* stage = shared + step % kStages * S::kStageBytes;
+        loader.copy(stage, stage + S::kOutBytes);
+        ptx::cp_async_commit();
     };
     for (int step = 0; step + 1 < kStages; ++step) copy(step);
     ptx::cp_async_wait<kStages - 2>();
@@ -120,6 +120,7 @@ __device__ void sum_vector(Warp<S>& warp, VectorLoader<S, true>& loader, unsigne
             fragments[s % 2].multiply(warp.sums);
         }
     }
+    ptx::cp_async_wait<0>();
 }
 
 /// Two stages: the next one's elements are on their way to registers while one is multiplied; `out`
