@@ -362,6 +362,28 @@ CONV_FEW = [
     conv("n0c3h8w9-k5r3s3-pad1"),
 ]
 
+# For each CUDA kernel, whose tiles are some 64 to 128 rows and columns by 16 to 32 of depth. The
+# emulated ones take their time: each problem is there for something.
+CONV_CUDA = [
+    conv("n2c16h9w8-k40r3s3-pad1"),  # rows 144, channels in whole 16 bytes
+    conv("n1c24h8w16-k72r1s1"),  # rows 128
+    conv("n1c8h11w12-k136r3s3-pad1"),  # rows 132, cols 136: two tiles of 128 each way
+    conv("n1c3h13w11-k9r3s3-st2-pad1"),  # a first layer: channels element by element
+    conv("n1c19h7w13-k17r3s3-pad1"),
+    conv("n2c16h9w7-k8r2s2-st2"),  # elements in no window; phases of grad_input
+    conv("n1c8h7w7-k16r3s3-st3x2-pad0.1x2.0"),
+    conv("n1c16h9w9-k16r3s2-pad2x1-dil2x3"),
+    conv("n1c520h3w4-k9r1s1"),  # depth in splits
+    conv("n5c8h9w8-k16r3s3-pad1"),  # rows 360: grad_weight's depth in splits
+    conv("n1c24h9w7-k48r3s3-st2-pad0.1x2.0-dil1x2-g3"),
+    conv("n1c12h6w5-k18r3s3-pad1-g3"),
+    conv("n2c17h7w9-k17r3s3-pad1-g17"),
+    conv("n1c16h9w8-k32r3s3-st2-pad1-g16"),  # depthwise, 2 filters a channel
+    conv("n1c8h5w4-k8r3s3-pad5x7"),  # windows that see padding alone
+    conv("n1c8h1w1-k8r1s1"),
+    conv("n0c8h8w9-k8r3s3-pad1"),
+]
+
 CONV_TRANSPOSE = [
     transpose("n1c1h1w2-k1r1s3-st2"),
     transpose("n2c4h5w6-k6r3s2-st2-pad1-op1-g2"),

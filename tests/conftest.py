@@ -1,5 +1,8 @@
 """Fixtures, the `--full` switch and the report's header.
 
+Emulated CUDA kernels run their threads in an order that follows from the test's name, another one
+from test to test, unless FASTCONV_EMULATION_ORDER is set.
+
 `isa`   a test that takes it runs once for each instruction set built and supported here, forced by
         name; the fixture's value is the name.
 `rng`   a generator seeded by the test's own name: the same data whatever else runs.
@@ -7,13 +10,14 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
 import pytest
-from support import available_isas
+from support import THREAD_ORDERS, available_isas
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,6 +70,14 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 
     with fc.isa(request.param):
         yield request.param
+
+
+@pytest.fixture(autouse=True)
+def _emulated_thread_order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "FASTCONV_EMULATION_ORDER"
+    if "test_cuda_" in request.node.nodeid and name not in os.environ:
+        chosen = zlib.crc32(request.node.nodeid.encode()) % len(THREAD_ORDERS)
+        monkeypatch.setenv(name, THREAD_ORDERS[chosen])
 
 
 @pytest.fixture

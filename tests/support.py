@@ -34,6 +34,9 @@ ORDERS = (
     "channels_last_guard_begin",
 )
 
+# Of emulated CUDA kernels (tests/emulation/README.md): one alone may hide a missing barrier.
+THREAD_ORDERS = ("ascending", "descending", "random:1")
+
 
 def params(cases: Iterable[Any]) -> list[Any]:
     """Cases as pytest parameters: named by their `id`, the long ones marked `full`."""

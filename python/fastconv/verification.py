@@ -131,7 +131,7 @@ def _operand(function: str, index: int, operand: Any) -> Any:
     return take(function, f"operand {index}", getattr(operand, "weight", operand))
 
 
-# Of a product whose float32 factors are rounded to TF32's 11 bits, or split into three such products.
+# Of a product whose factors are rounded to TF32's 11 bits, or split into three such products.
 _TF32_ERROR = {"highest": 0.0, "high": 2.0**-20, "tf32": 2.0**-10}
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
 

@@ -9,6 +9,7 @@ from fastconv import ops
 from fastconv.graph import Value
 from fastconv.layers.arguments import arguments, compact, pair
 from fastconv.layers.base import Layer
+from fastconv.ops.devices import on_device
 
 
 class MaxPool2d(Layer):
@@ -186,4 +187,7 @@ def _with_order(grad_y: Any, channels_last: bool) -> Any:
         return grad_y
     n, c = grad_y.shape[:2]
     vectors = grad_y.reshape(n, c)
-    return vectors.reshape(n, 1, 1, c).swapaxes(1, 3) if channels_last else vectors[..., None, None]
+    if not channels_last:
+        return vectors[..., None, None]
+    images = vectors.reshape(n, 1, 1, c)  # PyTorch's transpose takes two axes, ours all
+    return images.transpose(0, 3, 2, 1) if on_device(images) else images.swapaxes(1, 3)
