@@ -32,8 +32,7 @@ using Source = std::conditional_t<kVector, VectorSource<T, Tile>, ScalarSource<T
 template <class Tile>
 constexpr std::size_t shared_bytes(std::size_t table_bytes) {
     const std::size_t loop = 2 * Tile::kStage * sizeof(float) + table_bytes;
-    const std::size_t epilogue = 2 * Tile::kM * sizeof(std::int64_t);
-    return loop > epilogue ? loop : epilogue;
+    return std::max(loop, store_bytes<Tile>());
 }
 
 template <class T, class Tile, bool kVector>
@@ -75,10 +74,9 @@ correlate(const CorrelationParams p) {
             });
             flip = -flip;
         }
-        __syncthreads();  // step() has read ahead
     }
     store_tile<T>(p, sums, first_row, first_col, group, static_cast<int>(blockIdx.z),
-                  reinterpret_cast<std::int64_t*>(stages));
+                  stages);
 }
 
 constexpr int kMostGroups = 65535;  // of a grid's y

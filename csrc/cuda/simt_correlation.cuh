@@ -13,8 +13,8 @@
 
 namespace fastconv::cuda::simt {
 
-/// Which neighbours the epilogue stores by one access of up to 16 bytes.
-enum class Store : int { kAlongCols, kAlongRows, kSingly };
+/// What neighbouring lanes store: 4 cols each, a col each or a row each.
+enum class Store : int { kPacks, kAlongCols, kAlongRows };
 
 struct CorrelationParams {
     CorrelationArguments a;
@@ -22,7 +22,7 @@ struct CorrelationParams {
     std::int64_t next_tap_h = 0;  // where that is in the next row of taps
     int tiles_n = 1;
     int first_group = 0;
-    Store store = Store::kSingly;
+    Store store = Store::kAlongCols;
     bool along_depth = false;  // lanes of the scalar path: which neighbours they load
 };
 

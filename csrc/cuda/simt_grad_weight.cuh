@@ -89,20 +89,21 @@ public:
         j_ = from.j;
         y_ = place.y + depth.y;
         x_ = place.x + depth.x;
-        out_ = out + (from.elems(p.a) + first_col + chunk);
+        const int col = first_col + chunk < p.a.cols ? first_col + chunk : 0;  // is not stored
+        out_ = out + (from.elems(p.a) + col);
         source_ = source + (place.elems + depth.elems);
         left_ = row < Tile::kDepth ? left - row : 0;
-        left_out_ = first_col + chunk < p.a.cols ? left_ : 0;
         to_ = stage + row * Tile::kPitchM + chunk;
     }
 
     __device__ void fetch(const GradWeightParams& p) {
         staged_out_.clear();
         staged_source_.clear();
-        if (left_out_ > 0) staged_out_.load(out_);
-        if (left_ > 0 && inside(p.a, y_, x_)) staged_source_.load(source_);
+        if (left_ > 0) {
+            staged_out_.load(out_);
+            if (inside(p.a, y_, x_)) staged_source_.load(source_);
+        }
         left_ -= Tile::kDepth;
-        left_out_ -= Tile::kDepth;
         out_ += p.out.step;
         source_ += p.source.step;
         x_ += Tile::kDepth * p.a.step_w;
@@ -132,7 +133,7 @@ private:
 
     const T *out_, *source_;  // of this thread's row and chunk
     int i_, j_, y_, x_;       // its pixel of out, its pixel of source
-    int left_, left_out_;     // rows to the end; 0 from the start: nothing to load
+    int left_;                // rows to the end; 0 from the start: nothing to load
     float* to_;
     Chunk<T> staged_out_, staged_source_;
 };

@@ -122,7 +122,29 @@ struct Sums {
         }
     }
 
+    /// Rows 32 slab .. 32 slab + 31 of the tile, as (32, kPitchN).
+    __device__ void store(float* to, int slab) const {
+        if (static_cast<int>(threadIdx.x) / 32 / Tile::kWarpsN != slab / Tile::kQuadsM) return;
+        store_quads<0>(to + m() % 32 * Tile::kPitchN + n(), slab % Tile::kQuadsM);
+    }
+
 private:
+    /// A template, not a loop: sums stay in registers only where their indices are constants.
+    template <int kQuad>
+    __device__ void store_quads(float* to, int wanted) const {
+        if (wanted == kQuad) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+#pragma unroll
+                for (int q = 0; q < Tile::kQuadsN; ++q) {
+                    const float* from = &sum[4 * kQuad + i][4 * q];
+                    *reinterpret_cast<float4*>(to + i * Tile::kPitchN + 16 * q) =
+                        make_float4(from[0], from[1], from[2], from[3]);
+                }
+        }
+        if constexpr (kQuad + 1 < Tile::kQuadsM) store_quads<kQuad + 1>(to, wanted);
+    }
+
     const float *at_m_, *at_n_;
     float m_[2][kRowsM], n_[2][kRowsN];
 
