@@ -22,6 +22,16 @@ __device__ inline std::uint32_t shared_address(const void* pointer) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// ---- st.global.v4 (9.7.9.12) ----------------------------------------------------------------------
+
+/// 16 bytes to global memory, 16-byte aligned, as one access: nvcc 13.0 takes the assignment of a
+/// 16-byte struct apart into four where its address depends on a branch.
+__device__ inline void store_16(void* global, const std::uint32_t (&words)[4]) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(global)),
+                 "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+                 : "memory");
+}
+
 // ---- cp.async (9.7.9.25.3, sm_80) -----------------------------------------------------------------
 
 /// 16 bytes from global to shared memory, both 16-byte aligned; zeros where not valid (then `global`

@@ -5,7 +5,10 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <cstring>
+
 #include "cuda/device.h"
+#include "cuda/ptx.cuh"
 
 namespace fastconv::cuda {
 
@@ -28,6 +31,18 @@ template <class T, int kCount>
 struct alignas(sizeof(T) * kCount) Pack {
     T value[kCount];
 };
+
+/// One access for certain (ptx::store_16).
+template <class T, int kCount>
+__device__ inline void store_pack(T* to, const Pack<T, kCount>& pack) {
+    if constexpr (sizeof pack == 16) {
+        std::uint32_t words[4];
+        memcpy(words, &pack, sizeof words);
+        ptx::store_16(to, words);
+    } else {
+        *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
+    }
+}
 
 /// Elements of one 16-byte access.
 template <class T>

@@ -34,6 +34,13 @@ inline std::uint32_t shared_address(const void* pointer) {
     return static_cast<std::uint32_t>(static_cast<const unsigned char*>(pointer) - shared_memory());
 }
 
+inline void store_16(void* global, const std::uint32_t (&words)[4]) {
+    struct alignas(16) Words {
+        std::uint32_t word[4];
+    };
+    *static_cast<Words*>(global) = {{words[0], words[1], words[2], words[3]}};
+}
+
 inline void cp_async_16(void* shared, const void* global, bool valid, FASTCONV_SITE) {
     emulation::copy_async(shared, global, 16, valid, file, line);
 }
