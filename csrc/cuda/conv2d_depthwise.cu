@@ -21,9 +21,9 @@
 namespace fastconv::cuda {
 namespace {
 
-constexpr std::int64_t kMostTaps = 1024;  // in shared memory, M of them a channel in grad_input
+constexpr std::int64_t kMostTaps = 1000;  // in shared memory, M of them a channel in grad_input
 constexpr std::size_t kSharedBytes = 48 * 1024;
-constexpr std::int64_t kManyThreads = 1 << 20;  // of one output (or four) each
+constexpr std::int64_t kManyThreads = 1 << 20;  // of one output (or a few) each
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -141,14 +141,16 @@ private:
         DepthwiseArguments& a = arguments_;
         const std::int64_t taps = conv_.taps() * (a.gather ? a.multiplier : 1);
         const auto shared = [&] {
-            return static_cast<std::size_t>(taps) * weight_pitch(a.lanes, kCount) * sizeof(float);
+            return static_cast<std::size_t>(taps + 1) * weight_pitch(a.lanes, kCount) * sizeof(float);
         };
         while (shared() > kSharedBytes && a.lanes > 1) a.lanes /= 2;
         const int stride = flipped_ ? 1 : static_cast<int>(conv_.height.stride);
         const bool even = conv_.height.stride == conv_.width.stride && (!a.gather || flipped_);
         const bool rows = kCount > 1 && even &&
                           ((square(conv_, 3) && stride <= 2) || (square(conv_, 5) && stride == 1));
-        const std::int64_t cols = rows ? ceil_div(a.width.out, kRowOutputs) : a.width.out;
+        const int outputs =
+            rows ? row_outputs(static_cast<int>(conv_.width.kernel), stride, kCount) : 1;
+        const std::int64_t cols = ceil_div(a.width.out, outputs);
         // Four positions a thread share the weights' way to shared memory, where the grid is large.
         const std::int64_t groups = kDepthwiseThreads / a.lanes;
         const std::int64_t threads = conv_.batch * a.height.out * cols * (channels_ / kCount);

@@ -1,7 +1,6 @@
 // Depthwise convolution forward and its grad_input (cuda/conv2d_depthwise.cu).
 //
-//   row_kernel      square windows of 3 or 5 taps: 4 outputs of a row a thread share its loads, in
-//                   float32 registers 4 x 8 sums + one row's 5 x 8 weights + 8 elements
+//   row_kernel      square windows of 3 or 5 taps: 4 or 2 outputs of a row a thread share its loads
 //   general_kernel  any window, correlating or gathering; one output a thread
 //
 // Outside of the image x is a zero that takes part in the product (0 * inf is NaN); grad_input has
@@ -12,10 +11,14 @@
 
 namespace fastconv::cuda {
 
-constexpr int kRowOutputs = 4;
+/// Registers: sums of 4 outputs x 8 channels, 3 x 8 weights of a row, 6 packs of 4: 80 of 128; 5 taps
+/// or 9 columns beside them would spill.
+constexpr int row_outputs(int kernel, int stride, int count) {
+    return count == 8 && (kernel == 5 || stride == 2) ? 2 : 4;
+}
 
-/// Shared memory (filter of a channel, tap, channel): elements from one tap to the next. Four more
-/// than the channels spread the taps, which are written side by side, over the banks.
+/// Shared memory: (filter of a channel, tap, channel), and a last row with the bias; elements from one
+/// row to the next. Four more than the channels spread taps, written side by side, over the banks.
 __host__ __device__ inline int weight_pitch(int lanes, int count) { return lanes * count + 4; }
 
 template <class T, int kCount>
@@ -26,6 +29,11 @@ __device__ void stage_weights(const DepthwiseArguments& a, const DepthwiseThread
     const int each = taps * filters, pitch = weight_pitch(a.lanes, kCount);
     const Strides& strides = a.weight_strides;
     const int first = thread.chunk * a.lanes * kCount;
+    for (int i = threadIdx.x; i < a.lanes * kCount; i += kDepthwiseThreads) {
+        const bool biased = a.bias && first + i < a.channels * kCount;
+        weights[each * pitch + i] =
+            biased ? to_float(static_cast<const T*>(a.bias)[first + i]) : 0.0f;
+    }
     for (int i = threadIdx.x; i < a.lanes * kCount * each; i += kDepthwiseThreads) {
         const int channel = i / each, filter = i % each / taps, tap = i % taps;
         if (first + channel >= a.channels * kCount) break;
@@ -38,22 +46,20 @@ __device__ void stage_weights(const DepthwiseArguments& a, const DepthwiseThread
     }
 }
 
+/// Stores the sums of one position, with what comes after them; `bias` of this thread's channels.
 template <class T, int kCount>
 __device__ void finish(const DepthwiseArguments& a, int channel, const Place& at,
-                       const float (&sum)[kCount]) {
+                       const float (&sum)[kCount], const float* bias) {
     const auto offset = [&](const Strides& strides) {
         return at.n * strides.batch_elems + std::int64_t{channel} * kCount * strides.channel_elems +
                at.h * strides.height_elems + at.w * strides.width_elems;
     };
-    float y[kCount], more[kCount];
+    float y[kCount];
+    load_floats(y, bias);
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) y[i] = sum[i];
-    if (a.bias) {
-#pragma unroll
-        for (int i = 0; i < kCount; ++i)
-            y[i] += to_float(static_cast<const T*>(a.bias)[channel * kCount + i]);
-    }
+    for (int i = 0; i < kCount; ++i) y[i] += sum[i];
     if (a.residual) {
+        float more[kCount];
         load_elements<kCount>(more, static_cast<const T*>(a.residual) + offset(a.residual_strides),
                               true);
 #pragma unroll
@@ -63,11 +69,12 @@ __device__ void finish(const DepthwiseArguments& a, int channel, const Place& at
 #pragma unroll
     for (int i = 0; i < kCount; ++i)
         result.value[i] = from_float<T>(a.relu && y[i] < 0 ? 0.0f : y[i]);
-    *reinterpret_cast<Pack<T, kCount>*>(static_cast<T*>(a.out) + offset(a.out_strides)) = result;
+    store_pack(static_cast<T*>(a.out) + offset(a.out_strides), result);
 }
 
 template <class T, int kCount, int kKernel, int kStride>
-__global__ void __launch_bounds__(kDepthwiseThreads) row_kernel(const DepthwiseArguments a) {
+__global__ void __launch_bounds__(kDepthwiseThreads, 2) row_kernel(const DepthwiseArguments a) {
+    constexpr int kRowOutputs = row_outputs(kKernel, kStride, kCount);
     constexpr int kColumns = (kRowOutputs - 1) * kStride + kKernel;
     float* const weights = reinterpret_cast<float*>(ptx::shared_memory());
     const DepthwiseThread thread(a);
@@ -76,6 +83,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads) row_kernel(const DepthwiseA
     if (!thread.valid) return;
     const Strides& strides = a.source_strides;
     const int pitch = weight_pitch(a.lanes, kCount);
+    const float* const bias = weights + kKernel * kKernel * pitch + thread.lane * kCount;
     const T* const source = static_cast<const T*>(a.source) +
                             std::int64_t{thread.channel} * kCount * strides.channel_elems;
     const std::uint32_t first = thread.block * a.positions_each;
@@ -90,33 +98,38 @@ __global__ void __launch_bounds__(kDepthwiseThreads) row_kernel(const DepthwiseA
             const int h = at.h * kStride - a.height.pad + r;
             const bool line = within(h, a.height.source);
             if (!line && a.flipped) continue;  // grad_input has no products with padding
+            const T* const row = source + at.n * strides.batch_elems + h * strides.height_elems +
+                                 w * strides.width_elems;
+            Pack<T, kCount> x[kColumns];
+#pragma unroll
+            for (int j = 0; j < kColumns; ++j) {
+                x[j] = {};
+                if (line && within(w + j, a.width.source))
+                    x[j] = *reinterpret_cast<const Pack<T, kCount>*>(row + j * strides.width_elems);
+            }
             float weight[kKernel][kCount];
 #pragma unroll
             for (int s = 0; s < kKernel; ++s)
                 load_floats(weight[s],
                             weights + (r * kKernel + s) * pitch + thread.lane * kCount);
-            const T* const row = source + at.n * strides.batch_elems + h * strides.height_elems +
-                                 w * strides.width_elems;
 #pragma unroll
             for (int j = 0; j < kColumns; ++j) {
-                const bool inside = line && within(w + j, a.width.source);
-                if (!inside && a.flipped) continue;
-                float x[kCount];
-                load_elements<kCount>(x, row + j * strides.width_elems, inside);
+                if (a.flipped && !within(w + j, a.width.source)) continue;
 #pragma unroll
                 for (int o = 0; o < kRowOutputs; ++o) {
                     const int s = j - o * kStride;
                     if (s < 0 || s >= kKernel) continue;
 #pragma unroll
                     for (int i = 0; i < kCount; ++i)
-                        sum[o][i] = fmaf(x[i], weight[s][i], sum[o][i]);
+                        sum[o][i] = fmaf(to_float(x[j].value[i]), weight[s][i], sum[o][i]);
                 }
             }
         }
 #pragma unroll
         for (int o = 0; o < kRowOutputs; ++o)
             if (at.w + o < a.width.out)
-                finish<T, kCount>(a, thread.channel, {at.n, 0, at.h, at.w + o}, sum[o]);
+                finish<T, kCount>(a, thread.channel, {at.n, 0, at.h, at.w + o}, sum[o],
+                                  bias);
     }
 }
 
@@ -131,6 +144,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads) general_kernel(const Depthw
     const int pitch = weight_pitch(a.lanes, kCount);
     const int taps = a.height.kernel * a.width.kernel;
     const int filters = a.gather ? a.multiplier : 1;
+    const float* const bias = weights + filters * taps * pitch + thread.lane * kCount;
     // Forward a channel has several filters, gathering a filter several sources.
     const int channel = a.gather ? thread.channel * a.multiplier : thread.channel / a.multiplier;
     const T* const source = static_cast<const T*>(a.source) +
@@ -163,7 +177,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads) general_kernel(const Depthw
                 }
             }
         }
-        finish<T, kCount>(a, thread.channel, at, sum);
+        finish<T, kCount>(a, thread.channel, at, sum, bias);
     }
 }
 

@@ -44,6 +44,8 @@ public:
         arguments_.height = PoolAxis(height, problem.adaptive, problem.count_include_pad);
         arguments_.width = PoolAxis(width, problem.adaptive, problem.count_include_pad);
         arguments_.divisor = divisor_of_all();
+        if (!backward && taps() >= std::int64_t{1} << 31)
+            throw std::invalid_argument("cuda: a pooling window has 2**31 elements");
         target_h_ = backward ? height.in : height.out;
         target_w_ = backward ? width.in : width.out;
         const std::int64_t count = 16 / element_bytes_of(problem.dtype), batch = pool_.batch;
@@ -87,9 +89,12 @@ private:
                                  : pool_.height.extent() > pool_.height.stride && target_h_ >= 4;
     }
 
+    /// The most taps a window has in the image.
     std::int64_t taps() const {
         const auto most = [this](const Axis& axis, const PoolAxis& cut) -> std::int64_t {
-            return problem_.adaptive ? (axis.in + axis.out - 1) / axis.out : cut.kernel;
+            const std::int64_t taps =
+                problem_.adaptive ? (axis.in + axis.out - 1) / axis.out + 1 : cut.kernel;
+            return std::min(taps, axis.in);
         };
         return most(pool_.height, arguments_.height) * most(pool_.width, arguments_.width);
     }
@@ -110,9 +115,8 @@ private:
         const std::int64_t tile_w = backward ? kPoolCols<kCount> : 1;
         const std::int64_t rows = (target_h_ + tile_h - 1) / tile_h;
         const std::int64_t cols = (target_w_ + tile_w - 1) / tile_w;
-        const bool shared = problem_.operation == PoolOperation::kAverage &&
-                            taps() >= kSharedTaps &&
-                            pool_.height.in * pool_.width.in < std::int64_t{1} << 31;
+        const bool shared =
+            problem_.operation == PoolOperation::kAverage && taps() >= kSharedTaps;
         const int together = overlapping() && !shared ? 2 : 0;
         const std::int64_t channels = pool_.channels / kCount;
         for_parts(pool_.batch, channels, (rows + 3) * cols,

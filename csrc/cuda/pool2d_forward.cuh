@@ -47,9 +47,35 @@ __device__ Pack<T, kCount> load_pack(const T* from) {
     return *reinterpret_cast<const Pack<T, kCount>*>(from);
 }
 
-template <int kCount, class T>
-__device__ void store_pack(T* to, const Pack<T, kCount>& pack) {
-    *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
+/// take(elements, r, s) for taps first, first + step, ... < end of a window `cols` wide, tap
+/// r * cols + s, four of them loaded at a time.
+template <int kCount, class T, class Take>
+__device__ void for_taps(const T* window, int cols, int end, int step, int first,
+                         std::int64_t row_elems, std::int64_t col_elems, Take take) {
+    constexpr int kAtOnce = 4;
+    if (first >= end) return;
+    const int step_r = step == 1 ? cols == 1 : step / cols;
+    const int step_s = step == 1 ? cols != 1 : step % cols;
+    int r = first == 0 ? 0 : first / cols, s = first == 0 ? 0 : first % cols;
+    for (int tap = first; tap < end; tap += kAtOnce * step) {
+        Pack<T, kCount> x[kAtOnce];
+        int rows[kAtOnce], columns[kAtOnce];
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+            rows[i] = r;
+            columns[i] = s;
+            if (tap + i * step < end) x[i] = load_pack<kCount>(window + r * row_elems + s * col_elems);
+            r += step_r;
+            s += step_s;
+            if (s >= cols) {
+                s -= cols;
+                ++r;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i)
+            if (tap + i * step < end) take(x[i], rows[i], columns[i]);
+    }
 }
 
 /// The maximum so far, in T itself: 16-bit elements two at a time.
@@ -159,16 +185,14 @@ __global__ void __launch_bounds__(kPoolThreads) max_kernel(const PoolArguments a
             for (int s = 0; s < kWindow; ++s) best.take(x[r][s], (h + r) * a.width.in + w + s);
     } else {
         const int step_h = a.height.dilation, step_w = a.width.dilation;
-        const T* row = image + rows.first * strides.height_elems + cols.first * strides.width_elems;
-        int place = rows.first * a.width.in + cols.first;
-        for (int r = 0; r < rows.count; ++r) {
-#pragma unroll 4
-            for (int s = 0; s < cols.count; ++s)
-                best.take(load_pack<kCount>(row + s * step_w * strides.width_elems),
-                          place + s * step_w);
-            row += step_h * strides.height_elems;
-            place += step_h * a.width.in;
-        }
+        const int first = rows.first * a.width.in + cols.first, taps = rows.count * cols.count;
+        for_taps<kCount>(image + rows.first * strides.height_elems +
+                             cols.first * strides.width_elems,
+                         cols.count, taps, 1, 0, step_h * strides.height_elems,
+                         step_w * strides.width_elems,
+                         [&](const Pack<T, kCount>& x, int r, int s) {
+                             best.take(x, first + r * step_h * a.width.in + s * step_w);
+                         });
     }
     store_pack(static_cast<T*>(a.target) + offset_of(a.target_strides, at, kCount), best.value());
     if constexpr (kIndices)
@@ -192,14 +216,12 @@ __global__ void __launch_bounds__(kPoolThreads) average_kernel(const PoolArgumen
     if (!a.walk.find(global_item(), at)) return;
     const Span rows = a.height.window(at.h), cols = a.width.window(at.w);
     const Strides& strides = a.source_strides;
-    const T* row = static_cast<const T*>(a.source) +
-                   offset_of(strides, {at.n, at.c, rows.first, cols.first}, kCount);
+    const T* const window = static_cast<const T*>(a.source) +
+                            offset_of(strides, {at.n, at.c, rows.first, cols.first}, kCount);
     float sum[kCount] = {};
-    for (int r = 0; r < rows.count; ++r, row += strides.height_elems) {
-#pragma unroll 4
-        for (int s = 0; s < cols.count; ++s)
-            add_pack(sum, load_pack<kCount>(row + s * strides.width_elems));
-    }
+    for_taps<kCount>(window, cols.count, rows.count * cols.count, 1, 0, strides.height_elems,
+                     strides.width_elems,
+                     [&](const Pack<T, kCount>& x, int, int) { add_pack(sum, x); });
     const float divisor = window_divisor(a, rows, cols);
     Pack<T, kCount> y;
 #pragma unroll
@@ -223,23 +245,12 @@ __global__ void __launch_bounds__(kPoolThreads) reduce_kernel(const PoolArgument
         const Strides& strides = a.source_strides;
         const T* window = static_cast<const T*>(a.source) +
                           offset_of(strides, {at.n, at.c, rows.first, cols.first}, kCount);
-        const int width = std::max(1, cols.count);
         const int taps = rows.count * cols.count;
-        const int step_h = slices / width, step_w = slices % width;
-        int r = slice / width, s = slice % width;
-        for (int t = slice; t < taps;) {
+        for (int begin = slice; begin < taps; begin += kBlock * slices) {
             float sum[kCount] = {};
-#pragma unroll 4
-            for (int i = 0; i < kBlock && t < taps; ++i, t += slices) {
-                add_pack(sum, load_pack<kCount>(window + r * strides.height_elems +
-                                                s * strides.width_elems));
-                r += step_h;
-                s += step_w;
-                if (s >= width) {
-                    s -= width;
-                    ++r;
-                }
-            }
+            for_taps<kCount>(window, cols.count, std::min(taps, begin + kBlock * slices), slices,
+                             begin, strides.height_elems, strides.width_elems,
+                             [&](const Pack<T, kCount>& x, int, int) { add_pack(sum, x); });
 #pragma unroll
             for (int i = 0; i < kCount; ++i) total[i] += sum[i];
         }
