@@ -4,51 +4,13 @@
 #include <optional>
 
 #include "bindings/array.h"
+#include "bindings/conv_problem.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
 #include "ops.h"
 
 namespace fastconv {
 namespace {
-
-/// stride, dilation: (height, width); padding: (top, bottom, left, right).
-struct Geometry {
-    std::int64_t stride_h, stride_w, pad_top, pad_bottom, pad_left, pad_right, dilation_h,
-        dilation_w, groups;
-};
-
-Geometry geometry_of(const py::tuple& numbers) {
-    if (numbers.size() != 9) throw std::invalid_argument("_core: nine numbers of geometry expected");
-    std::int64_t n[9];
-    for (std::size_t i = 0; i < 9; ++i) n[i] = numbers[i].cast<std::int64_t>();
-    return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]};
-}
-
-using Shape = const py::ssize_t*;
-
-Conv problem_of(Shape input, Shape weight, Shape output, const Geometry& g, DType dtype) {
-    Conv conv;
-    conv.batch = input[0];
-    conv.in_channels = input[1];
-    conv.out_channels = weight[0];
-    conv.groups = g.groups;
-    conv.height = {input[2], weight[2], g.stride_h, g.dilation_h, g.pad_top, g.pad_bottom, output[2]};
-    conv.width = {input[3], weight[3], g.stride_w, g.dilation_w, g.pad_left, g.pad_right, output[3]};
-    conv.dtype = dtype;
-    const bool fits = output[0] == input[0] && output[1] == weight[0] && g.groups > 0 &&
-                      input[1] == weight[1] * g.groups && weight[0] % g.groups == 0 &&
-                      output[2] == output_size(conv.height) && output[3] == output_size(conv.width);
-    if (!fits) throw std::invalid_argument("_core: shapes do not belong together");
-    return conv;
-}
-
-std::optional<Algorithm> algorithm_of(int index) {
-    if (index < 0) return std::nullopt;
-    if (index >= kAlgorithms) throw std::invalid_argument("_core: unknown algorithm");
-    return static_cast<Algorithm>(index);
-}
-
-Direction direction_of(int index) { return static_cast<Direction>(index); }
 
 // Writes into the operand that the direction computes; returns the algorithm's index.
 int conv2d(int direction_index, py::array input, py::array weight, py::array output,
@@ -89,7 +51,7 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
 // The forward packing of a weight (K, C // groups, R, S): it depends on nothing else of a problem.
 py::array conv2d_pack(const py::array& weight, std::int64_t groups) {
     const Strides strides = strides_of(weight);
-    const Shape shape = weight.shape();
+    const py::ssize_t* shape = weight.shape();
     Conv problem;
     problem.batch = 1;
     problem.in_channels = shape[1] * groups;
@@ -185,7 +147,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
 void conv2d_grad_bias(const py::array& grad_output, py::array out, bool accumulate) {
     const Strides strides = strides_of(grad_output);
     require_rank(out, 1);
-    const Shape shape = grad_output.shape();
+    const py::ssize_t* shape = grad_output.shape();
     Conv conv;
     conv.batch = shape[0];
     conv.out_channels = shape[1];

@@ -31,19 +31,34 @@ struct MemoryStats {
 /// fc.set_float32_precision: what float32 operands may be multiplied as.
 enum class Precision : std::uint8_t { kHighest, kHigh, kTf32 };
 
+/// Where the weights of one correlation lie in the convolution's weight, and where it reads them:
+/// element (group, col, a, b, c) is first + group * group + col * col + a * tap_h + b * tap_w + c *
+/// channel, each in elements.
+struct CudaWeight {
+    std::int64_t first_elems = 0, group_elems = 0, col_elems = 0, channel_elems = 0;
+    std::int64_t tap_h_elems = 0, tap_w_elems = 0;
+    bool in_place = false;           // lies as the kernel wants it; else it is packed
+    std::int64_t packed_offset = 0;  // bytes into the workspace
+    std::int64_t pitch = 0, packed_group_elems = 0;  // as the kernel reads it
+};
+
 struct CudaConvPlan {
     Conv problem;
     Direction direction = Direction::kForward;
     ConvStrides strides;
     Precision precision = Precision::kHighest;
     Algorithm algorithm = Algorithm::kDirect;
-    std::string kernel;  // a name of conv_kernels(direction): target and tile, e.g. sm80_128x128
+    std::string kernel;   // of conv_kernels(direction): target and tile, e.g. sm80_128x128
+    const void* row = nullptr;  // of the kernel table, for run
     bool vector = false;  // operands are read 16 bytes at a time
-    std::int64_t tiles = 0;   // blocks of one launch, splits not counted
-    int splits = 1;  // of the sum's depth; partial sums are added in order
-    std::vector<Correlation> phases;  // forward: one; grad_input: one a phase; grad_weight: one
-    std::size_t packed_bytes = 0;     // the weights as the kernel reads them; 0: read in place
-    std::size_t workspace_bytes = 0;  // packed weights and partial sums
+    std::int64_t tiles = 0;  // of the first phase's result
+    int splits = 1;          // of the sum: partial sums are added in order
+    int per_split = 0;       // terms of each but the last
+    double cycles = 0;       // what the cost model expects
+    std::vector<Correlation> phases;  // forward, grad_weight: one; grad_input: one a phase
+    std::vector<CudaWeight> weights;  // of each phase; none for grad_weight
+    std::int64_t packed_bytes = 0;     // of the workspace: packed weights, then partial sums
+    std::int64_t workspace_bytes = 0;
     std::vector<std::pair<std::string, std::string>> rejected;  // algorithm or kernel, and why not
 };
 

@@ -1,0 +1,129 @@
+// run_conv2d on CUDA: a plan and pointers to launches. Nothing is decided here (conv2d_plan.cpp).
+#include <algorithm>
+
+#include "cuda/conv2d_pack.h"
+#include "cuda/device.h"
+
+namespace fastconv::cuda {
+namespace {
+
+template <class Arguments>
+void set_sizes(Arguments& p, const Correlation& phase) {
+    p.rows = static_cast<int>(phase.batch * phase.out_h * phase.out_w);
+    p.cols = static_cast<int>(phase.cols);
+    p.depth = static_cast<int>(phase.taps_h.count * phase.taps_w.count * phase.channels);
+    p.groups = static_cast<int>(phase.groups);
+    p.out_h = static_cast<int>(phase.out_h);
+    p.out_w = static_cast<int>(phase.out_w);
+    p.source_h = static_cast<int>(phase.source_h);
+    p.source_w = static_cast<int>(phase.source_w);
+    p.taps_h = static_cast<int>(phase.taps_h.count);
+    p.taps_w = static_cast<int>(phase.taps_w.count);
+    p.channels = static_cast<int>(phase.channels);
+    p.step_h = static_cast<int>(phase.taps_h.step);
+    p.step_w = static_cast<int>(phase.taps_w.step);
+    p.offset_h = static_cast<int>(phase.taps_h.offset);
+    p.offset_w = static_cast<int>(phase.taps_w.offset);
+    p.offset_step_h = static_cast<int>(phase.taps_h.offset_step);
+    p.offset_step_w = static_cast<int>(phase.taps_w.offset_step);
+    p.source_strides = phase.source;
+    p.out_strides = phase.out;
+    p.source_group_elems = phase.source_group_elems;
+    p.out_group_elems = phase.out_group_elems;
+}
+
+void* at(void* base, std::int64_t bytes) {
+    return base == nullptr ? nullptr : static_cast<char*>(base) + bytes;
+}
+
+Arithmetic arithmetic_of(const CudaConvPlan& plan, unsigned offered) {
+    switch (plan.problem.dtype) {
+        case DType::kFloat16: return Arithmetic::kFloat16;
+        case DType::kBFloat16: return Arithmetic::kBFloat16;
+        default: return offered & bit(Arithmetic::kFloat32) ? Arithmetic::kFloat32 : Arithmetic::kTf32;
+    }
+}
+
+/// Positions of grad_input that no tap reaches.
+void fill_phase(const Correlation& phase, DType dtype, void* out, Stream stream) {
+    Tensor tensor;
+    tensor.data = at(out, phase.out_first_elems * element_bytes_of(dtype));
+    tensor.dtype = dtype;
+    tensor.rank = 4;
+    const std::int64_t size[4] = {phase.batch, phase.groups * phase.cols, phase.out_h, phase.out_w};
+    const std::int64_t elems[4] = {phase.out.batch_elems, phase.out.channel_elems,
+                                   phase.out.height_elems, phase.out.width_elems};
+    std::copy(size, size + 4, tensor.size);
+    std::copy(elems, elems + 4, tensor.elems);
+    run_fill(tensor, 0, stream);
+}
+
+void run_correlation(const CudaConvPlan& plan, const ConvPointers& pointers, std::size_t index,
+                     void* workspace, Stream stream) {
+    const Correlation& phase = plan.phases[index];
+    const CudaWeight& view = plan.weights[index];
+    const DType dtype = plan.problem.dtype;
+    const std::int64_t bytes = plan.problem.element_bytes();
+    const auto& kernel = *static_cast<const CorrelationKernel*>(plan.row);
+    const bool forward = plan.direction == Direction::kForward;
+
+    CorrelationArguments p;
+    set_sizes(p, phase);
+    if (p.rows == 0 || p.cols == 0) return;
+    void* out = forward ? pointers.output : pointers.input;
+    if (p.depth == 0) return fill_phase(phase, dtype, out, stream);
+    p.source = forward ? pointers.input : pointers.output;
+    p.out = at(out, phase.out_first_elems * bytes);
+    p.bias = pointers.bias;
+    p.residual = forward ? pointers.residual : nullptr;
+    p.residual_strides = phase.residual;
+    p.residual_group_elems = phase.residual_group_elems;
+    p.relu = forward && pointers.relu;
+    p.weight_pitch = view.pitch;
+    p.weight_group_elems = view.packed_group_elems;
+    if (view.in_place) {
+        p.weight = at(pointers.weight, view.first_elems * bytes);
+    } else {
+        void* packed = at(workspace, view.packed_offset);
+        pack_correlation_weight(phase, view, kernel.layout, dtype, pointers.weight, packed, stream);
+        p.weight = packed;
+    }
+    // Phases of grad_input may have fewer terms than the first, which the splits were made for.
+    p.depth_per_split = plan.per_split;
+    p.splits = (p.depth + p.depth_per_split - 1) / p.depth_per_split;
+    if (p.splits > 1) p.partial = static_cast<float*>(at(workspace, plan.packed_bytes));
+    kernel.run(p, arithmetic_of(plan, kernel.arithmetics), plan.vector, stream);
+    if (p.splits > 1) join_correlation_splits(p, dtype, stream);
+}
+
+void run_grad_weight(const CudaConvPlan& plan, const ConvPointers& pointers, void* workspace,
+                     Stream stream) {
+    const Correlation& view = plan.phases.front();
+    const auto& kernel = *static_cast<const GradWeightKernel*>(plan.row);
+    GradWeightArguments p;
+    set_sizes(p, view);
+    if (p.cols == 0 || p.depth == 0) return;
+    p.out = pointers.output;
+    p.source = pointers.input;
+    p.partial = static_cast<float*>(workspace);
+    p.splits = plan.splits;
+    p.rows_per_split = plan.per_split;
+    kernel.run(p, arithmetic_of(plan, kernel.arithmetics), plan.vector, stream);
+    store_grad_weight_splits(view, plan.strides.weight, plan.splits, p.partial, plan.problem.dtype,
+                             pointers.accumulate, pointers.weight, stream);
+}
+
+}  // namespace
+
+void run_conv2d(const CudaConvPlan& plan, const ConvPointers& pointers, Stream stream) {
+    if (plan.algorithm == Algorithm::kNaive) return run_naive(plan, pointers, stream);
+    const Scratch workspace(static_cast<std::size_t>(plan.workspace_bytes), stream);
+    if (plan.algorithm == Algorithm::kDepthwise)
+        return run_depthwise(plan, pointers, workspace.data(), stream);
+    if (plan.direction == Direction::kGradWeight)
+        return run_grad_weight(plan, pointers, workspace.data(), stream);
+    for (std::size_t i = 0; i < plan.phases.size(); ++i)
+        run_correlation(plan, pointers, i, workspace.data(), stream);
+}
+
+}  // namespace fastconv::cuda

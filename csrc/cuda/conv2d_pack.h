@@ -1,0 +1,20 @@
+// What conv2d.cpp calls around the implicit-GEMM kernels (conv2d_pack.cu).
+#pragma once
+
+#include "cuda/conv_kernels.h"
+
+namespace fastconv::cuda {
+
+/// The weights of one phase as its kernel reads them, zeros up to the pitch.
+void pack_correlation_weight(const Correlation& phase, const CudaWeight& view, WeightLayout layout,
+                             DType dtype, const void* weight, void* packed, Stream stream);
+
+/// arguments.partial to arguments.out, with bias, residual and ReLU.
+void join_correlation_splits(const CorrelationArguments& arguments, DType dtype, Stream stream);
+
+/// partial (splits, groups, cols, depth) to the weight of any strides, added to it with `accumulate`.
+void store_grad_weight_splits(const Correlation& view, const Strides& weight, int splits,
+                              const float* partial, DType dtype, bool accumulate, void* out,
+                              Stream stream);
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,301 @@
+// plan_conv2d on CUDA: the ordered list of algorithms (depthwise, direct or pointwise, naive), and for
+// the implicit GEMM the kernel, its splits and where packed weights and partial sums lie in the
+// workspace. Pure host code: a plan can be made for a device that is not there.
+#include <algorithm>
+#include <climits>
+#include <stdexcept>
+
+#include "core/phases.h"
+#include "core/workspace.h"
+#include "cuda/conv_kernels.h"
+#include "cuda/selection.h"
+
+namespace fastconv::cuda {
+namespace {
+
+constexpr std::int64_t kWorkspaceAlignment = 256;
+
+std::int64_t round_up(std::int64_t value, std::int64_t unit) {
+    return (value + unit - 1) / unit * unit;
+}
+
+bool fits_int(std::int64_t value) { return value <= INT_MAX / 2; }
+
+Arithmetic arithmetic_of(DType dtype, bool tf32) {
+    if (dtype == DType::kFloat16) return Arithmetic::kFloat16;
+    if (dtype == DType::kBFloat16) return Arithmetic::kBFloat16;
+    return tf32 ? Arithmetic::kTf32 : Arithmetic::kFloat32;
+}
+
+// ---- operands --------------------------------------------------------------------------------------
+
+/// Whether channels can be read 16 bytes at a time: unit stride, and everything else a multiple.
+bool reads_vectors(const Correlation& phase, const Strides& strides, std::int64_t channels,
+                   std::int64_t group_elems, std::int64_t vec) {
+    const auto multiple = [vec](std::int64_t size, std::int64_t elems) {
+        return size == 1 || elems % vec == 0;
+    };
+    const bool output = &strides == &phase.out;
+    return strides.channel_elems == 1 && channels % vec == 0 &&
+           multiple(phase.groups, group_elems) && multiple(phase.batch, strides.batch_elems) &&
+           multiple(output ? phase.out_h : phase.source_h, strides.height_elems) &&
+           multiple(output ? phase.out_w : phase.source_w, strides.width_elems);
+}
+
+CudaWeight weight_view(const CudaConvPlan& plan, const Correlation& phase) {
+    const Strides& w = plan.strides.weight;
+    const bool forward = plan.direction == Direction::kForward;
+    CudaWeight view;
+    view.first_elems =
+        phase.taps_h.kernel * w.height_elems + phase.taps_w.kernel * w.width_elems;
+    view.group_elems = plan.problem.group_out() * w.batch_elems;
+    view.col_elems = forward ? w.batch_elems : w.channel_elems;
+    view.channel_elems = forward ? w.channel_elems : w.batch_elems;
+    view.tap_h_elems = phase.taps_h.kernel_step * w.height_elems;
+    view.tap_w_elems = phase.taps_w.kernel_step * w.width_elems;
+    return view;
+}
+
+/// Completes a view: read in place where the memory already has the layout, else packed.
+void lay_out(CudaWeight& view, const Correlation& phase, WeightLayout layout, std::int64_t vec,
+             bool aligned) {
+    const std::int64_t a = phase.taps_h.count, b = phase.taps_w.count, c = phase.channels;
+    const std::int64_t depth = a * b * c;
+    const bool by_depth = layout == WeightLayout::kDepthCol;
+    // Distance between neighbours along depth if it is the same everywhere.
+    const std::int64_t step = c > 1 ? view.channel_elems : b > 1 ? view.tap_w_elems : view.tap_h_elems;
+    const bool even = (b == 1 || view.tap_w_elems == c * step) &&
+                      (a == 1 || view.tap_h_elems == b * c * step);
+    const std::int64_t unit = by_depth ? view.col_elems : step;
+    const std::int64_t pitch = by_depth ? step : view.col_elems;
+    const std::int64_t length = by_depth ? phase.cols : depth;
+    view.in_place = aligned && even && (unit == 1 || length == 1) && length % vec == 0 &&
+                    pitch >= length && pitch % vec == 0 && view.first_elems % vec == 0 &&
+                    (phase.groups == 1 || view.group_elems % vec == 0);
+    if (view.in_place) {
+        view.pitch = pitch;
+        view.packed_group_elems = view.group_elems;
+    } else {
+        view.pitch = round_up(length, vec);
+        view.packed_group_elems = view.pitch * (by_depth ? depth : phase.cols);
+    }
+}
+
+// ---- the implicit GEMM -----------------------------------------------------------------------------
+
+const char* too_large(const Correlation& phase) {
+    const std::int64_t depth = phase.taps_h.count * phase.taps_w.count * phase.channels;
+    const bool fits = fits_int(phase.batch * phase.out_h * phase.out_w) && fits_int(depth) &&
+                      fits_int(phase.cols) && fits_int(phase.source_h) && fits_int(phase.source_w) &&
+                      phase.groups <= 65535;
+    return fits ? nullptr : "a count of its matrix view exceeds 2^30, or groups 65535";
+}
+
+template <class Kernel>
+const char* why_not(const Kernel& kernel, const CudaConvPlan& plan, Arithmetic arithmetic,
+                    const DeviceInfo& device) {
+    if (kernel.capability > device.capability) return "needs a newer device";
+    if (!(kernel.arithmetics & bit(arithmetic)))
+        return arithmetic == Arithmetic::kFloat32
+                   ? "multiplies no exact float32 (fc.float32_precision(\"tf32\") allows it)"
+                   : "does not have this dtype or precision";
+    if (kernel.shared_bytes > static_cast<std::int64_t>(device.shared_bytes))
+        return "needs more shared memory than a block may have here";
+    if (!plan.vector && !kernel.scalar)
+        return "reads 16 bytes at a time: channels last, aligned, and multiples of 16 bytes";
+    return nullptr;
+}
+
+/// The cheapest kernel of a table for the problem; adds what it rejects to the plan.
+template <class Table>
+bool choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const DeviceInfo& device,
+            Arithmetic arithmetic, const std::string& forced) {
+    bool found = false;
+    for (const auto& kernel : table) {
+        if (!forced.empty() && forced != kernel.name) continue;
+        if (const char* reason = why_not(kernel, plan, arithmetic, device)) {
+            plan.rejected.emplace_back(kernel.name, reason);
+            continue;
+        }
+        problem.arithmetic = arithmetic;
+        problem.tensor_cores = kernel.capability >= 80;
+        const Split split = best_split(problem, tile_of(kernel), device,
+                                       static_cast<std::int64_t>(workspace_limit()));
+        if (plan.row != nullptr && split.cycles >= plan.cycles) continue;
+        plan.row = &kernel;
+        plan.kernel = kernel.name;
+        plan.cycles = split.cycles;
+        plan.splits = split.splits;
+        plan.per_split = split.per_split;
+        plan.tiles = split.tiles;
+        found = true;
+    }
+    return found;
+}
+
+/// Both targets' tables, tf32 and exact float32 in turn where precision allows both.
+template <class Simt, class Sm80>
+void choose_kernel(CudaConvPlan& plan, const Simt& simt, const Sm80& sm80, MatrixProblem problem,
+                   const DeviceInfo& device, const std::string& forced) {
+    const bool tf32 = plan.problem.dtype == DType::kFloat32 && plan.precision == Precision::kTf32;
+    choose(plan, sm80, problem, device, arithmetic_of(plan.problem.dtype, tf32), forced);
+    choose(plan, simt, problem, device, arithmetic_of(plan.problem.dtype, false), forced);
+    if (plan.row != nullptr) return;
+    std::string why = "no kernel of that name";
+    for (const auto& [name, reason] : plan.rejected)
+        if (name == forced || forced.empty()) why = name + ": " + reason;
+    throw std::invalid_argument(forced.empty() ? why : "kernel '" + forced + "': " + why);
+}
+
+void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
+                       const std::string& forced) {
+    const std::int64_t vec = 16 / plan.problem.element_bytes();
+    const Correlation& first = plan.phases.front();
+    plan.vector = aligned;
+    for (const Correlation& phase : plan.phases)
+        plan.vector = plan.vector && reads_vectors(phase, phase.source, phase.channels,
+                                                   phase.source_group_elems, vec);
+    MatrixProblem problem;
+    problem.m = first.batch * first.out_h * first.out_w;
+    problem.n = first.cols;
+    problem.terms = first.taps_h.count * first.taps_w.count * first.channels;
+    problem.groups = first.groups;
+    problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
+    choose_kernel(plan, correlation_kernels_simt(), correlation_kernels_sm80(), problem, device,
+                  forced);
+
+    const auto& kernel = *static_cast<const CorrelationKernel*>(plan.row);
+    for (const Correlation& phase : plan.phases) {
+        CudaWeight view = weight_view(plan, phase);
+        lay_out(view, phase, kernel.layout, vec, aligned);
+        if (!view.in_place) {
+            view.packed_offset = plan.packed_bytes;
+            plan.packed_bytes += round_up(
+                phase.groups * view.packed_group_elems * plan.problem.element_bytes(),
+                kWorkspaceAlignment);
+        }
+        plan.weights.push_back(view);
+    }
+    plan.workspace_bytes = plan.packed_bytes;
+    if (plan.splits > 1)
+        plan.workspace_bytes += plan.splits * problem.groups * problem.m * problem.n * 4;
+}
+
+void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
+                      const std::string& forced) {
+    const std::int64_t vec = 16 / plan.problem.element_bytes();
+    const Correlation& view = plan.phases.front();
+    plan.vector = aligned &&
+                  reads_vectors(view, view.source, view.channels, view.source_group_elems, vec) &&
+                  reads_vectors(view, view.out, view.cols, view.out_group_elems, vec);
+    MatrixProblem problem;
+    problem.m = view.cols;
+    problem.n = view.taps_h.count * view.taps_w.count * view.channels;
+    problem.terms = view.batch * view.out_h * view.out_w;
+    problem.groups = view.groups;
+    problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
+    problem.always_partial = true;
+    choose_kernel(plan, grad_weight_kernels_simt(), grad_weight_kernels_sm80(), problem, device,
+                  forced);
+    plan.workspace_bytes = plan.splits * problem.groups * problem.m * problem.n * 4;
+}
+
+/// Completes the plan with implicit-GEMM kernels, or says why it cannot.
+std::string plan_direct(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
+                        const std::string& forced) {
+    const bool grad_weight = plan.direction == Direction::kGradWeight;
+    plan.phases = grad_weight
+                      ? std::vector<Correlation>{forward_phase(plan.problem, plan.strides)}
+                      : dense_phases(plan.problem, plan.direction, plan.strides);
+    // The phases of grad_input differ in size by one row at most; those without taps are filled.
+    for (Correlation& phase : plan.phases) {
+        settle(phase);
+        if (const char* reason = too_large(phase)) return reason;
+        const bool pointwise = phase.taps_h.count == 1 && phase.taps_w.count == 1 &&
+                               phase.taps_h.offset == 0 && phase.taps_w.offset == 0;
+        const bool inside =
+            pointwise && (phase.out_h - 1) * phase.taps_h.step < phase.source_h &&
+            (phase.out_w - 1) * phase.taps_w.step < phase.source_w;
+        if (inside && !grad_weight && phase.out_h > 0 && phase.out_w > 0 && phase.batch > 0)
+            flatten_pointwise(phase);
+    }
+    std::stable_sort(plan.phases.begin(), plan.phases.end(),
+                     [](const Correlation& a, const Correlation& b) {
+                         return a.taps_h.count * a.taps_w.count > b.taps_h.count * b.taps_w.count;
+                     });
+    if (plan.phases.empty()) return "";
+    if (grad_weight) plan_grad_weight(plan, device, aligned, forced);
+    else plan_correlations(plan, device, aligned, forced);
+    return "";
+}
+
+// ---- algorithms ------------------------------------------------------------------------------------
+
+bool is_pointwise(const Conv& conv) {
+    return conv.taps() == 1 && conv.height.pad_lo == 0 && conv.height.pad_hi == 0 &&
+           conv.width.pad_lo == 0 && conv.width.pad_hi == 0;
+}
+
+/// Completes the plan by one algorithm; a reason where it cannot.
+std::string plan_by(CudaConvPlan& plan, Algorithm algorithm, const DeviceInfo& device, bool aligned,
+                    const std::string& kernel) {
+    plan.algorithm = algorithm;
+    switch (algorithm) {
+        case Algorithm::kNaive: plan.kernel = "naive"; return "";
+        case Algorithm::kDepthwise:
+            if (!depthwise_accepts(plan.problem, plan.direction, plan.strides))
+                return "it needs groups equal to the channels";
+            plan.kernel = "depthwise";
+            plan.workspace_bytes =
+                depthwise_workspace_bytes(plan.problem, plan.direction, device);
+            return "";
+        case Algorithm::kPointwise:
+            if (!is_pointwise(plan.problem)) return "it needs 1x1 kernels without padding";
+            return plan_direct(plan, device, aligned, kernel);
+        case Algorithm::kDirect: return plan_direct(plan, device, aligned, kernel);
+        default: return "it has no CUDA kernel";
+    }
+}
+
+}  // namespace
+
+CudaConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
+                         const DeviceInfo& device, Precision precision, bool aligned,
+                         std::optional<Algorithm> forced, const std::string& kernel) {
+    CudaConvPlan fresh;
+    fresh.problem = problem;
+    fresh.direction = direction;
+    fresh.strides = strides;
+    fresh.precision = precision;
+    std::vector<Algorithm> order{Algorithm::kDepthwise, Algorithm::kPointwise, Algorithm::kDirect,
+                                 Algorithm::kNaive};
+    if (forced) order = {*forced};
+    else if (kernel == "naive") order = {Algorithm::kNaive};
+    else if (kernel == "depthwise") order = {Algorithm::kDepthwise};
+    else if (!kernel.empty()) order = {Algorithm::kPointwise, Algorithm::kDirect};
+    std::string reason;
+    for (const Algorithm algorithm : order) {
+        CudaConvPlan plan = fresh;
+        plan.rejected = fresh.rejected;
+        const std::string name = kAlgorithmNames[static_cast<int>(algorithm)];
+        reason = plan_by(plan, algorithm, device, aligned, kernel);
+        if (reason.empty()) return plan;
+        fresh.rejected.emplace_back(name, reason);
+    }
+    throw std::invalid_argument(reason);
+}
+
+std::vector<std::string> conv_kernels(Direction direction) {
+    std::vector<std::string> names;
+    if (direction == Direction::kGradWeight) {
+        for (const auto& kernel : grad_weight_kernels_sm80()) names.emplace_back(kernel.name);
+        for (const auto& kernel : grad_weight_kernels_simt()) names.emplace_back(kernel.name);
+    } else {
+        for (const auto& kernel : correlation_kernels_sm80()) names.emplace_back(kernel.name);
+        for (const auto& kernel : correlation_kernels_simt()) names.emplace_back(kernel.name);
+    }
+    names.insert(names.end(), {"depthwise", "naive"});
+    return names;
+}
+
+}  // namespace fastconv::cuda

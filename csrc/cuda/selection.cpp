@@ -1,0 +1,86 @@
+// The cost model of cuda/selection.h. Its rates are the data sheets' per multiprocessor and cycle; the
+// shares of them that kernels reach stand in the kernel tables.
+#include "cuda/selection.h"
+
+#include <algorithm>
+
+namespace fastconv::cuda {
+namespace {
+
+constexpr double kLaunchCycles = 3500;      // of one more kernel in the stream, about 2 us
+constexpr double kPrologueCycles = 1400;    // until a block's first tiles have arrived
+constexpr double kEpilogueBytesPerCycle = 16;
+constexpr double kL2BytesPerCycle = 44;     // to one multiprocessor, all being busy
+constexpr double kMemoryBytesPerCycle = 11; // and from device memory
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Multiply-adds a multiprocessor does in a cycle.
+double rate_of(const MatrixProblem& problem, const DeviceInfo& device) {
+    if (!problem.tensor_cores) return device.capability == 75 || device.capability == 80 ? 64 : 128;
+    const double full = device.capability >= 90 ? 1280 : device.capability == 80 ? 1024 : 512;
+    return problem.arithmetic == Arithmetic::kTf32 ? full / 2 : full;
+}
+
+double cycles_of(const MatrixProblem& problem, const TileShape& tile, const DeviceInfo& device,
+                 std::int64_t tiles, int splits, std::int64_t per_split) {
+    const double processors = std::max(device.multiprocessors, 1);
+    const double steps = static_cast<double>(ceil_div(per_split, tile.step));
+    const double arithmetic = static_cast<double>(tile.tile_m * tile.tile_n * tile.step) /
+                              (rate_of(problem, device) * tile.efficiency);
+    const double traffic = static_cast<double>((tile.tile_m + tile.tile_n) * tile.step) *
+                           problem.element_bytes / kL2BytesPerCycle;
+    const bool partial = splits > 1 || problem.always_partial;
+    const double stored = static_cast<double>(tile.tile_m * tile.tile_n) *
+                          (partial ? 4 : problem.element_bytes) / kEpilogueBytesPerCycle;
+
+    // Blocks on one multiprocessor share its rate; alone, a block cannot hide its own latencies.
+    const double blocks = static_cast<double>(tiles) * splits;
+    const double on_one = static_cast<double>(ceil_div(static_cast<std::int64_t>(blocks),
+                                                       device.multiprocessors));
+    const double together = std::min<double>(on_one, tile.blocks_per_multiprocessor);
+    const double hidden = tile.blocks_per_multiprocessor == 1
+                              ? 1.0
+                              : 0.6 + 0.4 * together / tile.blocks_per_multiprocessor;
+    double cycles = on_one * (steps * std::max(arithmetic, traffic) / hidden + stored) +
+                    ceil_div(static_cast<std::int64_t>(on_one), tile.blocks_per_multiprocessor) *
+                        kPrologueCycles;
+
+    const double result = static_cast<double>(problem.m * problem.n * problem.groups);
+    const double floor = (result * problem.element_bytes) / (kMemoryBytesPerCycle * processors);
+    cycles = std::max(cycles, floor) + kLaunchCycles;
+    if (partial)
+        cycles += kLaunchCycles + result * (4.0 * splits + problem.element_bytes) /
+                                      (kMemoryBytesPerCycle * processors);
+    return cycles;
+}
+
+}  // namespace
+
+Split best_split(const MatrixProblem& problem, const TileShape& tile, const DeviceInfo& device,
+                 std::int64_t workspace) {
+    Split best;
+    best.tiles = ceil_div(problem.m, tile.tile_m) * ceil_div(problem.n, tile.tile_n) * problem.groups;
+    const std::int64_t steps = std::max<std::int64_t>(ceil_div(problem.terms, tile.step), 1);
+    const std::int64_t result_bytes = problem.m * problem.n * problem.groups * 4;
+    best.cycles = -1;
+    for (int wanted = 1; wanted <= 1024 && wanted <= steps; wanted = wanted < 8 ? wanted + 1
+                                                                               : wanted * 5 / 4) {
+        const std::int64_t per_split = ceil_div(steps, wanted) * tile.step;
+        const int splits = static_cast<int>(std::max<std::int64_t>(
+            ceil_div(problem.terms, per_split), 1));
+        if (splits > 1 && (splits * result_bytes > workspace || per_split < 4 * tile.step)) break;
+        const double cycles = cycles_of(problem, tile, device, best.tiles, splits, per_split);
+        if (best.cycles < 0 || cycles < best.cycles) {
+            best.cycles = cycles;
+            best.splits = splits;
+            best.per_split = static_cast<int>(per_split);
+        }
+        if (best.tiles * splits > 8 * std::int64_t{device.multiprocessors} *
+                                      tile.blocks_per_multiprocessor)
+            break;  // more blocks only cost more
+    }
+    return best;
+}
+
+}  // namespace fastconv::cuda

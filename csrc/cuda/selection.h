@@ -1,0 +1,52 @@
+// Which kernel computes a correlation or a weight gradient on a device: a written cost model over the
+// kernel tables, in processor cycles. Pure host code without CUDA headers: tested without a GPU.
+//
+//   time = launches + waves over the multiprocessors * (main loop + epilogue of a tile) + joining splits
+//
+// A main-loop step of a block costs the larger of its multiply-adds over the multiprocessor's rate and
+// its tile bytes over what L2 delivers to one multiprocessor.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/conv_kernels.h"
+
+namespace fastconv::cuda {
+
+/// The sizes a kernel row is judged by, the same for both kinds of kernels.
+struct TileShape {
+    std::int64_t tile_m = 0, tile_n = 0;  // of the result
+    int step = 0;                         // terms of the sum a main-loop step
+    int blocks_per_multiprocessor = 1;
+    double efficiency = 1;
+};
+inline TileShape tile_of(const CorrelationKernel& kernel) {
+    return {kernel.block_rows, kernel.block_cols, kernel.block_depth,
+            kernel.blocks_per_multiprocessor, kernel.efficiency};
+}
+inline TileShape tile_of(const GradWeightKernel& kernel) {
+    return {kernel.block_cols, kernel.block_depth, kernel.block_rows,
+            kernel.blocks_per_multiprocessor, kernel.efficiency};
+}
+
+struct MatrixProblem {
+    std::int64_t m = 0, n = 0, terms = 0, groups = 1;
+    Arithmetic arithmetic = Arithmetic::kFloat32;
+    bool tensor_cores = false;
+    int element_bytes = 4;
+    bool always_partial = false;  // the result goes through partial sums even without splits
+};
+
+struct Split {
+    int splits = 1;
+    int per_split = 0;
+    std::int64_t tiles = 0;
+    double cycles = 0;
+};
+
+/// The best number of splits of a kernel for a problem, and what the model expects of it. Partial sums
+/// take at most `workspace` bytes.
+Split best_split(const MatrixProblem& problem, const TileShape& tile, const DeviceInfo& device,
+                 std::int64_t workspace);
+
+}  // namespace fastconv::cuda
