@@ -31,6 +31,10 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         print(_listing(wanted))
         return 0
+    if options.device == "cuda":
+        from .gpu import run as run_on_device
+
+        return run_on_device(options)
     return _measure(options, wanted, files[0] if files else None)
 
 

@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--orders", choices=["both", "channels_last", "c"], default="both", help="memory orders (both)")  # fmt: skip  # noqa: E501
     what.add_argument("--peers", type=_names, default=["fastconv", "pytorch", "numpy"], metavar="NAMES", help="libraries (fastconv,pytorch,numpy)")  # fmt: skip  # noqa: E501
     how = top.add_argument_group("how")
-    how.add_argument("--device", choices=["cpu"], default="cpu")
+    how.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     how.add_argument("--threads", type=int, metavar="N", help="for every library (all processors)")
     how.add_argument("--isa", choices=["scalar", "avx2", "avx512"], help="limit fastconv and PyTorch to it")  # fmt: skip  # noqa: E501
     how.add_argument("--own-process", type=_names, default=[], metavar="PEERS", help="run these peers in processes of their own")  # fmt: skip  # noqa: E501
@@ -39,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
         "--time-limit", type=float, metavar="S", help="begin no further problem after this"
     )
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of samples (0)")
+    cuda = top.add_argument_group("with --device cuda")
+    cuda.add_argument("--dtypes", type=_names, default=["bfloat16", "float32"], metavar="NAMES", help="of bfloat16, float16, float32, tf32 (bfloat16,float32)")  # fmt: skip  # noqa: E501
+    cuda.add_argument("--samples", type=int, default=9, metavar="N", help="of each row (9)")
+    cuda.add_argument("--kernels", action="store_true", help="also force every kernel by name")
+    cuda.add_argument("--memory-bound", action="store_true", help="also element-wise functions and normalization")  # fmt: skip  # noqa: E501
+    cuda.add_argument("--graph", action="store_true", help="also time a replayed graph of calls")
     out = top.add_argument_group("output")
     out.add_argument(
         "--list", action="store_true", help="name suites and problems, measure nothing"
@@ -78,7 +84,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         top.error(f"--threads {options.threads}: at least 1")
     quick = options.quick
     options.suite = options.suite or (["quick"] if quick else ["all"])
-    options.direction = options.direction or list(DIRECTIONS[:3])
+    everything = list(DIRECTIONS) if options.device == "cuda" else list(DIRECTIONS[:3])
+    options.direction = options.direction or everything
     options.seconds = options.seconds or (0.6 if quick else 2.0)
     if quick and options.time_limit is None:
         options.time_limit = QUICK_SECONDS

@@ -1,0 +1,74 @@
+"""Times of calls on the device, by events, after a cold cache; and per call of a replayed graph."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+Call = Callable[[int], Any]  # the number of the operand set -> whatever the library returns
+
+GRAPH_CALLS = 8
+
+
+class Clock:
+    """Measures on the current device and stream."""
+
+    def __init__(self) -> None:
+        l2 = torch.cuda.get_device_properties(0).L2_cache_size
+        self._flushed = torch.empty(max(2 * l2, 64 << 20) // 4, dtype=torch.float32, device="cuda")
+
+    def cold(self, calls: Sequence[Call], sets: int, samples: int) -> list[list[float]]:
+        """Seconds of ``samples`` calls of each, interleaved, the caches flushed before each."""
+        events = []
+        for sample in range(samples):
+            for number, call in enumerate(calls):
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                self._flushed.fill_(float(sample))
+                begin.record()
+                call(sample % sets)
+                end.record()
+                events.append((number, begin, end))
+        torch.cuda.synchronize()
+        times: list[list[float]] = [[] for _ in calls]
+        for number, begin, end in events:
+            times[number].append(begin.elapsed_time(end) / 1e3)
+        return times
+
+    def replayed(self, call: Call, sets: int, replays: int = 5) -> float:
+        """Seconds a call in a graph of several: no launch gaps; the caches stay as they are."""
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            call(0)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for number in range(GRAPH_CALLS):
+                call(number % sets)
+        graph.replay()
+        times = []
+        for _ in range(replays):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) / 1e3 / GRAPH_CALLS)
+        return statistics.median(times)
+
+    def copy_bandwidth(self) -> float:
+        """Bytes a second, read and written, of a copy of 1 GiB on the device."""
+        source = torch.randn(1 << 28, device="cuda")
+        target = torch.empty_like(source)
+        times = self.cold([lambda _: target.copy_(source)], 1, 7)[0]
+        return 2 * source.numel() * 4 / statistics.median(times)
+
+    def matrix_peak(self, dtype: torch.dtype) -> float:
+        """Floating-point operations a second of PyTorch's 8192 x 8192 x 8192 product."""
+        size = 8192
+        a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+        torch.mm(a, b)
+        times = self.cold([lambda _: torch.mm(a, b)], 1, 5)[0]
+        return 2 * size**3 / statistics.median(times)

@@ -1,0 +1,207 @@
+"""The calls that are timed: one problem on random tensors by fastconv and by PyTorch.
+
+``prepare(problem, dtype)`` gives sets of operands (several, so that calls may rotate through them)
+and functions of a set: ``ours`` and ``theirs`` compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import fastconv as fc
+import torch
+import torch.nn.functional as F
+
+from ..operations.convolution import Convolution
+from ..operations.linear import Linear
+from ..operations.pooling import Pooling
+from ..problems import Problem
+
+LARGEST_SET = 1 << 30  # bytes: beyond it one set of operands is enough
+
+
+@dataclass
+class Prepared:
+    """One problem in one dtype, ready to be called."""
+
+    ours: Callable[[Any], Any]
+    theirs: Callable[[Any], Any]
+    sets: list[Any]
+    bytes_moved: int
+    flops: int
+    direction: str = ""  # of fc.cuda.kernels, where kernels can be forced
+
+
+def images(*shape: int, dtype: torch.dtype, relu: bool = False, scale: float = 1.0) -> torch.Tensor:
+    """Random normal images, channels last."""
+    x = torch.randn(*shape, device="cuda", dtype=torch.float32) * scale
+    x = x.clamp_min(0) if relu else x
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def prepare(problem: Problem, dtype: torch.dtype) -> Prepared:
+    """The problem's calls; a LookupError where there is none for it."""
+    shape = problem.shape
+    if isinstance(shape, Convolution):
+        prepared = _convolution(problem, shape, dtype)
+    elif isinstance(shape, Pooling):
+        prepared = _pooling(problem, shape, dtype)
+    elif isinstance(shape, Linear):
+        prepared = _linear(problem, shape, dtype)
+    else:
+        raise LookupError(type(shape).__name__)
+    prepared.bytes_moved = problem.bytes_moved * dtype.itemsize // 4
+    prepared.flops = 2 * problem.macs
+    return prepared
+
+
+def _several(make: Callable[[], Any], size: int) -> list[Any]:
+    return [make() for _ in range(1 if size > LARGEST_SET else 2)]
+
+
+def _convolution(problem: Problem, shape: Convolution, dtype: torch.dtype) -> Prepared:
+    n, direction = problem.batch, problem.direction
+    x_shape = (n, shape.channels, *shape.size)
+    w_shape = (shape.filters, shape.channels // shape.groups, *shape.kernel)
+    y_shape = (n, shape.filters, *shape.output_size)
+    spread = (2 / shape.depth) ** 0.5
+    geometry = {
+        "stride": shape.stride, "padding": shape.padding, "dilation": shape.dilation,
+        "groups": shape.groups,
+    }  # fmt: skip
+    their = ([*shape.stride], [*shape.padding], [*shape.dilation], False, [0, 0], shape.groups)
+
+    def make() -> dict[str, torch.Tensor]:
+        operands = {"w": images(*w_shape, dtype=dtype, scale=spread)}
+        if direction != "grad_input":
+            operands["x"] = images(*x_shape, dtype=dtype, relu=True)
+        if direction != "forward":
+            operands["g"] = images(*y_shape, dtype=dtype)
+        return operands
+
+    if direction == "forward":
+        ours = lambda o: fc.conv2d(o["x"], o["w"], **geometry)  # noqa: E731
+        theirs = lambda o: F.conv2d(o["x"], o["w"], None, **geometry)  # noqa: E731
+    elif direction == "grad_input":
+        # PyTorch wants an input, of which it reads the shape alone.
+        hollow = torch.empty(1, device="cuda", dtype=dtype).expand(x_shape)
+        ours = lambda o: fc.conv2d_grad_input(o["g"], o["w"], x_shape, **geometry)  # noqa: E731
+        theirs = lambda o: torch.ops.aten.convolution_backward(  # noqa: E731
+            o["g"], hollow, o["w"], None, *their, [True, False, False]
+        )[0]
+    elif direction == "grad_weight":
+        ours = lambda o: fc.conv2d_grad_weight(o["g"], o["x"], w_shape, **geometry)  # noqa: E731
+        theirs = lambda o: torch.ops.aten.convolution_backward(  # noqa: E731
+            o["g"], o["x"], o["w"], None, *their, [False, True, False]
+        )[1]
+    else:
+        raise LookupError(direction)
+    return Prepared(ours, theirs, _several(make, 2 * problem.bytes_moved), 0, 0, direction)
+
+
+def _pooling(problem: Problem, shape: Pooling, dtype: torch.dtype) -> Prepared:
+    n, direction = problem.batch, problem.direction
+    x_shape = (n, shape.channels, *shape.size)
+    y_shape = (n, shape.channels, *shape.output_size)
+    maximum = shape.mode == "max"
+    window = {"stride": shape.stride, "padding": shape.padding, "ceil_mode": shape.ceil_mode}
+    size = list(shape.kernel)
+
+    def make() -> dict[str, torch.Tensor]:
+        x = images(*x_shape, dtype=dtype)
+        if direction != "backward":
+            return {"x": x}
+        operands = {"x": x, "g": images(*y_shape, dtype=dtype)}
+        if maximum:
+            pooled = F.max_pool2d(x, size, return_indices=True, **window)
+            operands["i"] = pooled[1]
+        return operands
+
+    their = ([*shape.stride], [*shape.padding])
+    if direction == "forward":
+        if maximum:
+            ours = lambda o: fc.max_pool2d(o["x"], shape.kernel, **window)  # noqa: E731
+            theirs = lambda o: F.max_pool2d(o["x"], size, **window)  # noqa: E731
+        else:
+            ours = lambda o: fc.avg_pool2d(o["x"], shape.kernel, **window)  # noqa: E731
+            theirs = lambda o: F.avg_pool2d(o["x"], size, **window)  # noqa: E731
+    elif direction == "forward_indices":
+        ours = lambda o: fc.max_pool2d(o["x"], shape.kernel, return_indices=True, **window)[0]  # noqa: E731
+        theirs = lambda o: F.max_pool2d(o["x"], size, return_indices=True, **window)[0]  # noqa: E731
+    elif maximum:
+        ours = lambda o: fc.max_pool2d_backward(o["g"], o["i"], x_shape, shape.kernel, **window)  # noqa: E731
+        theirs = lambda o: torch.ops.aten.max_pool2d_with_indices_backward(  # noqa: E731
+            o["g"], o["x"], size, *their, [1, 1], shape.ceil_mode, o["i"]
+        )
+    else:
+        ours = lambda o: fc.avg_pool2d_backward(o["g"], x_shape, shape.kernel, **window)  # noqa: E731
+        theirs = lambda o: torch.ops.aten.avg_pool2d_backward(  # noqa: E731
+            o["g"], o["x"], size, *their, shape.ceil_mode, True, None
+        )
+    return Prepared(ours, theirs, _several(make, 2 * problem.bytes_moved), 0, 0)
+
+
+def _linear(problem: Problem, shape: Linear, dtype: torch.dtype) -> Prepared:
+    n, direction = problem.batch, problem.direction
+    if direction != "forward":
+        raise LookupError(direction)
+
+    def make() -> dict[str, torch.Tensor]:
+        x = torch.randn(n, shape.channels, device="cuda").to(dtype)
+        w = torch.randn(shape.filters, shape.channels, device="cuda") / shape.channels**0.5
+        return {"x": x, "w": w.to(dtype)}
+
+    return Prepared(
+        lambda o: fc.linear(o["x"], o["w"]), lambda o: F.linear(o["x"], o["w"]),
+        _several(make, 2 * problem.bytes_moved), 0, 0,
+    )  # fmt: skip
+
+
+# ---- what is bound by memory, over the activations of ResNet-50 ----------------------------------
+
+
+def memory_bound(batch: int, dtype: torch.dtype) -> dict[str, Prepared]:
+    """Name -> calls of element-wise functions and normalization on (batch, 256, 56, 56)."""
+    shape = (batch, 256, 56, 56)
+    size = batch * 256 * 56 * 56 * dtype.itemsize
+    ones, zeros = (torch.full((256,), v, device="cuda") for v in (1.0, 0.0))
+
+    def make() -> dict[str, torch.Tensor]:
+        return {name: images(*shape, dtype=dtype) for name in ("x", "y")}
+
+    def norm(o: dict[str, torch.Tensor]) -> Any:
+        return F.batch_norm(o["x"], None, None, ones, zeros, True, 0.1, 1e-5)
+
+    def norm_backward(o: dict[str, torch.Tensor]) -> Any:
+        return torch.ops.aten.native_batch_norm_backward(
+            o["y"], o["x"], ones, None, None, zeros, ones, True, 1e-5, [True, True, True]
+        )[0]
+
+    calls = {
+        "relu": (lambda o: fc.relu(o["x"]), lambda o: torch.relu(o["x"]), 2),
+        "relu_backward": (
+            lambda o: fc.relu_backward(o["x"], o["y"]),
+            lambda o: torch.ops.aten.threshold_backward(o["x"], o["y"], 0), 3,
+        ),
+        "sigmoid": (lambda o: fc.sigmoid(o["x"]), lambda o: torch.sigmoid(o["x"]), 2),
+        "batch_norm": (
+            lambda o: fc.batch_norm(o["x"], weight=ones, bias=zeros, training=True)[0], norm, 3,
+        ),
+        "batch_norm_backward": (
+            lambda o: fc.batch_norm_backward(
+                o["y"], o["x"], zeros, ones, weight=ones, training=True
+            )[0],
+            norm_backward, 5,
+        ),
+        "local_response_norm": (
+            lambda o: fc.local_response_norm(o["x"], 5),
+            lambda o: F.local_response_norm(o["x"], 5), 2,
+        ),
+        "softmax": (lambda o: fc.softmax(o["x"]), lambda o: torch.softmax(o["x"], 1), 2),
+    }  # fmt: skip
+    return {
+        name: Prepared(ours, theirs, _several(make, 4 * size), passes * size, 0)
+        for name, (ours, theirs, passes) in calls.items()
+    }
