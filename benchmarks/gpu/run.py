@@ -201,7 +201,7 @@ class Session:
                 "cuda": torch.version.cuda,
                 "cudnn": torch.backends.cudnn.version(),
                 "python": sys.version.split()[0],
-            },  # fmt: skip
+            },
             "commit": os.environ.get("FASTCONV_COMMIT") or machine.commit(),
             "taken": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": sys.argv[1:],
