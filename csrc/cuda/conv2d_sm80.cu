@@ -22,12 +22,12 @@
 namespace fastconv::cuda {
 namespace {
 
-bool aligned(const void* data, const Strides& strides, std::int64_t group_elems,
+bool aligned(const void* data, const Strides& strides, int groups, std::int64_t group_elems,
              std::int64_t bytes) {
     const auto whole = [&](std::int64_t elems) { return elems * bytes % 16 == 0; };
     return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && strides.channel_elems == 1 &&
            whole(strides.batch_elems) && whole(strides.height_elems) &&
-           whole(strides.width_elems) && whole(group_elems);
+           whole(strides.width_elems) && (groups == 1 || whole(group_elems));
 }
 
 sm80::Store store_of(const CorrelationArguments& p, std::int64_t bytes) {
@@ -36,8 +36,8 @@ sm80::Store store_of(const CorrelationArguments& p, std::int64_t bytes) {
                    ? sm80::Store::kPartial4 : sm80::Store::kPartial;
     const bool residual_too =
         p.residual == nullptr ||
-        aligned(p.residual, p.residual_strides, p.residual_group_elems, bytes);
-    if (residual_too && aligned(p.out, p.out_strides, p.out_group_elems, bytes))
+        aligned(p.residual, p.residual_strides, p.groups, p.residual_group_elems, bytes);
+    if (residual_too && aligned(p.out, p.out_strides, p.groups, p.out_group_elems, bytes))
         return sm80::Store::kVector;
     return p.out_strides.channel_elems == 1 ? sm80::Store::kChannels : sm80::Store::kPositions;
 }

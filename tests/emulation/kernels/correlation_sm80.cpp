@@ -53,6 +53,9 @@ const Problem kProblems[] = {
      true, 3},
     {"aligned slice of groups", 2, 16, 16, 2, 6, 6, 3, 3, 1, 1, 1, Order::kChannelsLast, 1, true,
      true, true, 8},
+    {"aligned slice, columns' tail", 1, 16, 18, 1, 6, 6, 3, 3, 1, 1, 1, Order::kChannelsLast, 1,
+     true, true, true, 8},
+    {"pointwise, stride 2", 1, 24, 16, 1, 9, 9, 1, 1, 2, 1, 0},
     {"a phase's positions", 1, 32, 24, 1, 6, 7, 2, 2, 1, 1, 1, Order::kChannelsLast, 1, false,
      false, false, 0, 2},
     {"reversed", 1, 32, 24, 1, 6, 7, 3, 3, 1, 1, 1, Order::kChannelsLast, 1, false, false, false, 0,
@@ -77,7 +80,8 @@ struct View {
 
     View(int batch, int channels, int h, int w, Order order, int slice = 0, int step = 1,
          bool reversed = false) {
-        const int wide = channels + 2 * slice;
+        const int whole = slice > 0 && slice % 8 == 0 ? 8 : 1;  // or else positions are not aligned
+        const int wide = (channels + 2 * slice + whole - 1) / whole * whole;
         elems = std::int64_t{batch} * wide * h * step * w * step;
         if (order == Order::kChannelsLast)
             strides = {std::int64_t{wide} * h * step * w * step, 1,
@@ -122,6 +126,21 @@ void test(const CorrelationKernel& kernel, Arithmetic arithmetic, bool vector, c
                    q.reversed);
     for (std::int64_t i = 0; i < source.elems; ++i)
         source.buffer[i] = from_float<T>(static_cast<float>(small_integer(state)));
+    // What no window touches is NaN.
+    std::vector<bool> touched(static_cast<std::size_t>(q.source_h * q.source_w));
+    for (int i = 0; i < out_h * q.taps_h; ++i)
+        for (int j = 0; j < out_w * q.taps_w; ++j) {
+            const int h = i / q.taps_h * q.step - q.pad + i % q.taps_h * q.dilation;
+            const int w = j / q.taps_w * q.step - q.pad + j % q.taps_w * q.dilation;
+            if (h >= 0 && h < q.source_h && w >= 0 && w < q.source_w)
+                touched[static_cast<std::size_t>(h * q.source_w + w)] = true;
+        }
+    for (int h = 0; h < q.source_h; ++h)
+        for (int w = 0; w < q.source_w; ++w)
+            for (int n = 0; n < q.batch; ++n)
+                for (int c = 0; c < q.channels * q.groups; ++c)
+                    if (!touched[static_cast<std::size_t>(h * q.source_w + w)])
+                        std::memset(&source.at(n, c, h, w), 0xff, sizeof(T));
     constexpr int kElems = kPackElems<T>;
     const int pitch = (depth + kElems - 1) / kElems * kElems;
     View<T> weight(1, 1, all_cols, pitch > 0 ? pitch : 1, Order::kChannelsLast);
