@@ -133,6 +133,8 @@ void start(const GradWeightArguments& a, Stream stream) {
         k.chunks = walk_of<int>(a, VectorLoader<S, true>::kPassRows, kPackElems<T>);
         k.out_elems = walk_of<std::int64_t>(a, pass_rows(k.out_channels_fast, S::kCols), 1);
         k.source_elems = walk_of<std::int64_t>(a, pass_rows(k.source_channels_fast, S::kDepth), 1);
+    } else {
+        k.problem.out_h = k.problem.out_w = 1;  // divisors, which may be 0
     }
     LaunchShape shape;
     shape.grid = dim3(static_cast<unsigned>(k.depth_tiles * k.col_tiles * a.groups), 1,
