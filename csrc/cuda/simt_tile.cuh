@@ -27,7 +27,8 @@
 
 namespace fastconv::cuda::simt {
 
-template <int kWarpsM_, int kWarpsN_, int kQuadsM_, int kQuadsN_, int kBlocks_>
+template <int kWarpsM_, int kWarpsN_, int kQuadsM_, int kQuadsN_, int kBlocks_,
+          int kDepth_ = 8>
 struct Tile {
     static constexpr int kWarpsM = kWarpsM_, kWarpsN = kWarpsN_;
     static constexpr int kQuadsM = kQuadsM_, kQuadsN = kQuadsN_;
@@ -35,7 +36,7 @@ struct Tile {
     static constexpr int kThreads = 32 * kWarpsM * kWarpsN;
     static constexpr int kM = kWarpsM * kQuadsM * 32;
     static constexpr int kN = kWarpsN * kQuadsN * 16;
-    static constexpr int kDepth = 8;  // of a step between barriers
+    static constexpr int kDepth = kDepth_;  // of a step between barriers
     static constexpr int kPitchM = kM + 4, kPitchN = kN + 4;
     static constexpr int kStageM = kDepth * kPitchM;  // floats
     static constexpr int kStage = kStageM + kDepth * kPitchN;
