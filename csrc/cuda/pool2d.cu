@@ -154,9 +154,10 @@ private:
 
     template <class T, int kCount, bool kIndices>
     void run_max(const LaunchShape& shape, const PoolArguments& part, Stream stream) const {
-        if (square(3)) return launch<max_kernel<T, kCount, 3, kIndices>>(shape, stream, part);
-        if constexpr (kCount > 1)
-            if (square(2)) return launch<max_kernel<T, kCount, 2, kIndices>>(shape, stream, part);
+        // 2x2 needs none of its own: any window's taps are loaded four at a time. Nor do single
+        // elements with indices, which are bound by storing those.
+        if constexpr (kCount > 1 || !kIndices)
+            if (square(3)) return launch<max_kernel<T, kCount, 3, kIndices>>(shape, stream, part);
         launch<max_kernel<T, kCount, 0, kIndices>>(shape, stream, part);
     }
 
@@ -198,8 +199,8 @@ void run_unpool2d(const UnpoolProblem& problem, const PoolPointers& pointers, St
     const Strides& from = backward ? problem.output : problem.input;
     const Strides& to = backward ? problem.input : problem.output;
     const bool inside = channels_inside(to, problem.channels);
-    with_type(problem.dtype, [&](auto tag) {
-        using T = typename decltype(tag)::type;
+    const auto run = [&](auto zero) {
+        using T = decltype(zero);  // values are moved, whatever they mean
         // Written planes are counted, and those of the owners, which are y's.
         for_parts(problem.batch, problem.channels, std::max(inputs, outputs),
                   [&](std::int64_t n, std::int64_t images, std::int64_t c, std::int64_t channels) {
@@ -233,6 +234,10 @@ void run_unpool2d(const UnpoolProblem& problem, const PoolPointers& pointers, St
             if (outputs > 0) launch<claim_places_kernel>(over_inputs, stream, a);
             launch<unpool_kernel<T>>(over_outputs, stream, a);
         });
+    };
+    with_type(problem.dtype, [&](auto tag) {
+        if constexpr (sizeof(typename decltype(tag)::type) == 4) run(std::uint32_t{0});
+        else run(std::uint16_t{0});
     });
 }
 

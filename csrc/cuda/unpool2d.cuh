@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kPoolThreads) unpool_kernel(const UnpoolArgume
     if (!a.outputs.find(global_item(), at)) return;
     const int owner =
         *owner_of(a, at, at.h * static_cast<int>(a.by_output_width.divisor) + at.w);
-    T value = from_float<T>(0);
+    T value{};
     if (owner >= 0) {
         std::uint32_t column = static_cast<std::uint32_t>(owner);
         const int row = static_cast<int>(a.by_input_width.split(column));
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kPoolThreads) unpool_backward_kernel(const Unp
     Place at;
     if (!a.inputs.find(global_item(), at)) return;
     const int place = place_at(a, at);
-    T value = from_float<T>(0);
+    T value{};
     if (place >= 0) {
         std::uint32_t column = static_cast<std::uint32_t>(place);
         const int row = static_cast<int>(a.by_output_width.split(column));
