@@ -20,6 +20,9 @@
 namespace fastconv::cuda {
 namespace {
 
+constexpr int kSumBlocks = 6;  // a multiprocessor
+constexpr int kWriteBlocks = 16;
+
 struct WriteArguments {
     ChannelWalk walk;  // of out, x and, where given, grad
     Operand out, x, grad;
@@ -99,8 +102,8 @@ void write(const Tensor& out, const Tensor& x, const Tensor* grad, int axis,
            const ChannelParameters* parameters, Stream stream) {
     Operand operands[3];
     WriteArguments arguments{};
-    arguments.walk = grad ? walk_channels({&out, &x, grad}, axis, operands)
-                          : walk_channels({&out, &x}, axis, operands);
+    arguments.walk = grad ? walk_channels({&out, &x, grad}, axis, kWriteBlocks, operands)
+                          : walk_channels({&out, &x}, axis, kWriteBlocks, operands);
     arguments.out = operands[0];
     arguments.x = operands[1];
     arguments.grad = operands[2];
@@ -122,7 +125,7 @@ std::size_t scratch_bytes(std::int64_t channels, std::uint32_t slabs) {
 void run_batch_norm(const BatchNorm& call, Stream stream) {
     Operand operands[3];
     SumArguments sums{};
-    sums.walk = walk_channels({&call.x}, call.axis, operands);
+    sums.walk = walk_channels({&call.x}, call.axis, kSumBlocks, operands);
     sums.x = operands[0];
     const std::int64_t channels = call.x.size[call.axis];
     const std::int64_t positions = channels ? call.x.count() / channels : 0;
@@ -157,7 +160,8 @@ void run_batch_norm(const BatchNorm& call, Stream stream) {
 void run_batch_norm_backward(const BatchNormBackward& call, Stream stream) {
     Operand operands[3];
     SumArguments sums{};
-    sums.walk = walk_channels({&call.x, &call.grad_output}, call.axis, operands);
+    sums.walk =
+        walk_channels({&call.x, &call.grad_output}, call.axis, kSumBlocks, operands);
     sums.x = operands[0];
     sums.grad = operands[1];
     sums.mean = ChannelArray(call.mean);

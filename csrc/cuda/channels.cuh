@@ -55,9 +55,10 @@ inline int threads_across(std::uint32_t items) {
     return best;
 }
 
-/// `operands` are anchored where their walk begins.
+/// `operands` are anchored where their walk begins. `blocks_each`: blocks wanted a multiprocessor; 2
+/// or 3 run at once, more even out the end, and each has its partial sums and parameters.
 inline ChannelWalk walk_channels(std::initializer_list<const Tensor*> tensors, int axis,
-                                 Operand* operands) {
+                                 int blocks_each, Operand* operands) {
     Layout layout = layout_of(tensors, axis);
     const Tensor& first = **tensors.begin();
     const std::int64_t channels = first.size[axis], positions = layout.count();
@@ -97,12 +98,12 @@ inline ChannelWalk walk_channels(std::initializer_list<const Tensor*> tensors, i
         }
     }
     walk.positions = walk_of(layout);
-    // Some blocks a multiprocessor, no thread without work, none with more than kMostTerms.
+    // At least two rounds of loads a thread, at most kMostTerms.
     const std::int64_t items = walk.positions.count;
     const std::int64_t abreast = walk.columns ? walk.block().y : kChannelThreads;
     const std::int64_t across = std::max<std::int64_t>(walk.grid().x, 1);
-    const std::int64_t most = std::max<std::int64_t>(items / (abreast * kChannelLoads), 1);
-    const std::int64_t blocks = std::int64_t{device(current_device()).multiprocessors} * 6;
+    const std::int64_t most = std::max<std::int64_t>(items / (2 * abreast * kChannelLoads), 1);
+    const std::int64_t blocks = std::int64_t{device(current_device()).multiprocessors} * blocks_each;
     const std::int64_t wanted = (blocks + across - 1) / across;
     const std::int64_t fewest = (items + abreast * kMostTerms - 1) / (abreast * kMostTerms);
     const std::int64_t slabs =

@@ -27,36 +27,34 @@ __global__ void __launch_bounds__(kRowThreads) losses_of_rows(CrossEntropyArgume
     constexpr int kElems = kItemElems<T>;
     const Rows& rows = arguments.rows;
     const Team team(rows);
-    for (std::uint32_t row = team.first_row; row < rows.walk.count; row += team.row_step) {
-        std::int64_t at[1];
-        locate(rows.walk, row, at);
-        const RowSums sums = row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length);
-        const std::int64_t target = arguments.target[row * arguments.target_elems];
-        const bool valid = target >= 0 && target < arguments.classes;
-        float differences = 0, wanted = 0;  // sum of x - m; the target's, in one thread
-        if (arguments.smoothing > 0)
-            team.for_items(rows.length, [&](std::uint32_t i) {
-                const auto item = Access<T>::load(arguments.logits, at[0] + i * rows.elems[0]);
-#pragma unroll
-                for (int j = 0; j < kElems; ++j)
-                    differences += to_float(item.value[j]) - sums.maximum;
-            });
-        differences = team.sum(differences);
-        if (team.rank != 0) continue;
-        if (valid) {
-            const auto item = Access<T>::load(arguments.logits,
-                                              at[0] + target / kElems * rows.elems[0]);
+    std::int64_t at[1];
+    locate(rows.walk, team.row, at);
+    const RowSums sums = row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length);
+    const std::int64_t target = arguments.target[team.row * arguments.target_elems];
+    const bool valid = target >= 0 && target < arguments.classes;
+    float differences = 0, wanted = 0;  // sum of x - m; the target's, in one thread
+    if (arguments.smoothing > 0)
+        team.for_items(rows.length, [&](std::uint32_t i) {
+            const auto item = Access<T>::load(arguments.logits, at[0] + i * rows.elems[0]);
 #pragma unroll
             for (int j = 0; j < kElems; ++j)
-                if (j == target % kElems) wanted = to_float(item.value[j]);
-        }
-        const auto classes = static_cast<float>(arguments.classes);
-        const float log_sum = logf(sums.exponentials), smoothing = arguments.smoothing;
-        float loss = 0;  // a class of weight 0 costs nothing, even where its probability is 0
-        if (smoothing < 1) loss -= (1 - smoothing) * (wanted - sums.maximum - log_sum);
-        if (smoothing > 0) loss -= smoothing * (differences / classes - log_sum);
-        arguments.losses[row] = valid ? loss : NAN;
+                differences += to_float(item.value[j]) - sums.maximum;
+        });
+    differences = team.sum(differences);
+    if (team.rank != 0 || !team.exists) return;
+    if (valid) {
+        const auto item = Access<T>::load(arguments.logits,
+                                          at[0] + target / kElems * rows.elems[0]);
+#pragma unroll
+        for (int j = 0; j < kElems; ++j)
+            if (j == target % kElems) wanted = to_float(item.value[j]);
     }
+    const auto classes = static_cast<float>(arguments.classes);
+    const float log_sum = logf(sums.exponentials), smoothing = arguments.smoothing;
+    float loss = 0;  // a class of weight 0 costs nothing, even where its probability is 0
+    if (smoothing < 1) loss -= (1 - smoothing) * (wanted - sums.maximum - log_sum);
+    if (smoothing > 0) loss -= smoothing * (differences / classes - log_sum);
+    arguments.losses[team.row] = valid ? loss : NAN;
 }
 
 template <class T>
@@ -66,28 +64,27 @@ __global__ void __launch_bounds__(kRowThreads) gradients_of_rows(CrossEntropyArg
     const Team team(rows);
     const float everywhere = arguments.smoothing / static_cast<float>(arguments.classes);
     const float at_target = 1 - arguments.smoothing + everywhere;
-    for (std::uint32_t row = team.first_row; row < rows.walk.count; row += team.row_step) {
-        std::int64_t at[2];
-        locate(rows.walk, row, at);
-        const RowSums sums = row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length);
-        const std::int64_t target = arguments.target[row * arguments.target_elems];
-        const bool valid = target >= 0 && target < arguments.classes;
-        float scale = arguments.scale;
-        if (arguments.scales) scale *= arguments.scales[row];
-        if (!valid) scale = NAN;
-        const float inverse = 1.0f / sums.exponentials;
-        team.for_items(rows.length, [&](std::uint32_t i) {
-            const auto item = Access<T>::load(arguments.logits, at[0] + i * rows.elems[0]);
-            float value[kElems];
+    std::int64_t at[2];
+    locate(rows.walk, team.row, at);
+    const RowSums sums = row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length);
+    const std::int64_t target = arguments.target[team.row * arguments.target_elems];
+    const bool valid = target >= 0 && target < arguments.classes;
+    float scale = arguments.scale;
+    if (arguments.scales) scale *= arguments.scales[team.row];
+    if (!valid) scale = NAN;
+    const float inverse = 1.0f / sums.exponentials;
+    if (!team.exists) return;
+    team.for_items(rows.length, [&](std::uint32_t i) {
+        const auto item = Access<T>::load(arguments.logits, at[0] + i * rows.elems[0]);
+        float value[kElems];
 #pragma unroll
-            for (int j = 0; j < kElems; ++j) {
-                const float p = expf(to_float(item.value[j]) - sums.maximum) * inverse;
-                const bool hit = std::int64_t{i} * kElems + j == target;
-                value[j] = (p - (hit ? at_target : everywhere)) * scale;
-            }
-            Access<T>::store(arguments.grad, at[1] + i * rows.elems[1], value);
-        });
-    }
+        for (int j = 0; j < kElems; ++j) {
+            const float p = expf(to_float(item.value[j]) - sums.maximum) * inverse;
+            const bool hit = std::int64_t{i} * kElems + j == target;
+            value[j] = (p - (hit ? at_target : everywhere)) * scale;
+        }
+        Access<T>::store(arguments.grad, at[1] + i * rows.elems[1], value);
+    });
 }
 
 constexpr int kTotalThreads = 1024;

@@ -1,6 +1,6 @@
 // Element-wise operations, dropout and SGD over arrays of any strides, each in one pass.
 //
-// A block takes tiles of kThreads * kLoads neighbouring items: each thread has kLoads independent
+// A block takes a tile of kThreads * kLoads neighbouring items: each thread has kLoads independent
 // 16-byte loads an operand in flight before it computes. Arrays that lie alike and dense are one row
 // of items; whatever else comes in whole packs pays a few multiplications an item for its address;
 // anything else goes one element at a time.
@@ -19,20 +19,16 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kLoads = 4;
-constexpr int kTileItems = kThreads * kLoads;
+constexpr std::uint32_t kTileItems = kThreads * kLoads;
 
-/// body(item of each of kLoads, how many exist) is called tile by tile.
-struct Tiles {
-    std::uint32_t count, tiles;
-    __device__ explicit Tiles(std::uint32_t items)
-        : count(items), tiles((items + kTileItems - 1) / kTileItems) {}
-    __device__ std::uint32_t item(std::uint32_t tile, int u) const {
-        return tile * kTileItems + static_cast<std::uint32_t>(u) * kThreads + threadIdx.x;
-    }
-};
+/// Item u of this thread in its block's tile; exists if below the walk's count. A block takes one tile:
+/// more tiles than blocks at once are spread by the hardware, without a last wave of few long blocks.
+__device__ inline std::uint32_t item_of(int u) {
+    return blockIdx.x * kTileItems + static_cast<std::uint32_t>(u) * kThreads + threadIdx.x;
+}
 
 LaunchShape shape_for(const StridedWalk& walk) {
-    return {dim3(blocks_for(walk.count, kTileItems)), dim3(kThreads)};
+    return {dim3((walk.count + kTileItems - 1) / kTileItems), dim3(kThreads)};
 }
 
 // ---- y = op(a, b) -------------------------------------------------------------------------------
@@ -48,30 +44,28 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) elementwise(ElementwiseArguments arguments) {
     constexpr int kElems = kItemElems<T>;
     using Item = typename Access<T>::Item;
-    const Tiles tiles(arguments.walk.count);
+    const std::uint32_t count = arguments.walk.count;
     const bool two = arguments.b.data != nullptr;
-    for (std::uint32_t tile = blockIdx.x; tile < tiles.tiles; tile += gridDim.x) {
-        std::int64_t at[kLoads][3];
-        Item a[kLoads], b[kLoads];
+    std::int64_t at[kLoads][3];
+    Item a[kLoads], b[kLoads];
+#pragma unroll
+    for (int u = 0; u < kLoads; ++u) {
+        if (item_of(u) >= count) continue;
+        locate(arguments.walk, item_of(u), at[u]);
+        a[u] = Access<T>::load(arguments.a, at[u][1]);
+        b[u] = two ? Access<T>::load(arguments.b, at[u][2]) : a[u];
+    }
+    with_formula(arguments.op, arguments.parameter, [&](auto formula) {
 #pragma unroll
         for (int u = 0; u < kLoads; ++u) {
-            if (tiles.item(tile, u) >= tiles.count) continue;
-            locate(arguments.walk, tiles.item(tile, u), at[u]);
-            a[u] = Access<T>::load(arguments.a, at[u][1]);
-            b[u] = two ? Access<T>::load(arguments.b, at[u][2]) : a[u];
+            if (item_of(u) >= count) continue;
+            float y[kElems];
+#pragma unroll
+            for (int i = 0; i < kElems; ++i)
+                y[i] = formula(to_float(a[u].value[i]), to_float(b[u].value[i]));
+            Access<T>::store(arguments.y, at[u][0], y);
         }
-        with_formula(arguments.op, arguments.parameter, [&](auto formula) {
-#pragma unroll
-            for (int u = 0; u < kLoads; ++u) {
-                if (tiles.item(tile, u) >= tiles.count) continue;
-                float y[kElems];
-#pragma unroll
-                for (int i = 0; i < kElems; ++i)
-                    y[i] = formula(to_float(a[u].value[i]), to_float(b[u].value[i]));
-                Access<T>::store(arguments.y, at[u][0], y);
-            }
-        });
-    }
+    });
 }
 
 // ---- dropout ------------------------------------------------------------------------------------
@@ -105,25 +99,23 @@ __device__ inline void draw(const DropoutArguments& arguments, std::int64_t posi
 template <class T>
 __global__ void __launch_bounds__(kThreads) dropout(DropoutArguments arguments) {
     constexpr int kElems = kItemElems<T>;
-    const Tiles tiles(arguments.walk.count);
-    for (std::uint32_t tile = blockIdx.x; tile < tiles.tiles; tile += gridDim.x) {
-        std::int64_t at[kLoads][3];
-        typename Access<T>::Item item[kLoads];
+    const std::uint32_t count = arguments.walk.count;
+    std::int64_t at[kLoads][3];
+    typename Access<T>::Item item[kLoads];
 #pragma unroll
-        for (int u = 0; u < kLoads; ++u) {
-            if (tiles.item(tile, u) >= tiles.count) continue;
-            locate(arguments.walk, tiles.item(tile, u), at[u]);
-            item[u] = Access<T>::load(arguments.x, at[u][1]);
-        }
+    for (int u = 0; u < kLoads; ++u) {
+        if (item_of(u) >= count) continue;
+        locate(arguments.walk, item_of(u), at[u]);
+        item[u] = Access<T>::load(arguments.x, at[u][1]);
+    }
 #pragma unroll
-        for (int u = 0; u < kLoads; ++u) {
-            if (tiles.item(tile, u) >= tiles.count) continue;
-            float x[kElems], y[kElems];
+    for (int u = 0; u < kLoads; ++u) {
+        if (item_of(u) >= count) continue;
+        float x[kElems], y[kElems];
 #pragma unroll
-            for (int i = 0; i < kElems; ++i) x[i] = to_float(item[u].value[i]);
-            draw<T>(arguments, at[u][2], x, y);
-            Access<T>::store(arguments.y, at[u][0], y);
-        }
+        for (int i = 0; i < kElems; ++i) x[i] = to_float(item[u].value[i]);
+        draw<T>(arguments, at[u][2], x, y);
+        Access<T>::store(arguments.y, at[u][0], y);
     }
 }
 
@@ -149,41 +141,39 @@ __device__ inline void store_as(const Operand& to, std::int64_t at, const float 
 // The items' elements are 4, 16 bytes of float32: `grad` and `copy` may be 8.
 template <class T, int kElems>
 __global__ void __launch_bounds__(kThreads) sgd(SgdArguments arguments) {
-    const Tiles tiles(arguments.walk.count);
+    const std::uint32_t count = arguments.walk.count;
     const SgdArguments& by = arguments;
     const bool moves = by.velocity.data != nullptr;
-    for (std::uint32_t tile = blockIdx.x; tile < tiles.tiles; tile += gridDim.x) {
-        std::int64_t at[kLoads][4];
-        Pack<float, kElems> parameter[kLoads], velocity[kLoads];
-        typename Access<T, kElems>::Item grad[kLoads];
+    std::int64_t at[kLoads][4];
+    Pack<float, kElems> parameter[kLoads], velocity[kLoads];
+    typename Access<T, kElems>::Item grad[kLoads];
 #pragma unroll
-        for (int u = 0; u < kLoads; ++u) {
-            if (tiles.item(tile, u) >= tiles.count) continue;
-            locate(by.walk, tiles.item(tile, u), at[u]);
-            parameter[u] = Access<float, kElems>::load(by.parameter, at[u][0]);
-            grad[u] = Access<T, kElems>::load(by.grad, at[u][1]);
-            if (moves) velocity[u] = Access<float, kElems>::load(by.velocity, at[u][2]);
-        }
+    for (int u = 0; u < kLoads; ++u) {
+        if (item_of(u) >= count) continue;
+        locate(by.walk, item_of(u), at[u]);
+        parameter[u] = Access<float, kElems>::load(by.parameter, at[u][0]);
+        grad[u] = Access<T, kElems>::load(by.grad, at[u][1]);
+        if (moves) velocity[u] = Access<float, kElems>::load(by.velocity, at[u][2]);
+    }
 #pragma unroll
-        for (int u = 0; u < kLoads; ++u) {
-            if (tiles.item(tile, u) >= tiles.count) continue;
-            float p[kElems], v[kElems];
+    for (int u = 0; u < kLoads; ++u) {
+        if (item_of(u) >= count) continue;
+        float p[kElems], v[kElems];
 #pragma unroll
-            for (int i = 0; i < kElems; ++i) {
-                p[i] = parameter[u].value[i];
-                v[i] = moves ? velocity[u].value[i] : 0.0f;
-                float g = to_float(grad[u].value[i]);
-                if (by.weight_decay != 0) g = fmaf(p[i], by.weight_decay, g);
-                if (moves) {
-                    v[i] = __fadd_rn(__fmul_rn(v[i], by.momentum), g);
-                    g = by.nesterov ? fmaf(v[i], by.momentum, g) : v[i];
-                }
-                p[i] = fmaf(g, by.minus_rate, p[i]);
+        for (int i = 0; i < kElems; ++i) {
+            p[i] = parameter[u].value[i];
+            v[i] = moves ? velocity[u].value[i] : 0.0f;
+            float g = to_float(grad[u].value[i]);
+            if (by.weight_decay != 0) g = fmaf(p[i], by.weight_decay, g);
+            if (moves) {
+                v[i] = __fadd_rn(__fmul_rn(v[i], by.momentum), g);
+                g = by.nesterov ? fmaf(v[i], by.momentum, g) : v[i];
             }
-            Access<float, kElems>::store(by.parameter, at[u][0], p);
-            if (moves) Access<float, kElems>::store(by.velocity, at[u][2], v);
-            if (by.copy.data) store_as<kElems>(by.copy, at[u][3], p);
+            p[i] = fmaf(g, by.minus_rate, p[i]);
         }
+        Access<float, kElems>::store(by.parameter, at[u][0], p);
+        if (moves) Access<float, kElems>::store(by.velocity, at[u][2], v);
+        if (by.copy.data) store_as<kElems>(by.copy, at[u][3], p);
     }
 }
 

@@ -10,19 +10,17 @@ namespace fastconv::cuda {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
-/// The warp's sum in every lane.
+/// The sum of `lanes` neighbouring lanes of a warp (a power of two), in each of them. All lanes call.
 template <class T>
-__device__ inline T warp_sum(T value) {
-#pragma unroll
-    for (int step = kWarp / 2; step > 0; step /= 2)
+__device__ inline T warp_sum(T value, int lanes = kWarp) {
+    for (int step = lanes / 2; step > 0; step /= 2)
         value += __shfl_xor_sync(kAllLanes, value, step);
     return value;
 }
 
-/// The warp's maximum in every lane; a NaN beside a number is dropped.
-__device__ inline float warp_max(float value) {
-#pragma unroll
-    for (int step = kWarp / 2; step > 0; step /= 2)
+/// As warp_sum, the maximum; a NaN beside a number is dropped.
+__device__ inline float warp_max(float value, int lanes = kWarp) {
+    for (int step = lanes / 2; step > 0; step /= 2)
         value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, step));
     return value;
 }

@@ -54,14 +54,13 @@ Tiling tile(const ResponseArguments& arguments, bool along_channels) {
 
 void run_tiles(ResponseArguments& arguments, const Layout& layout, bool along_channels,
                Stream stream) {
-    Tiling tiling = tile(arguments, along_channels);
+    const Tiling tiling = tile(arguments, along_channels);
     const bool backward = arguments.grad.data != nullptr;
     const std::int64_t blocks =
         (layout.count() + tiling.positions - 1) / tiling.positions * tiling.chunks;
     if (blocks > kMaxItems) throw std::invalid_argument("local_response_norm: too large");
     arguments.positions = walk_of(layout);
-    tiling.tiles = static_cast<std::uint32_t>(blocks);
-    const LaunchShape shape{dim3(blocks_for(blocks, 1)), dim3(kResponseThreads),
+    const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(kResponseThreads),
                             shared_bytes(tiling, backward)};
     if (backward) return launch<window_backward>(shape, stream, arguments, tiling);
     launch<window_forward>(shape, stream, arguments, tiling);
@@ -108,7 +107,8 @@ void run(const ResponseNorm& call, const Tensor& out, const Tensor* grad, Stream
         for (int d = 0; d < layout.rank; ++d) layout.elems[k][d] /= pack;
     arguments.positions = walk_of(layout);
     const Divider across(channels / pack);
-    const LaunchShape shape{dim3(blocks_for(items, kResponseThreads)), dim3(kResponseThreads)};
+    const std::int64_t blocks = (items + kResponseThreads - 1) / kResponseThreads;
+    const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(kResponseThreads)};
     with_type(out.dtype, [&](auto tag) {
         using T = typename decltype(tag)::type;
         if (grad) return launch<window_of_five<T, true>>(shape, stream, arguments, across);

@@ -38,45 +38,44 @@ __global__ void __launch_bounds__(kResponseThreads) window_of_five(ResponseArgum
                                                            Divider items) {
     constexpr int kElems = kItemElems<T>;
     const std::uint32_t count = arguments.positions.count * items.divisor;
-    for (std::uint32_t i = blockIdx.x * kResponseThreads + threadIdx.x; i < count;
-         i += gridDim.x * kResponseThreads) {
-        const std::uint32_t position = items.quotient(i);
-        const std::uint32_t item = i - position * items.divisor;
-        std::int64_t at[3];
-        locate(arguments.positions, position, at);
-        float x[3 * kElems], value[kElems];
-        load_around<T>(arguments.x, at[1], item, items.divisor, x);
-        if constexpr (kBackward) {
-            float grad[3 * kElems];
-            load_around<T>(arguments.grad, at[2], item, items.divisor, grad);
-            float scaled[kElems], ratio[kElems + 2 * kFiveReach];
+    const std::uint32_t i = blockIdx.x * kResponseThreads + threadIdx.x;
+    if (i >= count) return;
+    const std::uint32_t position = items.quotient(i);
+    const std::uint32_t item = i - position * items.divisor;
+    std::int64_t at[3];
+    locate(arguments.positions, position, at);
+    float x[3 * kElems], value[kElems];
+    load_around<T>(arguments.x, at[1], item, items.divisor, x);
+    if constexpr (kBackward) {
+        float grad[3 * kElems];
+        load_around<T>(arguments.grad, at[2], item, items.divisor, grad);
+        float scaled[kElems], ratio[kElems + 2 * kFiveReach];
 #pragma unroll
-            for (int j = 0; j < kElems + 2 * kFiveReach; ++j) {
-                const int c = kElems - kFiveReach + j;
-                const InversePowers by = inverse_powers(arguments, squares_near(x, c));
-                // A channel that does not exist gives 0, not 0 * inf where d is 0.
-                const std::int64_t channel = std::int64_t{item} * kElems + j - kFiveReach;
-                const bool exists =
-                    channel >= 0 && channel < std::int64_t{items.divisor} * kElems;
-                ratio[j] = exists ? grad[c] * x[c] * by.next : 0.0f;
-                if (j >= kFiveReach && j < kFiveReach + kElems)
-                    scaled[j - kFiveReach] = grad[c] * by.power;
-            }
-#pragma unroll
-            for (int j = 0; j < kElems; ++j) {
-                float sum = 0;
-#pragma unroll
-                for (int near = 0; near <= 2 * kFiveReach; ++near) sum += ratio[j + near];
-                value[j] = scaled[j] - arguments.factor * x[kElems + j] * sum;
-            }
-        } else {
-#pragma unroll
-            for (int j = 0; j < kElems; ++j)
-                value[j] = x[kElems + j] *
-                           inverse_powers(arguments, squares_near(x, kElems + j)).power;
+        for (int j = 0; j < kElems + 2 * kFiveReach; ++j) {
+            const int c = kElems - kFiveReach + j;
+            const InversePowers by = inverse_powers(arguments, squares_near(x, c));
+            // A channel that does not exist gives 0, not 0 * inf where d is 0.
+            const std::int64_t channel = std::int64_t{item} * kElems + j - kFiveReach;
+            const bool exists =
+                channel >= 0 && channel < std::int64_t{items.divisor} * kElems;
+            ratio[j] = exists ? grad[c] * x[c] * by.next : 0.0f;
+            if (j >= kFiveReach && j < kFiveReach + kElems)
+                scaled[j - kFiveReach] = grad[c] * by.power;
         }
-        Access<T>::store(arguments.out, at[0] + item, value);
+#pragma unroll
+        for (int j = 0; j < kElems; ++j) {
+            float sum = 0;
+#pragma unroll
+            for (int near = 0; near <= 2 * kFiveReach; ++near) sum += ratio[j + near];
+            value[j] = scaled[j] - arguments.factor * x[kElems + j] * sum;
+        }
+    } else {
+#pragma unroll
+        for (int j = 0; j < kElems; ++j)
+            value[j] = x[kElems + j] *
+                       inverse_powers(arguments, squares_near(x, kElems + j)).power;
     }
+    Access<T>::store(arguments.out, at[0] + item, value);
 }
 
 }  // namespace fastconv::cuda

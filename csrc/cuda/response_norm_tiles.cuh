@@ -17,7 +17,6 @@ struct Tiling {
     std::int32_t positions = 0, run = 0;
     std::int32_t halo = 0;      // of x, on both sides
     std::uint32_t chunks = 0;   // of channels
-    std::uint32_t tiles = 0;
     std::int32_t lanes = 0;     // along channels, or 0: along positions
     std::int32_t wide() const { return run + 2 * halo; }
     __device__ std::int32_t slot(std::int32_t c, std::int32_t p) const {
@@ -49,17 +48,17 @@ struct TilePlace {
 };
 
 __device__ inline TilePlace begin_tile(const ResponseArguments& arguments, const Tiling& tiling,
-                                       std::uint32_t tile, std::int64_t* at) {
+                                       std::int64_t* at) {
     TilePlace place;
     place.at = at;
-    const std::uint32_t block = tile / tiling.chunks, chunk = tile - block * tiling.chunks;
+    const std::uint32_t block = blockIdx.x / tiling.chunks;
+    const std::uint32_t chunk = blockIdx.x - block * tiling.chunks;
     place.first_channel = static_cast<std::int32_t>(chunk) * tiling.run;
     const std::uint32_t first = block * static_cast<std::uint32_t>(tiling.positions);
     const std::uint32_t left = arguments.positions.count - first;
     place.positions = left < static_cast<std::uint32_t>(tiling.positions)
                           ? static_cast<std::int32_t>(left)
                           : tiling.positions;
-    __syncthreads();  // who still reads the last tile
     if (static_cast<std::int32_t>(threadIdx.x) < place.positions) {
         std::int64_t offsets[3];
         locate(arguments.positions, first + threadIdx.x, offsets);
@@ -91,23 +90,21 @@ __global__ void __launch_bounds__(kResponseThreads) window_forward(ResponseArgum
                                                            Tiling tiling) {
     auto* const at = reinterpret_cast<std::int64_t*>(ptx::shared_memory());
     auto* const x = reinterpret_cast<float*>(at + 3 * kTilePositions);
-    for (std::uint32_t tile = blockIdx.x; tile < tiling.tiles; tile += gridDim.x) {
-        const TilePlace place = begin_tile(arguments, tiling, tile, at);
-        for_tile(tiling, -tiling.halo, tiling.run + tiling.halo,
-                 [&](std::int32_t c, std::int32_t p) {
-            x[tiling.slot(c + tiling.halo, p)] = load_at(arguments, arguments.x, 1, place, c, p);
-        });
-        __syncthreads();
-        for_tile(tiling, 0, tiling.run, [&](std::int32_t c, std::int32_t p) {
-            float squares = 0;
-            for (std::int32_t j = c - arguments.before; j <= c + arguments.after; ++j) {
-                const float near = x[tiling.slot(j + tiling.halo, p)];
-                squares = fmaf(near, near, squares);
-            }
-            store_at(arguments, place, c, p,
-                     x[tiling.slot(c + tiling.halo, p)] * inverse_powers(arguments, squares).power);
-        });
-    }
+    const TilePlace place = begin_tile(arguments, tiling, at);
+    for_tile(tiling, -tiling.halo, tiling.run + tiling.halo,
+             [&](std::int32_t c, std::int32_t p) {
+        x[tiling.slot(c + tiling.halo, p)] = load_at(arguments, arguments.x, 1, place, c, p);
+    });
+    __syncthreads();
+    for_tile(tiling, 0, tiling.run, [&](std::int32_t c, std::int32_t p) {
+        float squares = 0;
+        for (std::int32_t j = c - arguments.before; j <= c + arguments.after; ++j) {
+            const float near = x[tiling.slot(j + tiling.halo, p)];
+            squares = fmaf(near, near, squares);
+        }
+        store_at(arguments, place, c, p,
+                 x[tiling.slot(c + tiling.halo, p)] * inverse_powers(arguments, squares).power);
+    });
 }
 
 // Shared: offsets, x, the ratios g x d^(-beta - 1), and g d^-beta, all with x's halo.
@@ -117,39 +114,37 @@ __global__ void __launch_bounds__(kResponseThreads) window_backward(ResponseArgu
     auto* const x = reinterpret_cast<float*>(at + 3 * kTilePositions);
     float* const ratio = x + tiling.positions * (tiling.run + 2 * tiling.halo);
     float* const scaled = ratio + tiling.positions * (tiling.run + 2 * tiling.halo);
-    for (std::uint32_t tile = blockIdx.x; tile < tiling.tiles; tile += gridDim.x) {
-        const TilePlace place = begin_tile(arguments, tiling, tile, at);
-        for_tile(tiling, -tiling.halo, tiling.run + tiling.halo,
-                 [&](std::int32_t c, std::int32_t p) {
-            x[tiling.slot(c + tiling.halo, p)] = load_at(arguments, arguments.x, 1, place, c, p);
-        });
-        __syncthreads();
-        // c is near j from c - after to c + before.
-        for_tile(tiling, -arguments.after, tiling.run + arguments.before,
-                 [&](std::int32_t c, std::int32_t p) {
-            float squares = 0;
-            for (std::int32_t j = c - arguments.before; j <= c + arguments.after; ++j) {
-                const float near = x[tiling.slot(j + tiling.halo, p)];
-                squares = fmaf(near, near, squares);
-            }
-            const InversePowers by = inverse_powers(arguments, squares);
-            const float grad = load_at(arguments, arguments.grad, 2, place, c, p);
-            const std::int32_t channel = place.first_channel + c;
-            const bool exists =
-                channel >= 0 && channel < static_cast<std::int32_t>(arguments.channels);
-            const std::int32_t slot = tiling.slot(c + tiling.halo, p);
-            ratio[slot] = exists ? grad * x[slot] * by.next : 0.0f;
-            scaled[slot] = grad * by.power;
-        });
-        __syncthreads();
-        for_tile(tiling, 0, tiling.run, [&](std::int32_t c, std::int32_t p) {
-            float sum = 0;
-            for (std::int32_t j = c - arguments.after; j <= c + arguments.before; ++j)
-                sum += ratio[tiling.slot(j + tiling.halo, p)];
-            const std::int32_t slot = tiling.slot(c + tiling.halo, p);
-            store_at(arguments, place, c, p, scaled[slot] - arguments.factor * x[slot] * sum);
-        });
-    }
+    const TilePlace place = begin_tile(arguments, tiling, at);
+    for_tile(tiling, -tiling.halo, tiling.run + tiling.halo,
+             [&](std::int32_t c, std::int32_t p) {
+        x[tiling.slot(c + tiling.halo, p)] = load_at(arguments, arguments.x, 1, place, c, p);
+    });
+    __syncthreads();
+    // c is near j from c - after to c + before.
+    for_tile(tiling, -arguments.after, tiling.run + arguments.before,
+             [&](std::int32_t c, std::int32_t p) {
+        float squares = 0;
+        for (std::int32_t j = c - arguments.before; j <= c + arguments.after; ++j) {
+            const float near = x[tiling.slot(j + tiling.halo, p)];
+            squares = fmaf(near, near, squares);
+        }
+        const InversePowers by = inverse_powers(arguments, squares);
+        const float grad = load_at(arguments, arguments.grad, 2, place, c, p);
+        const std::int32_t channel = place.first_channel + c;
+        const bool exists =
+            channel >= 0 && channel < static_cast<std::int32_t>(arguments.channels);
+        const std::int32_t slot = tiling.slot(c + tiling.halo, p);
+        ratio[slot] = exists ? grad * x[slot] * by.next : 0.0f;
+        scaled[slot] = grad * by.power;
+    });
+    __syncthreads();
+    for_tile(tiling, 0, tiling.run, [&](std::int32_t c, std::int32_t p) {
+        float sum = 0;
+        for (std::int32_t j = c - arguments.after; j <= c + arguments.before; ++j)
+            sum += ratio[tiling.slot(j + tiling.halo, p)];
+        const std::int32_t slot = tiling.slot(c + tiling.halo, p);
+        store_at(arguments, place, c, p, scaled[slot] - arguments.factor * x[slot] * sum);
+    });
 }
 
 }  // namespace fastconv::cuda

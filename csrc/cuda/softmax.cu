@@ -3,7 +3,7 @@
 //     softmax      y = exp(x - m) / s      s = sum of exp(x - m)     dx = y * (dy - sum(dy * y))
 //     log_softmax  y = (x - m) - log s                               dx = dy - exp(y) * sum(dy)
 //
-// m is the row's maximum. Rows along the axis go to a warp or a block each (softmax_rows.cuh). Where the
+// m is the row's maximum. Rows along the axis go to a team of threads each (softmax_rows.cuh). Where the
 // axis is not the innermost and there are rows enough (spatial softmax in C order), a thread takes a
 // row, neighbours on neighbouring rows, and its later passes find the rows in L2.
 // Bytes moved per byte of the array: forward 2, backward 3.
@@ -23,22 +23,21 @@ __global__ void __launch_bounds__(kRowThreads) softmax_rows(SoftmaxArguments arg
     constexpr int kElems = kItemElems<T>;
     const Rows& rows = arguments.rows;
     const Team team(rows);
-    for (std::uint32_t row = team.first_row; row < rows.walk.count; row += team.row_step) {
-        std::int64_t at[2];
-        locate(rows.walk, row, at);
-        const RowSums sums = row_sums<T>(team, arguments.a, at[1], rows.elems[1], rows.length);
-        const float by = arguments.log ? logf(sums.exponentials) : 1.0f / sums.exponentials;
-        team.for_items(rows.length, [&](std::uint32_t i) {
-            const auto item = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
-            float value[kElems];
+    std::int64_t at[2];
+    locate(rows.walk, team.row, at);
+    const RowSums sums = row_sums<T>(team, arguments.a, at[1], rows.elems[1], rows.length);
+    const float by = arguments.log ? logf(sums.exponentials) : 1.0f / sums.exponentials;
+    if (!team.exists) return;
+    team.for_items(rows.length, [&](std::uint32_t i) {
+        const auto item = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
+        float value[kElems];
 #pragma unroll
-            for (int j = 0; j < kElems; ++j) {
-                const float below = to_float(item.value[j]) - sums.maximum;
-                value[j] = arguments.log ? below - by : expf(below) * by;
-            }
-            Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
-        });
-    }
+        for (int j = 0; j < kElems; ++j) {
+            const float below = to_float(item.value[j]) - sums.maximum;
+            value[j] = arguments.log ? below - by : expf(below) * by;
+        }
+        Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
+    });
 }
 
 __device__ inline float gradient(bool log, float grad, float output, float sum) {
@@ -50,29 +49,28 @@ __global__ void __launch_bounds__(kRowThreads) softmax_backward_rows(SoftmaxArgu
     constexpr int kElems = kItemElems<T>;
     const Rows& rows = arguments.rows;
     const Team team(rows);
-    for (std::uint32_t row = team.first_row; row < rows.walk.count; row += team.row_step) {
-        std::int64_t at[3];
-        locate(rows.walk, row, at);
-        float sum = 0;
-        team.for_items(rows.length, [&](std::uint32_t i) {
-            const auto grad = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
-            const auto output = Access<T>::load(arguments.b, at[2] + i * rows.elems[2]);
+    std::int64_t at[3];
+    locate(rows.walk, team.row, at);
+    float sum = 0;
+    team.for_items(rows.length, [&](std::uint32_t i) {
+        const auto grad = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
+        const auto output = Access<T>::load(arguments.b, at[2] + i * rows.elems[2]);
 #pragma unroll
-            for (int j = 0; j < kElems; ++j)
-                sum += to_float(grad.value[j]) * (arguments.log ? 1.0f : to_float(output.value[j]));
-        });
-        sum = team.sum(sum);
-        team.for_items(rows.length, [&](std::uint32_t i) {
-            const auto grad = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
-            const auto output = Access<T>::load(arguments.b, at[2] + i * rows.elems[2]);
-            float value[kElems];
+        for (int j = 0; j < kElems; ++j)
+            sum += to_float(grad.value[j]) * (arguments.log ? 1.0f : to_float(output.value[j]));
+    });
+    sum = team.sum(sum);
+    if (!team.exists) return;
+    team.for_items(rows.length, [&](std::uint32_t i) {
+        const auto grad = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
+        const auto output = Access<T>::load(arguments.b, at[2] + i * rows.elems[2]);
+        float value[kElems];
 #pragma unroll
-            for (int j = 0; j < kElems; ++j)
-                value[j] = gradient(arguments.log, to_float(grad.value[j]),
-                                    to_float(output.value[j]), sum);
-            Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
-        });
-    }
+        for (int j = 0; j < kElems; ++j)
+            value[j] = gradient(arguments.log, to_float(grad.value[j]),
+                                to_float(output.value[j]), sum);
+        Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
+    });
 }
 
 // ---- a thread a row -----------------------------------------------------------------------------
@@ -93,49 +91,47 @@ __device__ inline double sum_terms(std::uint32_t length, const Term& term) {
 
 __global__ void __launch_bounds__(kRowThreads) softmax_threads(SoftmaxArguments arguments) {
     const Rows& rows = arguments.rows;
-    for (std::uint32_t row = blockIdx.x * kRowThreads + threadIdx.x; row < rows.walk.count;
-         row += gridDim.x * kRowThreads) {
-        std::int64_t at[2];
-        locate(rows.walk, row, at);
-        const auto load = [&](std::uint32_t i) {
-            return load_element(arguments.a, at[1] + i * rows.elems[1]);
-        };
-        float top = -INFINITY;
+    const std::uint32_t row = blockIdx.x * kRowThreads + threadIdx.x;
+    if (row >= rows.walk.count) return;
+    std::int64_t at[2];
+    locate(rows.walk, row, at);
+    const auto load = [&](std::uint32_t i) {
+        return load_element(arguments.a, at[1] + i * rows.elems[1]);
+    };
+    float top = -INFINITY;
 #pragma unroll 4
-        for (std::uint32_t i = 0; i < rows.length; ++i) top = fmaxf(top, load(i));
-        const auto total = static_cast<float>(
-            sum_terms(rows.length, [&](std::uint32_t i) { return expf(load(i) - top); }));
-        const float by = arguments.log ? logf(total) : 1.0f / total;
+    for (std::uint32_t i = 0; i < rows.length; ++i) top = fmaxf(top, load(i));
+    const auto total = static_cast<float>(
+        sum_terms(rows.length, [&](std::uint32_t i) { return expf(load(i) - top); }));
+    const float by = arguments.log ? logf(total) : 1.0f / total;
 #pragma unroll 4
-        for (std::uint32_t i = 0; i < rows.length; ++i) {
-            const float below = load(i) - top;
-            store_element(arguments.y, at[0] + i * rows.elems[0],
-                          arguments.log ? below - by : expf(below) * by);
-        }
+    for (std::uint32_t i = 0; i < rows.length; ++i) {
+        const float below = load(i) - top;
+        store_element(arguments.y, at[0] + i * rows.elems[0],
+                      arguments.log ? below - by : expf(below) * by);
     }
 }
 
 __global__ void __launch_bounds__(kRowThreads) softmax_backward_threads(
     SoftmaxArguments arguments) {
     const Rows& rows = arguments.rows;
-    for (std::uint32_t row = blockIdx.x * kRowThreads + threadIdx.x; row < rows.walk.count;
-         row += gridDim.x * kRowThreads) {
-        std::int64_t at[3];
-        locate(rows.walk, row, at);
-        const auto grad = [&](std::uint32_t i) {
-            return load_element(arguments.a, at[1] + i * rows.elems[1]);
-        };
-        const auto output = [&](std::uint32_t i) {
-            return load_element(arguments.b, at[2] + i * rows.elems[2]);
-        };
-        const auto sum = static_cast<float>(sum_terms(rows.length, [&](std::uint32_t i) {
-            return arguments.log ? grad(i) : grad(i) * output(i);
-        }));
+    const std::uint32_t row = blockIdx.x * kRowThreads + threadIdx.x;
+    if (row >= rows.walk.count) return;
+    std::int64_t at[3];
+    locate(rows.walk, row, at);
+    const auto grad = [&](std::uint32_t i) {
+        return load_element(arguments.a, at[1] + i * rows.elems[1]);
+    };
+    const auto output = [&](std::uint32_t i) {
+        return load_element(arguments.b, at[2] + i * rows.elems[2]);
+    };
+    const auto sum = static_cast<float>(sum_terms(rows.length, [&](std::uint32_t i) {
+        return arguments.log ? grad(i) : grad(i) * output(i);
+    }));
 #pragma unroll 4
-        for (std::uint32_t i = 0; i < rows.length; ++i)
-            store_element(arguments.y, at[0] + i * rows.elems[0],
-                          gradient(arguments.log, grad(i), output(i), sum));
-    }
+    for (std::uint32_t i = 0; i < rows.length; ++i)
+        store_element(arguments.y, at[0] + i * rows.elems[0],
+                      gradient(arguments.log, grad(i), output(i), sum));
 }
 
 // Whether neighbouring rows are neighbours in memory and enough to fill the device with a thread each.
@@ -164,7 +160,7 @@ void run_softmax(SoftmaxKind kind, const Tensor& result, const Tensor& a, const 
     for_pieces(layout, [&](const Layout& piece) {
         rows.walk = walk_of(piece);
         if (threads) {
-            const LaunchShape shape{dim3(blocks_for(rows.walk.count, kRowThreads)),
+            const LaunchShape shape{dim3((rows.walk.count + kRowThreads - 1) / kRowThreads),
                                     dim3(kRowThreads)};
             if (b) return launch<softmax_backward_threads>(shape, stream, arguments);
             return launch<softmax_threads>(shape, stream, arguments);

@@ -1,4 +1,5 @@
-// A row of logits by a team of threads, a warp or a block: what softmax and cross-entropy share.
+// A row of logits by a team of threads, 4 to 32 lanes of a warp or a block: what softmax and
+// cross-entropy share.
 //
 // A row is read from memory once: its maximum comes first, and the passes for the sum and the result
 // find it in L1, where rows up to some thousands of classes stay. fmaxf drops a NaN beside a number;
@@ -21,11 +22,11 @@ struct Rows {
     StridedWalk walk;
     std::uint32_t length = 0;
     std::int64_t elems[3] = {};
-    int team = kWarp;  // threads of a row: kWarp or kRowThreads
+    int team = kWarp;  // threads of a row: a power of two up to kWarp, or kRowThreads
 
     LaunchShape shape() const {
-        const int abreast = kRowThreads / team;
-        return {dim3(blocks_for(walk.count, abreast, 16)), dim3(kRowThreads),
+        const auto abreast = static_cast<std::uint32_t>(kRowThreads / team);
+        return {dim3((walk.count + abreast - 1) / abreast), dim3(kRowThreads),
                 sizeof(float) * (kRowThreads / kWarp)};
     }
 };
@@ -33,20 +34,22 @@ struct Rows {
 /// The threads of one row and what they join.
 struct Team {
     int size, rank;
-    std::uint32_t first_row, row_step;
+    std::uint32_t row;  // beyond the end: the last one again, for its lanes to take part
+    bool exists;
 
     __device__ explicit Team(const Rows& rows) : size(rows.team) {
         const auto thread = static_cast<int>(threadIdx.x);
         const auto abreast = static_cast<std::uint32_t>(kRowThreads / size);
         rank = thread % size;
-        first_row = blockIdx.x * abreast + static_cast<std::uint32_t>(thread / size);
-        row_step = gridDim.x * abreast;
+        row = blockIdx.x * abreast + static_cast<std::uint32_t>(thread / size);
+        exists = row < rows.walk.count;
+        if (!exists) row = rows.walk.count - 1;
     }
 
     /// join(a, b) over the team, in every thread; `value` is joined within each warp already.
     template <class Join>
     __device__ float across(float value, const Join& join) const {
-        if (size == kWarp) return value;
+        if (size <= kWarp) return value;
         auto* const shared = reinterpret_cast<float*>(ptx::shared_memory());  // one a warp
         __syncthreads();  // who still reads the last result
         if (rank % kWarp == 0) shared[rank / kWarp] = value;
@@ -55,11 +58,12 @@ struct Team {
         for (int w = 1; w < kRowThreads / kWarp; ++w) value = join(value, shared[w]);
         return value;
     }
+    __device__ int lanes() const { return size < kWarp ? size : kWarp; }
     __device__ float sum(float value) const {
-        return across(warp_sum(value), [](float a, float b) { return a + b; });
+        return across(warp_sum(value, lanes()), [](float a, float b) { return a + b; });
     }
     __device__ float max(float value) const {
-        return across(warp_max(value), [](float a, float b) { return fmaxf(a, b); });
+        return across(warp_max(value, lanes()), [](float a, float b) { return fmaxf(a, b); });
     }
 
     /// body(index) of this thread's items, kRowLoads of them independent.
@@ -116,10 +120,13 @@ inline bool cut_rows(std::initializer_list<const Tensor*> tensors, int axis, boo
     rows.length = static_cast<std::uint32_t>(vector ? length / pack : length);
     for (int i = 0; vector && i < k; ++i)
         for (int d = 0; d < layout.rank; ++d) layout.elems[i][d] /= pack;
-    // A warp takes up to 16 items a lane; few rows get a block each.
+    // Up to 4 items a lane, in a full warp up to 16; where there are few rows, a block for each.
+    rows.team = 4;
+    while (rows.team < kWarp && rows.length > 4 * static_cast<std::uint32_t>(rows.team))
+        rows.team *= 2;
     const std::int64_t warps = std::int64_t{device(current_device()).multiprocessors} * 8;
     const bool few = layout.count() < warps && rows.length > 4 * kWarp;
-    rows.team = rows.length > 16 * kWarp || few ? kRowThreads : kWarp;
+    if (rows.length > 16 * kWarp || few) rows.team = kRowThreads;
     return vector;
 }
 
