@@ -170,6 +170,8 @@ CapturedGraph end_capture(cuda::Stream stream) {
     return captured;
 }
 
+bool is_captured(cuda::Stream stream) { return capture_on(stream) != 0; }
+
 CudaCall::CudaCall(std::initializer_list<const CudaArray*> operands) {
     const CudaArray* first = nullptr;
     std::optional<cuda::Stream> theirs;

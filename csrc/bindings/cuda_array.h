@@ -54,7 +54,7 @@ private:
     std::vector<cuda::Stream> others_;  // streams but home that used it
 };
 
-/// float32, float64, float16, bfloat16 or int64, any strides.
+/// float32, float16, bfloat16 or int64, any strides.
 struct CudaArray {
     std::shared_ptr<CudaBuffer> buffer;
     void* data = nullptr;
@@ -83,6 +83,9 @@ struct CapturedGraph {
     std::vector<std::shared_ptr<CudaBuffer>> used;
 };
 CapturedGraph end_capture(cuda::Stream stream);
+
+/// Whether the stream records a graph, ours or another library's.
+bool is_captured(cuda::Stream stream);
 
 /// What a binding does first: makes the operands' device current until the end of the scope, and says
 /// on which stream to work: the first operand's library's, else current_stream(). Null operands are

@@ -2,8 +2,6 @@
 // memory.
 #include <pybind11/stl.h>
 
-#include <cmath>
-#include <cstring>
 #include <string>
 
 #include "bindings/cuda_array.h"
@@ -87,24 +85,20 @@ py::object item(const CudaArray& array) {
     const bool whole = array.dtype == DType::kInt64;
     const CudaCall call({&array});
     CudaArray wide = array;
-    if (!whole && array.dtype != DType::kFloat64) {
+    if (!whole) {
         wide = empty_array(array.shape, DType::kFloat32, false, call.stream());
         cuda::run_copy(tensor_of(array), tensor_of(wide), call.stream());
     }
-    unsigned char bytes[8];
-    const auto count = static_cast<std::size_t>(wide.item_bytes());
-    cuda::copy_bytes(bytes, wide.data, count, cuda::CopyKind::kDeviceToHost, call.stream());
-    cuda::synchronize(call.stream());
-    if (whole) {
-        std::int64_t number;
-        std::memcpy(&number, bytes, 8);
-        return py::int_(number);
+    std::int64_t integer = 0;
+    float number = 0;
+    {
+        const py::gil_scoped_release release;
+        cuda::copy_bytes(whole ? static_cast<void*>(&integer) : &number, wide.data, whole ? 8 : 4,
+                         cuda::CopyKind::kDeviceToHost, call.stream());
+        cuda::synchronize(call.stream());
     }
-    float number;
-    double number64;
-    std::memcpy(&number, bytes, 4);
-    std::memcpy(&number64, bytes, 8 < count ? 8 : count);
-    return py::float_(count == 8 ? number64 : static_cast<double>(number));
+    if (whole) return py::int_(integer);
+    return py::float_(number);
 }
 
 std::string repr(const CudaArray& array) {

@@ -10,9 +10,8 @@
 namespace fastconv {
 namespace {
 
-constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat64, DType::kFloat16, DType::kBFloat16,
-                             DType::kInt64};
-using Objects = std::array<py::object, 5>;
+constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt64};
+using Objects = std::array<py::object, 5>;  // by DType
 
 const Objects& objects() {
     PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<Objects> stored;
@@ -34,7 +33,6 @@ const Objects& objects() {
 const char* dtype_name(DType dtype) {
     switch (dtype) {
         case DType::kFloat32: return "float32";
-        case DType::kFloat64: return "float64";
         case DType::kFloat16: return "float16";
         case DType::kBFloat16: return "bfloat16";
         default: return "int64";
@@ -59,7 +57,7 @@ DType dtype_from(py::handle object) {
     for (const DType dtype : kDTypes)
         if (name == dtype_name(dtype)) return dtype;
     throw py::type_error("CUDA arrays have no dtype " + name +
-                         "; they have float32, float16, bfloat16, float64 and int64");
+                         "; they have float32, float16, bfloat16 and int64");
 }
 
 }  // namespace fastconv

@@ -62,6 +62,23 @@ void copy_out(const CudaArray& array, const py::buffer& host, bool wait) {
     if (wait) cuda::synchronize(call.stream());
 }
 
+// Between two GPUs, waiting for both sides.
+void copy_between(const CudaArray& from, const CudaArray& to) {
+    const auto bytes = static_cast<std::size_t>(from.size() * from.item_bytes());
+    if (!is_c_contiguous(from) || !is_c_contiguous(to) || from.shape != to.shape ||
+        from.dtype != to.dtype)
+        throw std::invalid_argument("_core: blocks of one size without gaps expected");
+    {
+        const CudaCall source({&from});
+        const py::gil_scoped_release release;
+        cuda::synchronize(source.stream());
+    }
+    const CudaCall target({&to});
+    const py::gil_scoped_release release;
+    cuda::copy_bytes(to.data, from.data, bytes, cuda::CopyKind::kDeviceToDevice, target.stream());
+    cuda::synchronize(target.stream());
+}
+
 /// A captured graph and the arrays that its kernels read and write.
 class Graph {
 public:
@@ -108,6 +125,7 @@ void bind_cuda_runtime(py::module_& module) {
     module.def("pinned_bytes", &pinned_bytes, py::arg("bytes"));
     module.def("copy_in", &copy_in, py::arg("array"), py::arg("host"));
     module.def("copy_out", &copy_out, py::arg("array"), py::arg("host"), py::arg("wait") = true);
+    module.def("copy_between", &copy_between, py::arg("source"), py::arg("target"));
 
     module.def("create_stream", &cuda::create_stream, py::arg("device"));
     module.def("destroy_stream", &cuda::destroy_stream, py::arg("stream"));

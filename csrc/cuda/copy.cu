@@ -89,7 +89,6 @@ __device__ inline double load_double(const char* data, DType dtype, std::int64_t
         case DType::kFloat32: return reinterpret_cast<const float*>(data)[index];
         case DType::kFloat16: return to_float(reinterpret_cast<const Half*>(data)[index]);
         case DType::kBFloat16: return to_float(reinterpret_cast<const BFloat16*>(data)[index]);
-        case DType::kFloat64: return reinterpret_cast<const double*>(data)[index];
         default:
             return static_cast<double>(reinterpret_cast<const std::int64_t*>(data)[index]);
     }
@@ -104,7 +103,6 @@ __device__ inline void store_double(char* data, DType dtype, std::int64_t index,
         case DType::kBFloat16:
             reinterpret_cast<BFloat16*>(data)[index] = from_float<BFloat16>(odd_float(x));
             break;
-        case DType::kFloat64: reinterpret_cast<double*>(data)[index] = x; break;
         default: reinterpret_cast<std::int64_t*>(data)[index] = static_cast<std::int64_t>(x);
     }
 }
@@ -424,7 +422,6 @@ void pattern_of(double value, DType dtype, unsigned char (&bytes)[16]) {
         case DType::kFloat32: put(bytes, static_cast<float>(value)); break;
         case DType::kFloat16: put(bytes, __float2half_rn(odd_float(value))); break;
         case DType::kBFloat16: put(bytes, __float2bfloat16_rn(odd_float(value))); break;
-        case DType::kFloat64: put(bytes, value); break;
         default: put(bytes, static_cast<std::int64_t>(value));
     }
     const auto size = static_cast<std::size_t>(element_bytes_of(dtype));

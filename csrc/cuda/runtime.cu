@@ -166,6 +166,14 @@ void set_device(int index) {
     check(cudaSetDevice(index), "cudaSetDevice");
 }
 
+int device_of(const void* pointer) {
+    cudaPointerAttributes attributes{};
+    check(cudaPointerGetAttributes(&attributes, pointer), "cudaPointerGetAttributes");
+    if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged)
+        throw std::invalid_argument("the address does not lie in a GPU's memory");
+    return attributes.device;
+}
+
 // ---- memory --------------------------------------------------------------------------------------
 
 void* allocate(std::size_t bytes, Stream stream) {

@@ -8,6 +8,7 @@ FASTCONV_ISA              scalar, avx2 or avx512 instead of the best that the pr
 FASTCONV_WORKSPACE_MB     memory for transformed weights and partial sums, default 128
 FASTCONV_VERBOSE          1: one line a call through `logging`, read at import
 FASTCONV_CUDA             AUTO, ON or OFF, when fastconv is built
+FASTCONV_CUDA_ARCHS       architectures of the CUDA kernels, when fastconv is built, e.g. 86;90a
 FASTCONV_DATA             where fastconv's own tests find data sets
 ========================= ==================================================================
 """
@@ -30,8 +31,10 @@ ENVIRONMENT = (
     "FASTCONV_WORKSPACE_MB",
     "FASTCONV_VERBOSE",
     "FASTCONV_CUDA",
+    "FASTCONV_CUDA_ARCHS",
     "FASTCONV_DATA",
 )
+_OF_THE_TESTS = "FASTCONV_EMULATION"  # tests/emulation reads what begins so
 
 
 def get_num_threads() -> int:
@@ -220,8 +223,11 @@ def _facts() -> dict[str, dict[str, Any]]:
             "workspace a call (MB)": _or_error(lambda: _core.workspace_limit() >> 20),
         },
         "cuda": {
+            "built": _core.cuda.built(),
+            "architectures": _core.cuda.architectures().split(),
             "available": cuda.is_available(),
             "reason": cuda.why_unavailable(),
+            "GPUs": [cuda.describe(index) for index in range(cuda.device_count())],
         },
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
@@ -261,16 +267,27 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
             continue
         print(f"{section}:")
         for name, value in entries.items():
-            shown = " ".join(value) if isinstance(value, list) else value
+            shown = (
+                (", " if name == "GPUs" else " ").join(value) if isinstance(value, list) else value
+            )
             print(f"  {name + ':':<35} {shown}")
     return None
 
 
+def unknown_variables() -> list[str]:
+    """FASTCONV_* variables that nothing reads."""
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith("FASTCONV_")
+        and not name.startswith(_OF_THE_TESTS)
+        and name not in ENVIRONMENT
+    )
+
+
 def warn_of_unknown_variables() -> None:
     """Warn of FASTCONV_* variables that nothing reads: most likely misspelt."""
-    unknown = sorted(
-        name for name in os.environ if name.startswith("FASTCONV_") and name not in ENVIRONMENT
-    )
+    unknown = unknown_variables()
     if not unknown:
         return
     import difflib

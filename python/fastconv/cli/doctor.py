@@ -4,8 +4,10 @@ which command mends what is missing. Exit status 1 if something is broken."""
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -109,11 +111,9 @@ def check_kernels() -> Iterator[Finding]:
     """One convolution of small integers, exact in float32, with each instruction set."""
     import numpy as np
 
-    from .. import ops, reference
+    from .. import ops
 
-    x = (np.arange(2 * 5 * 9 * 11) % 7 - 3).astype(np.float32).reshape(2, 5, 9, 11)
-    weight = (np.arange(17 * 5 * 3 * 3) % 5 - 2).astype(np.float32).reshape(17, 5, 3, 3)
-    expected = reference.conv2d(x, weight, padding=1)
+    x, weight, expected = _exact_convolution()
     for name in _core.supported_isas():
         try:
             with config.isa(name):
@@ -132,6 +132,17 @@ def check_kernels() -> Iterator[Finding]:
             )
 
 
+def _exact_convolution() -> tuple[Any, Any, Any]:
+    """x, weight and the result with padding 1."""
+    import numpy as np
+
+    from .. import reference
+
+    x = (np.arange(2 * 5 * 9 * 11) % 7 - 3).astype(np.float32).reshape(2, 5, 9, 11)
+    weight = (np.arange(17 * 5 * 3 * 3) % 5 - 2).astype(np.float32).reshape(17, 5, 3, 3)
+    return x, weight, reference.conv2d(x, weight, padding=1)
+
+
 def check_compiler() -> Iterator[Finding]:
     """Only needed to build from source: a note if missing."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "")
@@ -146,21 +157,80 @@ def check_compiler() -> Iterator[Finding]:
 
 
 def check_cuda() -> Iterator[Finding]:
+    """What was built; whether there is a GPU for it; the compiler that a build would take."""
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin:/opt/cuda/bin")
-    driver = _first_line("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
-    if cuda.is_available():
-        yield Finding("ok", "CUDA", "kernels built")
+    if _core.cuda.built():
+        yield Finding("ok", "CUDA kernels", f"built for {_architectures()}")
     else:
-        yield Finding("note", "CUDA", cuda.why_unavailable())
-    yield Finding("ok" if driver else "note", "GPU and driver", driver or "none found (nvidia-smi)")
+        command = f"FASTCONV_CUDA=ON {sys.executable} -m pip install --no-binary fastconv fastconv"
+        yield Finding("note", "CUDA kernels", cuda.why_unavailable(), command if nvcc else "")
+    driver = _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    if cuda.is_available():
+        gpus = "; ".join(cuda.describe(index) for index in range(cuda.device_count()))
+        yield Finding("ok", "GPU", gpus + (f"; driver {driver}" if driver else ""))
+        yield from _check_cuda_kernels()
+    elif _core.cuda.built():
+        text = f"none that can be used: {cuda.why_unavailable()}; the CPU's kernels work"
+        yield Finding("note", "GPU", text)
+    elif driver:
+        yield Finding("note", "GPU", f"not used by this build; driver {driver}")
+    else:
+        yield Finding("note", "GPU", "no NVIDIA driver found (nvidia-smi)")
     version = _last_line(nvcc, "--version") if nvcc else ""
-    yield Finding("ok" if nvcc else "note", "nvcc", f"{nvcc} {version}" if nvcc else "none found")
+    yield Finding(
+        "ok" if nvcc else "note",
+        "nvcc",
+        f"{nvcc} {version}" if nvcc else "none found (needed to build CUDA kernels only)",
+    )
+
+
+def _architectures() -> str:
+    """ "compute capability 7.5, 8.0, 9.0a; PTX for 9.0 and later GPUs" """
+    names = _core.cuda.architectures().split()
+    dotted = [re.sub(r"(\d)([a-z]?)(-virtual)?$", r".\1\2", name) for name in names]
+    machine = [text for name, text in zip(names, dotted) if not name.endswith("-virtual")]
+    ptx = [text for name, text in zip(names, dotted) if name.endswith("-virtual")]
+    parts = [f"compute capability {', '.join(machine)}"] if machine else []
+    parts += [f"PTX for {', '.join(ptx)} and later GPUs"] if ptx else []
+    return "; ".join(parts)
+
+
+def _check_cuda_kernels() -> Iterator[Finding]:
+    """The test convolution of check_kernels on the GPU."""
+    import numpy as np
+
+    from .. import ops
+
+    x, weight, expected = _exact_convolution()
+    try:
+        y = cuda.asnumpy(ops.conv2d(cuda.asarray(x), cuda.asarray(weight), padding=1))
+    except (RuntimeError, MemoryError) as error:
+        yield Finding("broken", "kernels cuda", str(error))
+        return
+    if np.array_equal(y, expected):
+        yield Finding("ok", "kernels cuda", "a test convolution is exact")
+    else:
+        yield Finding(
+            "broken",
+            "kernels cuda",
+            "a test convolution is wrong: please report it with the output of `info`",
+            f"{sys.executable} -m fastconv info",
+        )
+
+
+def check_bfloat16() -> Iterator[Finding]:
+    if importlib.util.find_spec("ml_dtypes"):
+        yield Finding("ok", "bfloat16", "ml_dtypes is installed")
+    elif _core.cuda.built():
+        yield Finding(
+            "note", "bfloat16", "on GPUs only: NumPy needs ml_dtypes for it",
+            f"{sys.executable} -m pip install ml_dtypes",
+        )  # fmt: skip
 
 
 def check_environment() -> Iterator[Finding]:
-    for name in sorted(os.environ):
-        if name.startswith("FASTCONV_") and name not in config.ENVIRONMENT:
-            yield Finding("note", "environment", f"{name} is unknown to fastconv", f"unset {name}")
+    for name in config.unknown_variables():
+        yield Finding("note", "environment", f"{name} is unknown to fastconv", f"unset {name}")
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
@@ -171,6 +241,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_kernels,
     check_compiler,
     check_cuda,
+    check_bfloat16,
     check_environment,
 )
 

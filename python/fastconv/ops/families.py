@@ -72,7 +72,7 @@ def import_any(function: str, name: str, value: Any) -> Array:
 def _import_from_device(function: str, name: str, value: Any) -> Array:
     from .. import cuda
 
-    return cuda.import_array(function, name, value)  # type: ignore[attr-defined]
+    return cuda.import_array(function, name, value)
 
 
 def _package(value: Any) -> str:
@@ -86,7 +86,7 @@ def give(result: Array, like: Any) -> Any:
     if type(result) is DeviceArray:
         from .. import cuda
 
-        return cuda.give_like(result, like)  # type: ignore[attr-defined]
+        return cuda.give_like(result, like)
     module = sys.modules[_package(like)]
     if module.__name__ == "torch":
         return module.from_numpy(result)
