@@ -44,8 +44,8 @@ Arithmetic arithmetic_of(const CudaConvPlan& plan, unsigned offered) {
     }
 }
 
-/// Positions of grad_input that no tap reaches.
-void fill_phase(const Correlation& phase, DType dtype, void* out, Stream stream) {
+/// Positions of grad_input that no tap reaches: the bias, or 0.
+void fill_phase(const Correlation& phase, DType dtype, const void* bias, void* out, Stream stream) {
     Tensor tensor;
     tensor.data = at(out, phase.out_first_elems * element_bytes_of(dtype));
     tensor.dtype = dtype;
@@ -55,7 +55,11 @@ void fill_phase(const Correlation& phase, DType dtype, void* out, Stream stream)
                                    phase.out.height_elems, phase.out.width_elems};
     std::copy(size, size + 4, tensor.size);
     std::copy(elems, elems + 4, tensor.elems);
-    run_fill(tensor, 0, stream);
+    if (bias == nullptr) return run_fill(tensor, 0, stream);
+    Tensor repeated = tensor;
+    repeated.data = const_cast<void*>(bias);
+    for (int d = 0; d < 4; ++d) repeated.elems[d] = d == 1 ? 1 : 0;
+    run_copy(repeated, tensor, stream);
 }
 
 void run_correlation(const CudaConvPlan& plan, const ConvPointers& pointers, std::size_t index,
@@ -71,7 +75,7 @@ void run_correlation(const CudaConvPlan& plan, const ConvPointers& pointers, std
     set_sizes(p, phase);
     if (p.rows == 0 || p.cols == 0) return;
     void* out = forward ? pointers.output : pointers.input;
-    if (p.depth == 0) return fill_phase(phase, dtype, out, stream);
+    if (p.depth == 0) return fill_phase(phase, dtype, pointers.bias, out, stream);
     p.source = forward ? pointers.input : pointers.output;
     p.out = at(out, phase.out_first_elems * bytes);
     p.bias = pointers.bias;
