@@ -122,7 +122,7 @@ int conv2d(int direction, const CudaArray& input, const CudaArray& weight, const
                relu, accumulate, algorithm, precision, kernel);
 }
 
-// y = relu?(x W^T + bias) as a 1x1 convolution of images of one pixel.
+// y = relu?(x W^T + bias) as a 1x1 convolution of one image of one row, whose pixels are x's rows.
 int linear(int direction, const CudaArray& x, const CudaArray& weight, const CudaArray& y,
            const Optional& bias, bool relu, bool accumulate, int precision,
            const std::string& kernel) {
@@ -131,13 +131,15 @@ int linear(int direction, const CudaArray& x, const CudaArray& weight, const Cud
         weight.dtype != x.dtype || y.dtype != x.dtype)
         throw std::invalid_argument("_core: shapes do not belong together");
     Conv problem;
-    problem.batch = x.shape[0];
+    problem.batch = 1;
     problem.in_channels = x.shape[1];
     problem.out_channels = weight.shape[0];
+    problem.width.in = problem.width.out = x.shape[0];
     problem.dtype = x.dtype;
-    const auto strides = [](const CudaArray& m) -> Strides { return {m.elems[0], m.elems[1], 0, 0}; };
-    return run(direction_of(direction), problem, {strides(x), strides(weight), strides(y), {}, false},
-               x, weight, y, bias, std::nullopt, relu, accumulate, -1, precision, kernel);
+    const auto rows = [](const CudaArray& m) -> Strides { return {0, m.elems[1], 0, m.elems[0]}; };
+    const Strides filters{weight.elems[0], weight.elems[1], 0, 0};
+    return run(direction_of(direction), problem, {rows(x), filters, rows(y), {}, false}, x, weight, y,
+               bias, std::nullopt, relu, accumulate, -1, precision, kernel);
 }
 
 void conv2d_grad_bias(const CudaArray& grad_output, const CudaArray& out, bool accumulate) {

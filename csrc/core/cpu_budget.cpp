@@ -5,8 +5,8 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
+#include <cstdio>
+#include <cstdlib>
 #include <thread>
 #include <vector>
 
@@ -16,18 +16,23 @@ namespace {
 // Some kernels have more CPUs than a cpu_set_t; sched_getaffinity then fails with EINVAL.
 constexpr int kMaxCpus = 1 << 14;
 
+// By C's files: C++ streams need a locale that another copy of libstdc++ in the process may spoil.
 std::string file_text(const std::string& path) {
-    std::ifstream file(path);
-    std::stringstream text;
-    text << file.rdbuf();
-    return text.str();
+    std::string text;
+    if (std::FILE* file = std::fopen(path.c_str(), "re")) {
+        char block[4096];
+        for (std::size_t n; (n = std::fread(block, 1, sizeof block, file)) > 0;) text.append(block, n);
+        std::fclose(file);
+    }
+    return text;
 }
 
 // "200000 100000" -> 2; "max 100000", "-1 100000" and anything unreadable -> 0 (no limit).
 int quota_cpus(const std::string& quota_and_period) {
-    std::istringstream text(quota_and_period);
-    long long quota = 0, period = 0;
-    if (!(text >> quota >> period) || quota <= 0 || period <= 0) return 0;
+    char* rest = nullptr;
+    const long long quota = std::strtoll(quota_and_period.c_str(), &rest, 10);
+    const long long period = std::strtoll(rest, nullptr, 10);
+    if (quota <= 0 || period <= 0) return 0;
     return static_cast<int>(std::min<long long>((quota + period - 1) / period, kMaxCpus));
 }
 
@@ -62,8 +67,10 @@ int affinity_cpus() {
 
 int cgroup_cpus(const std::string& membership, const std::string& root) {
     int limit = 0;
-    std::istringstream lines(membership);
-    for (std::string line; std::getline(lines, line);) {  // "hierarchy:controllers:path"
+    for (std::size_t begin = 0; begin < membership.size();) {  // "hierarchy:controllers:path"
+        const std::size_t end = std::min(membership.find('\n', begin), membership.size());
+        const std::string line = membership.substr(begin, end - begin);
+        begin = end + 1;
         const auto first = line.find(':');
         const auto second = line.find(':', first + 1);
         if (first == std::string::npos || second == std::string::npos) continue;
