@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 Call = Callable[[int], Any]  # the number of the operand set -> whatever the library returns
 
 GRAPH_CALLS = 8
+HIDDEN_CYCLES = 200_000  # about 0.1 ms in which the device waits and the host runs ahead
 
 
 class Clock:
@@ -18,15 +20,17 @@ class Clock:
 
     def __init__(self) -> None:
         l2 = torch.cuda.get_device_properties(0).L2_cache_size
-        self._flushed = torch.empty(max(2 * l2, 64 << 20) // 4, dtype=torch.float32, device="cuda")
+        self._others = torch.ones(max(3 * l2, 64 << 20) // 4, dtype=torch.float32, device="cuda")
 
     def cold(self, calls: Sequence[Call], sets: int, samples: int) -> list[list[float]]:
-        """Seconds of ``samples`` calls of each, interleaved, the caches flushed before each."""
+        """Seconds of ``samples`` calls of each, interleaved. Before each, other memory is read, so
+        that L2 holds nothing of the operands and nothing that is still to be written back."""
         events = []
         for sample in range(samples):
             for number, call in enumerate(calls):
                 begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                self._flushed.fill_(float(sample))
+                self._others.sum()
+                torch.cuda._sleep(HIDDEN_CYCLES)
                 begin.record()
                 call(sample % sets)
                 end.record()
@@ -57,6 +61,20 @@ class Clock:
             end.synchronize()
             times.append(begin.elapsed_time(end) / 1e3 / GRAPH_CALLS)
         return statistics.median(times)
+
+    def host(self, call: Call, calls: int = 300) -> float:
+        """Seconds that the host spends in a call, the device being kept out of its way."""
+        for _ in range(20):
+            call(0)
+        torch.cuda.synchronize()
+        best = float("inf")
+        for _ in range(3):
+            begin = time.perf_counter()
+            for _ in range(calls):
+                call(0)
+            best = min(best, (time.perf_counter() - begin) / calls)
+            torch.cuda.synchronize()
+        return best
 
     def copy_bandwidth(self) -> float:
         """Bytes a second, read and written, of a copy of 1 GiB on the device."""

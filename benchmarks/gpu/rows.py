@@ -85,11 +85,11 @@ def _convolution(problem: Problem, shape: Convolution, dtype: torch.dtype) -> Pr
         ours = lambda o: fc.conv2d(o["x"], o["w"], **geometry)  # noqa: E731
         theirs = lambda o: F.conv2d(o["x"], o["w"], None, **geometry)  # noqa: E731
     elif direction == "grad_input":
-        # PyTorch wants an input, of which it reads the shape alone.
-        hollow = torch.empty(1, device="cuda", dtype=dtype).expand(x_shape)
+        # PyTorch wants an input, of which it reads shape and memory order alone.
+        like_x = images(*x_shape, dtype=dtype)
         ours = lambda o: fc.conv2d_grad_input(o["g"], o["w"], x_shape, **geometry)  # noqa: E731
         theirs = lambda o: torch.ops.aten.convolution_backward(  # noqa: E731
-            o["g"], hollow, o["w"], None, *their, [True, False, False]
+            o["g"], like_x.to(o["g"].dtype), o["w"], None, *their, [True, False, False]
         )[0]
     elif direction == "grad_weight":
         ours = lambda o: fc.conv2d_grad_weight(o["g"], o["x"], w_shape, **geometry)  # noqa: E731
