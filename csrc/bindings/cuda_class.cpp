@@ -196,7 +196,8 @@ void bind_cuda_array(py::module_& module) {
             return array;
         },
         py::arg("shape"), py::arg("dtype"), py::arg("like") = nullptr,
-        py::arg("channels_last") = false, "On the device, for the stream and in the family of `like`");
+        py::arg("channels_last") = false,
+        "On the device, for the stream and in the family of `like`");
 }
 
 }  // namespace fastconv

@@ -11,208 +11,14 @@
 // Indices have 32 bits: what has more elements is cut along its first dimension.
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
+#include "cuda/copy_kernels.cuh"
 #include "cuda/launch.h"
-#include "cuda/ptx.cuh"
-#include "cuda/scalar.cuh"
 
 namespace fastconv::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr std::int64_t kMostItems = std::int64_t{1} << 30;
-
-/// Pairs of elements or words in the order of `to`: the last dimension varies fastest.
-struct Walk {
-    char* to;
-    const char* from;
-    int rank;
-    unsigned count;
-    unsigned size[kMaxRank];
-    std::int64_t to_elems[kMaxRank], from_elems[kMaxRank];
-};
-
-struct Offsets {
-    std::int64_t to, from;
-};
-
-__device__ inline Offsets offsets_of(const Walk& walk, unsigned index) {
-    Offsets at{0, 0};
-    for (int d = walk.rank - 1; d > 0; --d) {
-        const unsigned rest = index / walk.size[d];
-        const unsigned i = index - rest * walk.size[d];
-        at.to += i * walk.to_elems[d];
-        at.from += i * walk.from_elems[d];
-        index = rest;
-    }
-    at.to += index * walk.to_elems[0];
-    at.from += index * walk.from_elems[0];
-    return at;
-}
-
-template <class Word>
-__global__ void __launch_bounds__(kThreads) copy_strided(Walk walk) {
-    const unsigned step = gridDim.x * blockDim.x;
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < walk.count; i += step) {
-        const Offsets at = offsets_of(walk, i);
-        reinterpret_cast<Word*>(walk.to)[at.to] =
-            reinterpret_cast<const Word*>(walk.from)[at.from];
-    }
-}
-
-template <class Word>
-__global__ void __launch_bounds__(kThreads) fill_strided(Walk walk, Word value) {
-    const unsigned step = gridDim.x * blockDim.x;
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < walk.count; i += step)
-        reinterpret_cast<Word*>(walk.to)[offsets_of(walk, i).to] = value;
-}
-
-// ---- conversions ---------------------------------------------------------------------------------
-
-/// `x` as a float from which a narrower type is rounded once: to odd, where it is not exact.
-__host__ __device__ inline float odd_float(double x) {
-    float nearest = static_cast<float>(x);
-    const double back = nearest;
-    if (back != x && x == x) {
-        std::uint32_t bits;
-        memcpy(&bits, &nearest, 4);
-        if (back < 0 ? back < x : back > x) --bits;  // towards zero
-        bits |= 1;
-        memcpy(&nearest, &bits, 4);
-    }
-    return nearest;
-}
-
-__device__ inline double load_double(const char* data, DType dtype, std::int64_t index) {
-    switch (dtype) {
-        case DType::kFloat32: return reinterpret_cast<const float*>(data)[index];
-        case DType::kFloat16: return to_float(reinterpret_cast<const Half*>(data)[index]);
-        case DType::kBFloat16: return to_float(reinterpret_cast<const BFloat16*>(data)[index]);
-        default:
-            return static_cast<double>(reinterpret_cast<const std::int64_t*>(data)[index]);
-    }
-}
-
-__device__ inline void store_double(char* data, DType dtype, std::int64_t index, double x) {
-    switch (dtype) {
-        case DType::kFloat32: reinterpret_cast<float*>(data)[index] = static_cast<float>(x); break;
-        case DType::kFloat16:
-            reinterpret_cast<Half*>(data)[index] = from_float<Half>(odd_float(x));
-            break;
-        case DType::kBFloat16:
-            reinterpret_cast<BFloat16*>(data)[index] = from_float<BFloat16>(odd_float(x));
-            break;
-        default: reinterpret_cast<std::int64_t*>(data)[index] = static_cast<std::int64_t>(x);
-    }
-}
-
-__global__ void __launch_bounds__(kThreads) convert_strided(Walk walk, DType from, DType to) {
-    const unsigned step = gridDim.x * blockDim.x;
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < walk.count; i += step) {
-        const Offsets at = offsets_of(walk, i);
-        store_double(walk.to, to, at.to, load_double(walk.from, from, at.from));
-    }
-}
-
-template <class To, class From>
-__device__ inline To convert(From x) {
-    return from_float<To>(to_float(x));
-}
-
-/// Eight elements a step: 16 bytes at a time on both sides.
-template <class From, class To>
-__global__ void __launch_bounds__(kThreads) convert_block(const From* from, To* to,
-                                                          unsigned count) {
-    constexpr int kFrom = kPackElems<From>, kTo = kPackElems<To>;
-    const unsigned step = gridDim.x * blockDim.x, first = blockIdx.x * blockDim.x + threadIdx.x;
-    for (unsigned eight = first; eight < count / 8; eight += step) {
-        From in[8];
-        for (int p = 0; p < 8 / kFrom; ++p) {
-            const auto pack =
-                reinterpret_cast<const Pack<From, kFrom>*>(from)[eight * (8 / kFrom) + p];
-            for (int v = 0; v < kFrom; ++v) in[p * kFrom + v] = pack.value[v];
-        }
-        for (int p = 0; p < 8 / kTo; ++p) {
-            Pack<To, kTo> pack;
-            for (int v = 0; v < kTo; ++v) pack.value[v] = convert<To>(in[p * kTo + v]);
-            reinterpret_cast<Pack<To, kTo>*>(to)[eight * (8 / kTo) + p] = pack;
-        }
-    }
-    for (unsigned i = count / 8 * 8 + first; i < count; i += step) to[i] = convert<To>(from[i]);
-}
-
-// ---- transposes ----------------------------------------------------------------------------------
-
-constexpr int kTile = 64;
-
-/// (batch..., rows, cols): `to` has unit stride along cols, `from` along rows.
-struct Transpose {
-    const void* from;
-    void* to;
-    unsigned rows, cols, row_tiles, col_tiles;
-    std::int64_t from_col_elems, to_row_elems;
-    Walk batch;                       // its pointers are not used
-    bool vector_from, vector_to;      // 16 bytes at a time
-};
-
-// An odd pitch of 4-byte words keeps both sides' accesses to the tile apart: 8 lanes share a line of
-// 128 bytes, and the 4 lines of a warp lie one bank apart.
-template <class T>
-constexpr int kTilePitch = kTile + 4 / static_cast<int>(sizeof(T));
-
-template <class From, class To, bool kConvert>
-__global__ void __launch_bounds__(kThreads) transpose_tiles(Transpose job) {
-    To* tile = reinterpret_cast<To*>(ptx::shared_memory());  // (cols, rows)
-    constexpr int kPitch = kTilePitch<To>;
-    const unsigned row_tile = blockIdx.x % job.row_tiles;
-    const unsigned rest = blockIdx.x / job.row_tiles;
-    const unsigned row0 = row_tile * kTile, col0 = rest % job.col_tiles * kTile;
-    const Offsets base = offsets_of(job.batch, rest / job.col_tiles);
-    const From* from =
-        static_cast<const From*>(job.from) + base.from + col0 * job.from_col_elems + row0;
-    To* to = static_cast<To*>(job.to) + base.to + row0 * job.to_row_elems + col0;
-    const unsigned rows = job.rows - row0, cols = job.cols - col0;  // that are left
-    const unsigned thread = threadIdx.x;
-
-    auto place = [&](unsigned col, unsigned row, From x) {
-        if constexpr (kConvert)
-            tile[col * kPitch + row] = convert<To>(x);
-        else
-            tile[col * kPitch + row] = x;
-    };
-    if (job.vector_from) {
-        constexpr int kElems = kPackElems<From>;
-        for (unsigned col = thread / 8; col < kTile && col < cols; col += kThreads / 8)
-            for (unsigned row = thread % 8 * kElems; row < kTile && row < rows; row += 8 * kElems) {
-                const auto pack = *reinterpret_cast<const Pack<From, kElems>*>(
-                    from + col * job.from_col_elems + row);
-                for (int v = 0; v < kElems; ++v) place(col, row + v, pack.value[v]);
-            }
-    } else {
-        const unsigned row = thread % kTile;
-        if (row < rows)
-            for (unsigned col = thread / kTile; col < kTile && col < cols; col += kThreads / kTile)
-                place(col, row, from[col * job.from_col_elems + row]);
-    }
-    __syncthreads();
-    if (job.vector_to) {
-        constexpr int kElems = kPackElems<To>;
-        for (unsigned row = thread / 8; row < kTile && row < rows; row += kThreads / 8)
-            for (unsigned col = thread % 8 * kElems; col < kTile && col < cols; col += 8 * kElems) {
-                Pack<To, kElems> pack;
-                for (int v = 0; v < kElems; ++v) pack.value[v] = tile[(col + v) * kPitch + row];
-                *reinterpret_cast<Pack<To, kElems>*>(to + row * job.to_row_elems + col) = pack;
-            }
-    } else {
-        const unsigned col = thread % kTile;
-        if (col < cols)
-            for (unsigned row = thread / kTile; row < kTile && row < rows; row += kThreads / kTile)
-                to[row * job.to_row_elems + col] = tile[col * kPitch + row];
-    }
-}
-
-// ---- host: sort, merge, choose -------------------------------------------------------------------
 
 /// to's dimensions with the largest stride first, without sizes of 1, merged; strides of `to` are
 /// positive. Counts and sizes fit 32 bits (run_copy sees to it).
@@ -293,7 +99,7 @@ int widen(Walk& walk, int element_bytes) {
 }
 
 LaunchShape shape_for(std::int64_t items) {
-    return {dim3(blocks_for(items, kThreads)), dim3(kThreads)};
+    return {dim3(blocks_for(items, kCopyThreads)), dim3(kCopyThreads)};
 }
 
 /// What transpose_tiles can do of the walk: false, or the job but for its dtypes.
@@ -336,7 +142,7 @@ bool transpose_of(const Walk& walk, std::int64_t from_bytes, std::int64_t to_byt
 
 template <class From, class To, bool kConvert>
 void run_transpose(const Transpose& job, Stream stream) {
-    const LaunchShape shape{dim3(job.row_tiles * job.col_tiles * job.batch.count), dim3(kThreads),
+    const LaunchShape shape{dim3(job.row_tiles * job.col_tiles * job.batch.count), dim3(kCopyThreads),
                             sizeof(To) * kTile * kTilePitch<To>};
     launch<transpose_tiles<From, To, kConvert>>(shape, stream, job);
 }
@@ -344,18 +150,25 @@ void run_transpose(const Transpose& job, Stream stream) {
 /// Calls f(TypeTag<From>, TypeTag<To>) for float32 to or from a 16-bit type; false for other pairs.
 template <class F>
 bool with_pair(DType from, DType to, F&& f) {
-    if (from == DType::kFloat32 && to == DType::kFloat16) f(TypeTag<float>{}, TypeTag<Half>{});
-    else if (from == DType::kFloat32 && to == DType::kBFloat16) f(TypeTag<float>{}, TypeTag<BFloat16>{});
-    else if (from == DType::kFloat16 && to == DType::kFloat32) f(TypeTag<Half>{}, TypeTag<float>{});
-    else if (from == DType::kBFloat16 && to == DType::kFloat32) f(TypeTag<BFloat16>{}, TypeTag<float>{});
-    else return false;
+    const bool narrows = from == DType::kFloat32, widens = to == DType::kFloat32;
+    if (narrows && to == DType::kFloat16)
+        f(TypeTag<float>{}, TypeTag<Half>{});
+    else if (narrows && to == DType::kBFloat16)
+        f(TypeTag<float>{}, TypeTag<BFloat16>{});
+    else if (widens && from == DType::kFloat16)
+        f(TypeTag<Half>{}, TypeTag<float>{});
+    else if (widens && from == DType::kBFloat16)
+        f(TypeTag<BFloat16>{}, TypeTag<float>{});
+    else
+        return false;
     return true;
 }
 
 void copy_same(Walk& walk, DType dtype, Stream stream) {
     const auto bytes = static_cast<int>(element_bytes_of(dtype));
     if (is_block(walk))
-        return copy_bytes(walk.to, walk.from, std::size_t{walk.count} * static_cast<unsigned>(bytes),
+        return copy_bytes(walk.to, walk.from,
+                          std::size_t{walk.count} * static_cast<unsigned>(bytes),
                           CopyKind::kDeviceToDevice, stream);
     Transpose job{};
     if (bytes <= 4 && transpose_of(walk, bytes, bytes, job))
@@ -404,7 +217,8 @@ void in_parts(Tensor to, Tensor from, F&& f) {
     for (std::int64_t begin = 0; begin < size; begin += part) {
         Tensor to_part = to, from_part = from;
         to_part.size[axis] = from_part.size[axis] = std::min(part, size - begin);
-        to_part.data = static_cast<char*>(to.data) + begin * to.elems[axis] * element_bytes_of(to.dtype);
+        to_part.data =
+            static_cast<char*>(to.data) + begin * to.elems[axis] * element_bytes_of(to.dtype);
         from_part.data =
             static_cast<char*>(from.data) + begin * from.elems[axis] * element_bytes_of(from.dtype);
         in_parts(to_part, from_part, f);
@@ -448,23 +262,23 @@ void run_copy(const Tensor& from, const Tensor& to, Stream stream) {
 }
 
 void run_fill(const Tensor& to, double value, Stream stream) {
-    unsigned char bytes[16];
-    pattern_of(value, to.dtype, bytes);
-    const bool zero = std::all_of(bytes, bytes + 16, [](unsigned char b) { return b == 0; });
+    unsigned char pattern[16];
+    pattern_of(value, to.dtype, pattern);
+    const bool zero = std::all_of(pattern, pattern + 16, [](unsigned char b) { return b == 0; });
     in_parts(to, to, [&](const Tensor& part, const Tensor&) {
         Walk walk = walk_of(part, part);
         const auto element = static_cast<int>(element_bytes_of(part.dtype));
         if (zero && is_block(walk)) {
-            check(cudaMemsetAsync(walk.to, 0, std::size_t{walk.count} * static_cast<unsigned>(element),
-                                  stream_of(stream)),
+            const std::size_t bytes = std::size_t{walk.count} * static_cast<unsigned>(element);
+            check(cudaMemsetAsync(walk.to, 0, bytes, stream_of(stream)),
                   "cudaMemsetAsync");
             return;
         }
         switch (widen(walk, element)) {
-            case 2: return run_fill_words<std::uint16_t>(walk, bytes, stream);
-            case 4: return run_fill_words<std::uint32_t>(walk, bytes, stream);
-            case 8: return run_fill_words<uint2>(walk, bytes, stream);
-            default: return run_fill_words<uint4>(walk, bytes, stream);
+            case 2: return run_fill_words<std::uint16_t>(walk, pattern, stream);
+            case 4: return run_fill_words<std::uint32_t>(walk, pattern, stream);
+            case 8: return run_fill_words<uint2>(walk, pattern, stream);
+            default: return run_fill_words<uint4>(walk, pattern, stream);
         }
     });
 }

@@ -14,7 +14,7 @@ if(NOT FASTCONV_CUDA MATCHES "^(AUTO|ON|OFF)$")
 endif()
 set(FASTCONV_CUDA_ARCHS "$ENV{FASTCONV_CUDA_ARCHS}" CACHE STRING
     "Architectures of the CUDA kernels instead of the default ones, e.g. 80-real;90a-real;90-virtual")
-option(FASTCONV_EMULATION "Compile the CUDA kernels with the C++ compiler, for tests without a GPU" OFF)
+option(FASTCONV_EMULATION "Run the CUDA kernels in the emulation of tests/emulation" OFF)
 
 # A new file is compiled without a change here.
 file(GLOB FASTCONV_CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cu)
@@ -69,6 +69,7 @@ it was built (CMakeFiles/CMakeError.log or CMakeConfigureLog.yaml of the build f
 endif()
 
 add_library(fastconv_cuda STATIC)
+set_target_properties(fastconv_cuda PROPERTIES LINKER_LANGUAGE CXX CUDA_ARCHITECTURES OFF)
 target_include_directories(fastconv_cuda PUBLIC ${CMAKE_CURRENT_LIST_DIR}/..)
 
 if(FASTCONV_EMULATION)
@@ -107,9 +108,9 @@ function(fastconv_cuda_group name least default_archs)
     if(FASTCONV_CUDA_ARCHS)
         set(wanted "")
         foreach(arch IN LISTS FASTCONV_CUDA_ARCHS)
-            if(NOT arch MATCHES "^([0-9]+)[a-z]?(-real|-virtual)?$")
+            if(NOT arch MATCHES "^([0-9]+)[af]?(-real|-virtual)?$" OR CMAKE_MATCH_1 LESS 75)
                 message(FATAL_ERROR "FASTCONV_CUDA_ARCHS has '${arch}'; wanted e.g. 80, 80-real, "
-                    "90a-real or 90-virtual, separated by semicolons")
+                    "90a-real or 90-virtual, 75 or later, separated by semicolons")
             endif()
             if(NOT CMAKE_MATCH_1 LESS least)
                 list(APPEND wanted ${arch})
@@ -121,7 +122,7 @@ function(fastconv_cuda_group name least default_archs)
     endif()
     set(options "")
     foreach(arch IN LISTS wanted)
-        string(REGEX MATCH "^([0-9]+)([a-z]?)(-real|-virtual)?$" _ "${arch}")
+        string(REGEX MATCH "^([0-9]+)([af]?)(-real|-virtual)?$" _ "${arch}")
         set(number "${CMAKE_MATCH_1}${CMAKE_MATCH_2}")
         set(kind "${CMAKE_MATCH_3}")
         if(NOT CMAKE_MATCH_1 IN_LIST toolkit_archs)  # its list has no letters: 90a is in it as 90
@@ -169,5 +170,5 @@ message(STATUS
     "fastconv: CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION} for ${cuda_archs_text}")
 target_sources(fastconv_cuda PRIVATE ${FASTCONV_CUDA_HOST_SOURCES})
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/built.cpp PROPERTIES COMPILE_DEFINITIONS
-    "FASTCONV_CUDA_ARCHITECTURES=\"${cuda_archs_text}\";FASTCONV_CUDA_VERSION=\"${CMAKE_CUDA_COMPILER_VERSION}\"")
+    "FASTCONV_CUDA_ARCHITECTURES=\"${cuda_archs_text}\"")
 target_link_libraries(fastconv_cuda PUBLIC fastconv_cpu CUDA::cudart_static)

@@ -204,7 +204,7 @@ def _check_cuda_kernels() -> Iterator[Finding]:
     x, weight, expected = _exact_convolution()
     try:
         y = cuda.asnumpy(ops.conv2d(cuda.asarray(x), cuda.asarray(weight), padding=1))
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, ValueError) as error:
         yield Finding("broken", "kernels cuda", str(error))
         return
     if np.array_equal(y, expected):
