@@ -1,7 +1,6 @@
 """Fixtures, the `--full` switch and the report's header.
 
-Emulated CUDA kernels run their threads in an order that follows from the test's name, another one
-from test to test, unless FASTCONV_EMULATION_ORDER is set.
+Tests marked `kernels` run CUDA kernels: emulated, once for each order of threads.
 
 `isa`   a test that takes it runs once for each instruction set built and supported here, forced by
         name; the fixture's value is the name.
@@ -10,14 +9,13 @@ from test to test, unless FASTCONV_EMULATION_ORDER is set.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
 import pytest
-from support import THREAD_ORDERS, available_isas
+from support import THREAD_ORDERS, available_isas, emulated
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: a long case, run with --full only")
+    config.addinivalue_line("markers", "kernels: runs CUDA kernels, emulated in several orders")
     # The same examples on every run; --full looks at others each time, and at many more.
     hypothesis.settings.register_profile(
         "quick", max_examples=100, derandomize=True, deadline=None, database=None
@@ -61,6 +60,9 @@ def pytest_report_header() -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "isa" in metafunc.fixturenames:
         metafunc.parametrize("isa", available_isas(), indirect=True)
+    if metafunc.definition.get_closest_marker("kernels") is not None and emulated():
+        metafunc.fixturenames.append("thread_order")
+        metafunc.parametrize("thread_order", THREAD_ORDERS, indirect=True)
 
 
 @pytest.fixture
@@ -72,12 +74,11 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-@pytest.fixture(autouse=True)
-def _emulated_thread_order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "FASTCONV_EMULATION_ORDER"
-    if "test_cuda_" in request.node.nodeid and name not in os.environ:
-        chosen = zlib.crc32(request.node.nodeid.encode()) % len(THREAD_ORDERS)
-        monkeypatch.setenv(name, THREAD_ORDERS[chosen])
+@pytest.fixture
+def thread_order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The order in which emulated threads run."""
+    monkeypatch.setenv("FASTCONV_EMULATION_ORDER", request.param)
+    return request.param
 
 
 @pytest.fixture

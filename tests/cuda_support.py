@@ -6,8 +6,8 @@ Data     `on_gpu(array, dtype, order)`: the same values behind other strides, in
 Outputs  `Poisoned(shape, dtype, order)`: full of NaN, and `.only_wrote()` looks around it.
 Exact    Small integers are exact in every dtype and their sums in float32, which every kernel sums
          in: what it stores is `rounded(sum, dtype)`, to the bit.
-Orders   Emulated threads run in one of `support.THREAD_ORDERS`, another one from test to test
-         (conftest.py); a kernel that lacks a barrier gives other results in some of them.
+Orders   Tests marked `kernels` run emulated threads in each of `support.THREAD_ORDERS`; a kernel
+         that lacks a barrier gives other results in some of them.
 """
 
 from __future__ import annotations
@@ -144,8 +144,3 @@ def forced_kernels() -> list[Any]:
         for name, function in directions().items()
         for kernel in fc.cuda.kernels(function)
     ]
-
-
-def emulated() -> bool:
-    """Whether the device is the emulation of tests/emulation."""
-    return "emulat" in str(fc.cuda.device(0)).lower()

@@ -55,6 +55,13 @@ def available_isas() -> list[str]:
     return list(_core.supported_isas())
 
 
+def emulated() -> bool:
+    """Whether CUDA kernels are there, emulated (tests/emulation)."""
+    import fastconv as fc
+
+    return fc.cuda.is_available() and "Emulated" in fc.cuda.device_info()["name"]
+
+
 def exact_algorithms(function: Callable[..., Any]) -> list[str]:
     """The algorithms whose sums of small integers are exact: all but Winograd, whose transforms
     divide (tests/test_winograd.py has its bounds). "auto" is left to the caller.

@@ -11,6 +11,8 @@ from fastconv.layers.arithmetic import add, add_to_each, concatenate, sum_over_b
 from fastconv.ops.optimizer import sgd_update
 from support import assert_exact, assert_within_bound, integers, normals
 
+pytestmark = pytest.mark.kernels
+
 ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh")
 SHAPES = [(), (1,), (7,), (8,), (9,), (257,), (0,), (2, 3, 5, 7), (3, 4), (2, 1, 3, 1, 2, 4)]
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-30, -1e-30, 60.0, -60.0, 9.0, -9.0)

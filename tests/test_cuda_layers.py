@@ -10,6 +10,8 @@ import pytest
 from cuda_support import DTYPES, eps, host, on_gpu, rounded
 from support import integers, normals
 
+pytestmark = pytest.mark.kernels
+
 L = fc.layers
 
 # name: (how to make the layer, the shape of its input)

@@ -9,6 +9,8 @@ from cuda_support import DTYPES, ORDERS, Poisoned, host, on_gpu, rounded, roundi
 from fastconv import reference
 from support import assert_exact, assert_within_bound, normals
 
+pytestmark = pytest.mark.kernels
+
 FLOAT32 = 2.0**-23
 LINES = [(1, 1), (3, 10), (17, 33), (65, 7), (5, 130), (2, 1000), (33, 32)]
 

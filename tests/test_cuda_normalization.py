@@ -9,6 +9,8 @@ from cuda_support import DTYPES, ORDERS, Poisoned, host, on_gpu, rounded, roundi
 from fastconv import reference
 from support import assert_exact, assert_within_bound, integers, normals
 
+pytestmark = pytest.mark.kernels
+
 SHAPES = [
     (2, 3, 5, 7),
     (3, 8, 4, 4),

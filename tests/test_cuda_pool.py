@@ -10,6 +10,8 @@ from cuda_support import DTYPES, ORDERS, Poisoned, host, on_gpu, rounded, roundi
 from fastconv import reference
 from support import assert_exact, assert_within_bound, integers, params
 
+pytestmark = pytest.mark.kernels
+
 ORDER_CASES = [
     pool("n2c19h7w6-k3-st2-pad1"),
     pool("n2c3h9w20-k3-st2-pad1-ceil"),

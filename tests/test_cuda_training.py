@@ -8,6 +8,8 @@ import pytest
 from cuda_support import DTYPES, host, on_gpu, rounded
 from support import normals
 
+pytestmark = pytest.mark.kernels
+
 L = fc.layers
 
 

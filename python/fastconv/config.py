@@ -254,8 +254,8 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     Examples
     --------
     >>> import fastconv as fc
-    >>> fc.show_config("dicts")["cuda"]["available"]
-    False
+    >>> fc.show_config("dicts")["cuda"]["available"] == fc.cuda.is_available()
+    True
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f'show_config: mode must be "stdout" or "dicts", not {mode!r}')

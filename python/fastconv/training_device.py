@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import ops
+from fastconv import cuda, ops
+from fastconv.cuda_streams import on_device as current
 from fastconv.layers.base import Layer
-from fastconv.layers.placement import HALVES, device_of, host, placed
+from fastconv.layers.placement import HALVES, device_of, host
 from fastconv.ops.devices import on_device
 from fastconv.ops.families import import_any
 
@@ -20,13 +21,18 @@ STEPS_BETWEEN_READS = 64
 
 
 class Feed:
-    """Takes batches to where a model's parameters are, in their dtype."""
+    """Takes batches to where a model's parameters are, in their dtype.
+
+    Through two pinned buffers each for images and labels, so that a batch is copied while the step
+    before runs; a buffer is written again when its copy is done.
+    """
 
     def __init__(self, model: Layer) -> None:
         arrays = [parameter.data for parameter in model.parameters()]
         halves = [array for array in arrays if array.dtype.name in HALVES]
         first = (halves or arrays or [np.empty(0, np.float32)])[0]
         self.device, self.dtype = device_of(first), first.dtype.name
+        self._images, self._labels = _Staging(), _Staging()
 
     @property
     def host_dtype(self) -> np.dtype[Any]:
@@ -37,11 +43,39 @@ class Feed:
         """(x, labels) on the device; as they are on the host."""
         if self.device is None:
             return x, labels
-        whole = labels.dtype.kind in "iu"
-        return (
-            placed(x, self.device, self.dtype),
-            placed(labels, self.device, "int64" if whole else self.dtype),
-        )
+        if labels.dtype.kind in "iu":
+            numbers, dtype = labels.astype(np.int64, copy=False), "int64"
+        else:
+            numbers, dtype = labels.astype(np.float32, copy=False), self.dtype
+        with current(self.device):
+            return self._images.send(x, self.dtype), self._labels.send(numbers, dtype)
+
+
+class _Staging:
+    """Pinned buffers that take turns."""
+
+    def __init__(self) -> None:
+        self._turns: list[tuple[Any, Any]] = []  # a flat buffer, and the end of its last copy
+        self._next = 0
+
+    def send(self, array: Any, dtype: str) -> Any:
+        """A copy on the current device, in the same memory order, enqueued."""
+        if len(self._turns) < 2:
+            self._turns.append((cuda.pinned(array.size, array.dtype), None))
+            self._next = len(self._turns) - 1
+        buffer, copied = self._turns[self._next]
+        if copied is not None:
+            copied.elapsed(copied)  # waits for it
+        if buffer.size < array.size or buffer.dtype != array.dtype:
+            buffer = cuda.pinned(array.size, array.dtype)
+        last = array.ndim == 4 and ops.is_channels_last(array)
+        dense = array.transpose(0, 2, 3, 1) if last else array
+        staged = buffer[: array.size].reshape(dense.shape)
+        np.copyto(staged, dense)
+        sent = cuda.asarray(staged.transpose(0, 3, 1, 2) if last else staged, dtype=dtype)
+        self._turns[self._next] = (buffer, cuda.Event().record())
+        self._next = 1 - self._next
+        return sent
 
 
 class Totals:

@@ -50,8 +50,7 @@ def _note_algorithms() -> None:
     line."""
     modules: tuple[Any, ...] = (_core, cuda_core)
     for module in modules:
-        if hasattr(module, "conv2d"):
-            module.conv2d = _noting(module.conv2d)
+        module.conv2d = _noting(module.conv2d)
 
 
 def _noting(kernel: Callable[..., int]) -> Callable[..., int]:

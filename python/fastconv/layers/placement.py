@@ -72,12 +72,13 @@ def placed(array: Any, device: int | None, name: str) -> Any:
         return array
     if device is None:
         return host(array).astype(name)
+    if device_of(array) == device:
+        return array.astype(name)
     from fastconv import cuda
+    from fastconv.cuda_streams import on_device as current
 
-    if not on_device(array):
-        # Float64 is rounded once, to its own dtype or to float32 on the way to 16 bits.
-        array = np.asarray(array, np.float32 if array.dtype == np.float64 else None)
-    return cuda.asarray(array, dtype=name, device=device)
+    with current(device):
+        return cuda.asarray(host(array), dtype=name)
 
 
 def host(value: Any) -> Any:

@@ -35,11 +35,7 @@ def take(function: str, name: str, value: Any) -> Array:
     """
     array = value if type(value) is np.ndarray else import_any(function, name, value)
     dtype = array.dtype
-    if (
-        dtype is not FLOAT32
-        and (dtype is not FLOAT64 or type(array) is not np.ndarray)
-        and not has_kernels(array)
-    ):
+    if dtype is not FLOAT32 and dtype is not FLOAT64 and not has_kernels(array):
         raise TypeError(no_kernels(function, name, dtype, value, dtypes_with_kernels(array)))
     return array if array.flags.aligned else _refuse_unaligned(function, name, array)
 

@@ -21,8 +21,8 @@ FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 INT64 = np.dtype(np.int64)
 ON_DEVICE = ("float32", "float16", "bfloat16")
-cuda_core: Any = getattr(_core, "cuda", None)
-DeviceArray: Any = getattr(cuda_core, "Array", type("Array", (), {}))
+cuda_core: Any = _core.cuda
+DeviceArray: Any = cuda_core.Array
 
 
 def kernels_for(array: Array) -> Any:

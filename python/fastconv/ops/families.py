@@ -40,6 +40,8 @@ def import_any(function: str, name: str, value: Any) -> Array:
             f"{function}: {name} is a tensor that requires grad, which fastconv does not record; "
             f"pass {name}.detach()"
         )
+    if getattr(value, "is_cuda", False):  # PyTorch's, the short way
+        return _import_from_device(function, name, value)
     try:
         device_type = int(value.__dlpack_device__()[0])
     except (ValueError, RuntimeError, BufferError) as error:  # PyTorch's meta and nested tensors
