@@ -131,6 +131,16 @@ bool Engine::run_block(std::uint64_t block) {
         thread.state = Thread::State::kFresh;
         thread.group = 0;
         thread.copies.clear();
+        thread.unfenced.clear();
+    }
+    unfenced_.assign(kSharedBytes / 16, 0);
+    issued_.assign(threads_.size() / 128 + 1, {});
+    for (Warp& warp : warps_) {
+        warp.fenced = false;
+        warp.product_group = 0;
+        warp.products_issued = 0;
+        warp.accumulators.clear();
+        warp.products.clear();
     }
     stacks_.clear();
     done_ = 0;

@@ -20,6 +20,7 @@
 #include "fiber.h"
 #include "include/emulation/api.h"
 #include "include/emulation/collective.h"
+#include "include/cuda/ptx_sm90.cuh"
 
 namespace emulation {
 
@@ -47,6 +48,20 @@ struct Thread {
     const char* barrier = nullptr;
     int group = 0;  // of cp.async, the open one
     std::vector<AsyncCopy> copies;
+    std::vector<std::uint32_t> unfenced;  // chunks of 16 bytes copied since the last proxy fence
+};
+
+/// Registers that wgmma adds to, by what they will hold when it is done: until then they are NaN.
+struct Accumulators {
+    float* registers[32];
+    int per_lane = 0, pending = 0;  // products
+    std::vector<float> sums;        // (16, columns) of the warp
+};
+
+struct PendingProduct {
+    WarpgroupProduct what;
+    int group;
+    std::vector<std::uint16_t> operands;  // as they were at the issue
 };
 
 struct Warp {
@@ -55,6 +70,12 @@ struct Warp {
     unsigned pass = 0;   // those that take part in this pass
     int count = 0, position = 0;
     std::uint8_t order[32] = {};
+
+    bool fenced = false;  // wgmma.fence since registers were last handed back
+    int product_group = 0;
+    std::size_t products_issued = 0;
+    std::vector<Accumulators> accumulators;  // in flight
+    std::vector<PendingProduct> products;
 };
 
 class Engine {
@@ -76,6 +97,15 @@ public:
               int line);
     int meet_block(const char* name, bool predicate, const char* file, int line);
     Thread& thread() { return *current_; }
+    /// Whose lanes run, or whose collective is being completed.
+    Warp& warp() { return *warp_; }
+    std::size_t block_threads() const { return threads_.size(); }
+    /// What wgmma the warpgroup of a warp has issued in this block so far.
+    std::vector<WarpgroupProduct>& issued_by_warpgroup(const Warp& warp) {
+        return issued_[static_cast<std::size_t>(warp.first) / 128];
+    }
+    /// Of every 16 bytes of shared memory: whether wgmma cannot see yet what cp.async wrote there.
+    std::vector<std::uint8_t>& unfenced() { return unfenced_; }
     unsigned lane() const { return static_cast<unsigned>(current_ - threads_.data()) & 31u; }
     unsigned char* shared_memory() { return shared_; }
     std::size_t shared_bytes() const { return launch_->shared_bytes; }
@@ -117,6 +147,8 @@ private:
     Stacks stacks_;
     std::vector<Thread> threads_;
     std::vector<Warp> warps_;
+    std::vector<std::vector<WarpgroupProduct>> issued_;
+    std::vector<std::uint8_t> unfenced_;
     std::vector<Warp*> ready_;  // the last one runs
     Thread* current_ = nullptr;
     Warp* warp_ = nullptr;

@@ -69,7 +69,11 @@ std::string shared_place(Engine& engine, const void* address) {
            std::to_string(engine.shared_bytes()) + " bytes of shared memory";
 }
 
-void perform(const AsyncCopy& copy) {
+void perform(Engine& engine, const AsyncCopy& copy) {
+    const auto chunk = static_cast<std::uint32_t>(
+        (static_cast<const unsigned char*>(copy.shared) - engine.shared_memory()) / 16);
+    engine.unfenced()[chunk] = 1;
+    engine.thread().unfenced.push_back(chunk);
     if (copy.valid) {
         std::memcpy(copy.shared, copy.global, static_cast<std::size_t>(copy.bytes));
     } else {
@@ -98,7 +102,7 @@ void copy_async(void* shared, const void* global, int bytes, bool valid, const c
     }
     Thread& thread = engine.thread();
     const AsyncCopy copy{shared, global, bytes, valid, thread.group};
-    if (!engine.delays_copies()) return perform(copy);
+    if (!engine.delays_copies()) return perform(engine, copy);
     std::memset(shared, 0xff, size);
     thread.copies.push_back(copy);
 }
@@ -106,11 +110,12 @@ void copy_async(void* shared, const void* global, int bytes, bool valid, const c
 void commit_copies() { ++Engine::running()->thread().group; }
 
 void wait_for_copies(int pending) {
-    Thread& thread = Engine::running()->thread();
+    Engine& engine = *Engine::running();
+    Thread& thread = engine.thread();
     std::size_t finished = 0;  // copies are in the order of their groups
     while (finished < thread.copies.size() &&
            thread.copies[finished].group < thread.group - pending) {
-        perform(thread.copies[finished++]);
+        perform(engine, thread.copies[finished++]);
     }
     thread.copies.erase(thread.copies.begin(),
                         thread.copies.begin() + static_cast<std::ptrdiff_t>(finished));
