@@ -6,10 +6,10 @@
 //     dx = weight * rstd * (g - sum(g) / M - (x - mean) * rstd^2 * sum(g * (x - mean)) / M)
 //     dx = weight * rstd * g                                                       in evaluation
 //
-// Three launches: sums of slabs, their join in slab order with what follows from it per channel, and
-// the affine pass, which walks the slabs backwards, so that it begins with what L2 still holds.
+// Three launches: sums of each block, their join in a fixed order with what follows from it per
+// channel, and the affine pass, which walks backwards, so that it begins with what L2 still holds.
 // Forward, a thread sums deviations from the mean of its first few values: at worst as inexact as a
-// plain float32 sum of its at most kMostTerms terms, wherever the mean lies. Threads and slabs are
+// plain float32 sum of its at most kMostTerms terms, wherever the mean lies. Threads and blocks are
 // joined in float64 as deviations from the channel's first value.
 // Bytes moved per byte of x: forward 3 (x, x, y), backward 5 (g, x, g, x, dx), evaluation 2 and
 // backward 4; less where x stays in L2.
@@ -20,8 +20,7 @@
 namespace fastconv::cuda {
 namespace {
 
-constexpr int kSumBlocks = 6;  // a multiprocessor
-constexpr int kWriteBlocks = 16;
+constexpr int kWriteBlocks = 3, kWriteBlocksBackward = 2;  // at once on a multiprocessor
 
 struct WriteArguments {
     ChannelWalk walk;  // of out, x and, where given, grad
@@ -30,49 +29,46 @@ struct WriteArguments {
 };
 
 // out = (x - mean) * scale + offset, or (grad - offset - (x - mean) * slope) * scale.
-template <class T>
-__global__ void __launch_bounds__(kChannelThreads, 2) channel_write(WriteArguments arguments) {
+template <class T, bool kBackward>
+__global__ void __launch_bounds__(kChannelThreads, kBackward ? kWriteBlocksBackward : kWriteBlocks)
+    channel_write(WriteArguments arguments) {
     constexpr int kElems = kItemElems<T>;
-    using Item = typename Access<T>::Item;
     const ChannelWalk& walk = arguments.walk;
-    const ChannelPlace place = place_of(walk, gridDim.y - 1 - blockIdx.y);
+    const ChannelPlace place = place_of(walk);
     if (place.channel >= walk.channel_items) return;
-    const bool backward = arguments.grad.data != nullptr;
     ChannelParameters by[kElems];
 #pragma unroll
     for (int i = 0; i < kElems; ++i)
         by[i] = arguments.parameters[walk.columns ? std::int64_t{place.channel} * kElems + i
                                                   : std::int64_t{place.channel}];
-    for (std::uint32_t p = place.first; p < place.end; p += kChannelLoads * place.step) {
-        Item x[kChannelLoads], grad[kChannelLoads];
-        std::int64_t out[kChannelLoads];
+    for_positions(walk, place, true, [&](std::uint32_t position, auto loads) {
+        constexpr int kLoads = decltype(loads)::value;
+        [[maybe_unused]] typename Access<T>::Item x[kLoads], grad[kLoads];
+        std::int64_t out[kLoads];
 #pragma unroll
-        for (int u = 0; u < kChannelLoads; ++u) {
-            const std::uint32_t position = p + static_cast<std::uint32_t>(u) * place.step;
-            if (position >= place.end) continue;
+        for (int u = 0; u < kLoads; ++u) {
             std::int64_t at[3];
-            locate(walk.positions, position, at);
-            const std::int64_t c = place.channel;
-            out[u] = at[0] + c * walk.channel_elems[0];
-            x[u] = Access<T>::load(arguments.x, at[1] + c * walk.channel_elems[1]);
-            if (backward)
-                grad[u] = Access<T>::load(arguments.grad, at[2] + c * walk.channel_elems[2]);
+            locate(walk.positions, position + static_cast<std::uint32_t>(u) * place.step, at);
+            out[u] = offset_of(walk, place, at, 0);
+            x[u] = Access<T>::load_once(arguments.x, offset_of(walk, place, at, 1));
+            if constexpr (kBackward)
+                grad[u] = Access<T>::load_once(arguments.grad, offset_of(walk, place, at, 2));
         }
 #pragma unroll
-        for (int u = 0; u < kChannelLoads; ++u) {
-            if (p + static_cast<std::uint32_t>(u) * place.step >= place.end) continue;
+        for (int u = 0; u < kLoads; ++u) {
             float value[kElems];
 #pragma unroll
             for (int i = 0; i < kElems; ++i) {
-                const float d = to_float(x[u].value[i]) - by[i].mean;
-                value[i] = fmaf(d, by[i].scale, by[i].offset);
-                if (backward)
-                    value[i] = fmaf(-d, by[i].slope, to_float(grad[u].value[i]) - by[i].offset) *
-                               by[i].scale;
+                const float d = x[u].at(i) - by[i].mean;
+                if constexpr (kBackward)
+                    value[i] =
+                        fmaf(-d, by[i].slope, grad[u].at(i) - by[i].offset) * by[i].scale;
+                else
+                    value[i] = fmaf(d, by[i].scale, by[i].offset);
             }
             Access<T>::store(arguments.out, out[u], value);
         }
-    }
+    });
 }
 
 // ---- launches -----------------------------------------------------------------------------------
@@ -84,16 +80,17 @@ void join(const JoinArguments& arguments, Stream stream) {
                       stream, arguments);
 }
 
-void sum_slabs(const SumArguments& arguments, DType dtype, Stream stream) {
+template <bool kBackward>
+void sum_blocks(const SumArguments& arguments, DType dtype, Stream stream) {
     const ChannelWalk& walk = arguments.walk;
     with_items(dtype, walk.vector, [&](auto tag) {
         using T = typename decltype(tag)::type;
         if (walk.columns)
-            return launch<column_sums<T>>(
+            return launch<column_sums<T, kBackward>>(
                 {walk.grid(), walk.block(), sizeof(double) * 2 * kChannelThreads * kItemElems<T>},
                 stream, arguments);
-        launch<run_sums<T>>({walk.grid(), walk.block(), block_sums_bytes<kChannelThreads>}, stream,
-                            arguments);
+        launch<run_sums<T, kBackward>>(
+            {walk.grid(), walk.block(), block_sums_bytes<kChannelThreads>}, stream, arguments);
     });
 }
 
@@ -102,22 +99,24 @@ void write(const Tensor& out, const Tensor& x, const Tensor* grad, int axis,
            const ChannelParameters* parameters, Stream stream) {
     Operand operands[3];
     WriteArguments arguments{};
-    arguments.walk = grad ? walk_channels({&out, &x, grad}, axis, kWriteBlocks, operands)
+    arguments.walk = grad ? walk_channels({&out, &x, grad}, axis, kWriteBlocksBackward, operands)
                           : walk_channels({&out, &x}, axis, kWriteBlocks, operands);
     arguments.out = operands[0];
     arguments.x = operands[1];
     arguments.grad = operands[2];
     arguments.parameters = parameters;
     with_items(out.dtype, arguments.walk.vector, [&](auto tag) {
-        launch<channel_write<typename decltype(tag)::type>>(
-            {arguments.walk.grid(), arguments.walk.block()}, stream, arguments);
+        using T = typename decltype(tag)::type;
+        const LaunchShape shape{arguments.walk.grid(), arguments.walk.block()};
+        if (grad) return launch<channel_write<T, true>>(shape, stream, arguments);
+        launch<channel_write<T, false>>(shape, stream, arguments);
     });
 }
 
-/// Memory of both runs: parameters (C), then partial sums (slabs, 2, C).
-std::size_t scratch_bytes(std::int64_t channels, std::uint32_t slabs) {
+/// Memory of both runs: parameters (C), then partial sums (blocks, 2, C).
+std::size_t scratch_bytes(std::int64_t channels, std::uint32_t blocks) {
     return static_cast<std::size_t>(channels) *
-           (sizeof(ChannelParameters) + sizeof(double) * 2 * slabs);
+           (sizeof(ChannelParameters) + sizeof(double) * 2 * blocks);
 }
 
 }  // namespace
@@ -130,14 +129,14 @@ void run_batch_norm(const BatchNorm& call, Stream stream) {
     const std::int64_t channels = call.x.size[call.axis];
     const std::int64_t positions = channels ? call.x.count() / channels : 0;
     const bool measures = call.training && positions > 0;
-    const Scratch scratch(scratch_bytes(channels, measures ? sums.walk.slabs : 0), stream);
+    const Scratch scratch(scratch_bytes(channels, measures ? sums.walk.blocks : 0), stream);
     auto* const parameters = static_cast<ChannelParameters*>(scratch.data());
     JoinArguments by{};
     if (measures) {
         sums.partial = reinterpret_cast<double*>(parameters + channels);
-        sum_slabs(sums, call.x.dtype, stream);
+        sum_blocks<false>(sums, call.x.dtype, stream);
         by.partial = sums.partial;
-        by.slabs = sums.walk.slabs;
+        by.blocks = sums.walk.blocks;
         by.reference = operands[0];
         by.reference_elems = call.x.elems[call.axis];
     }
@@ -161,20 +160,20 @@ void run_batch_norm_backward(const BatchNormBackward& call, Stream stream) {
     Operand operands[3];
     SumArguments sums{};
     sums.walk =
-        walk_channels({&call.x, &call.grad_output}, call.axis, kSumBlocks, operands);
+        walk_channels({&call.x, &call.grad_output}, call.axis, kSumBlocksBackward, operands);
     sums.x = operands[0];
     sums.grad = operands[1];
     sums.mean = ChannelArray(call.mean);
     const std::int64_t channels = call.x.size[call.axis];
     const std::int64_t positions = channels ? call.x.count() / channels : 0;
-    const Scratch scratch(scratch_bytes(channels, sums.walk.slabs), stream);
+    const Scratch scratch(scratch_bytes(channels, sums.walk.blocks), stream);
     auto* const parameters = static_cast<ChannelParameters*>(scratch.data());
     JoinArguments by{};
     if (positions > 0) {
         sums.partial = reinterpret_cast<double*>(parameters + channels);
-        sum_slabs(sums, call.x.dtype, stream);
+        sum_blocks<true>(sums, call.x.dtype, stream);
         by.partial = sums.partial;
-        by.slabs = sums.walk.slabs;
+        by.blocks = sums.walk.blocks;
     }
     by.channels = channels;
     by.positions = static_cast<double>(std::max<std::int64_t>(positions, 1));

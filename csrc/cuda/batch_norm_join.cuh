@@ -1,4 +1,4 @@
-// Batch normalization between its passes: slabs' sums in order, and per channel what follows from
+// Batch normalization between its passes: blocks' sums in order, and per channel what follows from
 // them: mean, rstd, running statistics and what the affine pass multiplies by.
 #pragma once
 
@@ -11,12 +11,13 @@ struct alignas(16) ChannelParameters {
     float mean, scale, offset, slope;
 };
 
-constexpr int kJoinChannels = 32;
-constexpr int kJoinThreads = 16;  // a channel
+// 8 channels a block, a sector of 64 bytes: 256 channels still are 32 blocks, with 64 sums in flight each.
+constexpr int kJoinChannels = 8;
+constexpr int kJoinThreads = 64;  // a channel
 
 struct JoinArguments {
-    const double* partial;  // (slabs, 2, C), or null: nothing was summed
-    std::uint32_t slabs;
+    const double* partial;  // (blocks, 2, C), or null: nothing was summed
+    std::uint32_t blocks;
     std::int64_t channels;
     double positions;
     Operand reference;  // forward: the channels' first values
@@ -69,24 +70,29 @@ __device__ inline void finish_backward(const JoinArguments& by, std::int64_t c, 
 }
 
 __global__ void __launch_bounds__(kJoinChannels * kJoinThreads) join_sums(JoinArguments arguments) {
-    auto* const shared = reinterpret_cast<double*>(ptx::shared_memory());  // (kJoinThreads, 2, 32)
+    auto* const shared = reinterpret_cast<double*>(ptx::shared_memory());
     const std::int64_t c = std::int64_t{blockIdx.x} * kJoinChannels + threadIdx.x;
     const std::int64_t channels = arguments.channels;
     double first = 0, second = 0;
     if (c < channels && arguments.partial) {
-        for (std::uint32_t slab = threadIdx.y; slab < arguments.slabs; slab += kJoinThreads) {
-            first += arguments.partial[std::int64_t{slab} * 2 * channels + c];
-            second += arguments.partial[(std::int64_t{slab} * 2 + 1) * channels + c];
+#pragma unroll 4
+        for (std::uint32_t block = threadIdx.y; block < arguments.blocks; block += kJoinThreads) {
+            first += arguments.partial[std::int64_t{block} * 2 * channels + c];
+            second += arguments.partial[(std::int64_t{block} * 2 + 1) * channels + c];
         }
     }
-    shared[threadIdx.y * 2 * kJoinChannels + threadIdx.x] = first;
-    shared[(threadIdx.y * 2 + 1) * kJoinChannels + threadIdx.x] = second;
-    __syncthreads();
-    if (threadIdx.y != 0 || c >= channels) return;
-    for (int y = 1; y < kJoinThreads; ++y) {
-        first += shared[y * 2 * kJoinChannels + static_cast<int>(threadIdx.x)];
-        second += shared[(y * 2 + 1) * kJoinChannels + static_cast<int>(threadIdx.x)];
+    double* const mine = shared + (threadIdx.y * 2 * kJoinChannels + threadIdx.x);  // (threads, 2, 8)
+    mine[0] = first;
+    mine[kJoinChannels] = second;
+    for (unsigned half = kJoinThreads / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.y >= half) continue;
+        mine[0] += mine[half * 2 * kJoinChannels];
+        mine[kJoinChannels] += mine[(half * 2 + 1) * kJoinChannels];
     }
+    if (threadIdx.y != 0 || c >= channels) return;
+    first = mine[0];
+    second = mine[kJoinChannels];
     if (arguments.backward) finish_backward(arguments, c, first, second);
     else finish_forward(arguments, c, first, second);
 }

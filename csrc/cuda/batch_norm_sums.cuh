@@ -1,4 +1,4 @@
-// Batch normalization's sums of slabs of positions, per channel: of deviations and their squares
+// Batch normalization's sums of each block's positions, per channel: of deviations and their squares
 // forward, of g and g (x - mean) backward. Each thread in float32, threads joined in float64.
 #pragma once
 
@@ -30,7 +30,7 @@ struct SumArguments {
     ChannelWalk walk;  // of x and, backward, grad
     Operand x, grad;   // no grad: forward
     ChannelArray mean;  // backward
-    double* partial;    // (slabs, 2, C)
+    double* partial;    // (blocks, 2, C)
 };
 
 template <int kElems>
@@ -39,62 +39,78 @@ struct Sums {
     std::uint32_t count;
 };
 
-// Sums of deviations from a mean of the first few, or of g and g (x - mean).
-template <class T>
+/// Item of channel place.channel at `position` of operand k.
+__device__ inline std::int64_t offset_of(const ChannelWalk& walk, const ChannelPlace& place,
+                                         const std::int64_t (&at)[3], int k) {
+    return at[k] + std::int64_t{place.channel} * walk.channel_elems[k];
+}
+
+// Forward: the mean of the thread's first tile, as far as it exists; else the channels' means.
+template <class T, bool kBackward>
+__device__ inline void begin_sums(const SumArguments& arguments, const ChannelPlace& place,
+                                  Sums<kItemElems<T>>& sums) {
+    constexpr int kElems = kItemElems<T>;
+    const ChannelWalk& walk = arguments.walk;
+    typename Access<T>::Item x[kChannelLoads];
+    if constexpr (!kBackward) {
+        const std::uint32_t last = walk.positions.count - 1;
+#pragma unroll
+        for (int u = 0; u < kChannelLoads; ++u) {
+            const std::uint32_t position = place.first + blockIdx.y * place.tile +
+                                           static_cast<std::uint32_t>(u) * place.step;
+            std::int64_t at[3];
+            locate(walk.positions, position < last ? position : last, at);
+            x[u] = Access<T>::load(arguments.x, offset_of(walk, place, at, 0));
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < kElems; ++i) {
+        sums.first[i] = sums.second[i] = 0;
+        if constexpr (kBackward) {
+            const std::int64_t c = walk.columns ? std::int64_t{place.channel} * kElems + i
+                                                : std::int64_t{place.channel};
+            sums.shift[i] = arguments.mean.at(c, 0);
+        } else {
+            float total = 0;
+#pragma unroll
+            for (int u = 0; u < kChannelLoads; ++u) total += x[u].at(i);
+            sums.shift[i] = total * (1.0f / kChannelLoads);
+        }
+    }
+    sums.count = 0;
+}
+
+// Sums of deviations from `shift` and their squares, or of g and g (x - mean).
+template <class T, bool kBackward>
 __device__ inline Sums<kItemElems<T>> sums_of_thread(const SumArguments& arguments,
                                                      const ChannelPlace& place) {
     constexpr int kElems = kItemElems<T>;
-    using Item = typename Access<T>::Item;
-    const bool backward = arguments.grad.data != nullptr;
+    const ChannelWalk& walk = arguments.walk;
     Sums<kElems> sums;
-    sums.count = 0;
+    begin_sums<T, kBackward>(arguments, place, sums);
+    for_positions(walk, place, false, [&](std::uint32_t position, auto loads) {
+        constexpr int kLoads = decltype(loads)::value;
+        [[maybe_unused]] typename Access<T>::Item x[kLoads], grad[kLoads];
 #pragma unroll
-    for (int i = 0; i < kElems; ++i) {
-        const std::int64_t c = arguments.walk.columns
-                                   ? std::int64_t{place.channel} * kElems + i
-                                   : std::int64_t{place.channel};
-        sums.shift[i] = backward ? arguments.mean.at(c, 0) : 0.0f;
-        sums.first[i] = sums.second[i] = 0;
-    }
-    for (std::uint32_t p = place.first; p < place.end; p += kChannelLoads * place.step) {
-        Item x[kChannelLoads], grad[kChannelLoads];
-        std::uint32_t have = 0;
-#pragma unroll
-        for (int u = 0; u < kChannelLoads; ++u) {
-            const std::uint32_t position = p + static_cast<std::uint32_t>(u) * place.step;
-            if (position >= place.end) continue;
-            std::int64_t at[2];
-            locate(arguments.walk.positions, position, at);
-            const std::int64_t c = place.channel;
-            x[u] = Access<T>::load(arguments.x, at[0] + c * arguments.walk.channel_elems[0]);
-            if (backward)
-                grad[u] = Access<T>::load(arguments.grad,
-                                          at[1] + c * arguments.walk.channel_elems[1]);
-            ++have;
-        }
-        if (!backward && sums.count == 0) {
-#pragma unroll
-            for (int i = 0; i < kElems; ++i) {
-                float total = 0;
-#pragma unroll
-                for (int u = 0; u < kChannelLoads; ++u)
-                    if (static_cast<std::uint32_t>(u) < have) total += to_float(x[u].value[i]);
-                sums.shift[i] = total / static_cast<float>(have);
-            }
+        for (int u = 0; u < kLoads; ++u) {
+            std::int64_t at[3];
+            locate(walk.positions, position + static_cast<std::uint32_t>(u) * place.step, at);
+            x[u] = Access<T>::load(arguments.x, offset_of(walk, place, at, 0));
+            if constexpr (kBackward)
+                grad[u] = Access<T>::load(arguments.grad, offset_of(walk, place, at, 1));
         }
 #pragma unroll
-        for (int u = 0; u < kChannelLoads; ++u) {
-            if (static_cast<std::uint32_t>(u) >= have) continue;
+        for (int u = 0; u < kLoads; ++u) {
 #pragma unroll
             for (int i = 0; i < kElems; ++i) {
-                const float d = to_float(x[u].value[i]) - sums.shift[i];
-                const float a = backward ? to_float(grad[u].value[i]) : d;
+                const float d = x[u].at(i) - sums.shift[i];
+                const float a = kBackward ? grad[u].at(i) : d;
                 sums.first[i] += a;
                 sums.second[i] = fmaf(a, d, sums.second[i]);
             }
         }
-        sums.count += have;
-    }
+        sums.count += kLoads;
+    });
     return sums;
 }
 
@@ -121,28 +137,34 @@ __device__ inline typename Access<T>::Item reference_of(const SumArguments& argu
                            at[0] + std::int64_t{channel} * arguments.walk.channel_elems[0]);
 }
 
-template <class T>
-__global__ void __launch_bounds__(kChannelThreads, 2) column_sums(SumArguments arguments) {
+constexpr int kSumBlocks = 4, kSumBlocksBackward = 3;  // at once on a multiprocessor
+
+template <class T, bool kBackward>
+__global__ void __launch_bounds__(kChannelThreads, kBackward ? kSumBlocksBackward : kSumBlocks)
+    column_sums(SumArguments arguments) {
     constexpr int kElems = kItemElems<T>;
-    const ChannelPlace place = place_of(arguments.walk, blockIdx.y);
+    const ChannelPlace place = place_of(arguments.walk);
     const bool exists = place.channel < arguments.walk.channel_items;
-    const int width = static_cast<int>(blockDim.x) * kElems;  // channels of the block
-    auto* const shared = reinterpret_cast<double*>(ptx::shared_memory());  // (blockDim.y, 2, width)
+    const int across = static_cast<int>(blockDim.x), width = across * kElems;
+    // (blockDim.y, 2, kElems, blockDim.x): neighbouring threads are neighbours
+    auto* const shared = reinterpret_cast<double*>(ptx::shared_memory());
     double* const mine = shared + static_cast<int>(threadIdx.y) * 2 * width +
-                         static_cast<int>(threadIdx.x) * kElems;
+                         static_cast<int>(threadIdx.x);
     if (exists) {
-        const bool backward = arguments.grad.data != nullptr;
-        const Sums<kElems> sums = sums_of_thread<T>(arguments, place);
+        const Sums<kElems> sums = sums_of_thread<T, kBackward>(arguments, place);
         const auto reference = reference_of<T>(arguments, place.channel);
 #pragma unroll
         for (int i = 0; i < kElems; ++i)
-            widen(sums, i, backward, to_float(reference.value[i]), mine[i], mine[width + i]);
+            widen(sums, i, kBackward, reference.at(i), mine[i * across],
+                  mine[width + i * across]);
     }
     __syncthreads();
     const std::int64_t channels = std::int64_t{arguments.walk.channel_items} * kElems;
     const int thread = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
     for (int i = thread; i < 2 * width; i += kChannelThreads) {
-        const std::int64_t c = std::int64_t{blockIdx.x} * width + i % width;
+        const int within = i % width;
+        const std::int64_t c =
+            std::int64_t{blockIdx.x} * width + within % across * kElems + within / across;
         if (c >= channels) continue;
         double sum = 0;
         for (int y = 0; y < static_cast<int>(blockDim.y); ++y) sum += shared[y * 2 * width + i];
@@ -150,18 +172,18 @@ __global__ void __launch_bounds__(kChannelThreads, 2) column_sums(SumArguments a
     }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kChannelThreads, 2) run_sums(SumArguments arguments) {
+template <class T, bool kBackward>
+__global__ void __launch_bounds__(kChannelThreads, kBackward ? kSumBlocksBackward : kSumBlocks)
+    run_sums(SumArguments arguments) {
     constexpr int kElems = kItemElems<T>;
-    const ChannelPlace place = place_of(arguments.walk, blockIdx.y);
-    const bool backward = arguments.grad.data != nullptr;
-    const Sums<kElems> sums = sums_of_thread<T>(arguments, place);
+    const ChannelPlace place = place_of(arguments.walk);
+    const Sums<kElems> sums = sums_of_thread<T, kBackward>(arguments, place);
     const auto reference = reference_of<T>(arguments, place.channel);
     double total[2] = {0, 0};
 #pragma unroll
     for (int i = 0; i < kElems; ++i) {
         double first, second;
-        widen(sums, i, backward, to_float(reference.value[0]), first, second);
+        widen(sums, i, kBackward, reference.at(0), first, second);
         total[0] += first;
         total[1] += second;
     }

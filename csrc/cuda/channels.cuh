@@ -1,11 +1,13 @@
 // Arrays as (positions, channels): how the kernels of batch normalization walk them.
 //
 //   columns    channels are neighbours in memory (channels last): a block has blockDim.x items of
-//              channels and walks down a slab of positions with blockDim.y threads abreast
-//   runs       otherwise: a block has one channel and walks a slab of its positions
+//              channels and blockDim.y positions abreast
+//   runs       otherwise: a block has one channel and blockDim.x items of its positions abreast
 //
-// Both take kLoads items a thread at once. Which form, and 16-byte or single accesses, follows from
-// shapes, strides and addresses; slabs from these and the number of multiprocessors.
+// A tile is kChannelLoads positions of each thread, loaded at once. Block b of `blocks` takes tiles b,
+// b + blocks, ...: all blocks advance through memory together, so that a pass which starts at its end
+// finds in L2 what the pass before read last. Which form, and 16-byte or single accesses, follows from
+// shapes, strides and addresses; blocks from these and the number of multiprocessors.
 #pragma once
 
 #include <algorithm>
@@ -26,8 +28,7 @@ struct ChannelWalk {
     std::uint32_t channel_items = 0;  // C / item elements as columns, else C
     std::int64_t channel_elems[3] = {};  // between channels, in items, of each operand
     StridedWalk positions;
-    std::uint32_t slab = 0;   // positions of a slab
-    std::uint32_t slabs = 0;
+    std::uint32_t tiles = 0, blocks = 0;  // along positions
     int threads_x = kChannelThreads;
 
     dim3 block() const {
@@ -36,7 +37,7 @@ struct ChannelWalk {
     }
     dim3 grid() const {
         const auto x = static_cast<std::uint32_t>(columns ? threads_x : 1);
-        return dim3((channel_items + x - 1) / x, slabs);
+        return dim3((channel_items + x - 1) / x, blocks);
     }
 };
 
@@ -55,10 +56,9 @@ inline int threads_across(std::uint32_t items) {
     return best;
 }
 
-/// `operands` are anchored where their walk begins. `blocks_each`: blocks wanted a multiprocessor; 2
-/// or 3 run at once, more even out the end, and each has its partial sums and parameters.
+/// `operands` are anchored where their walk begins. `resident`: blocks a multiprocessor runs at once.
 inline ChannelWalk walk_channels(std::initializer_list<const Tensor*> tensors, int axis,
-                                 int blocks_each, Operand* operands) {
+                                 int resident, Operand* operands) {
     Layout layout = layout_of(tensors, axis);
     const Tensor& first = **tensors.begin();
     const std::int64_t channels = first.size[axis], positions = layout.count();
@@ -98,42 +98,58 @@ inline ChannelWalk walk_channels(std::initializer_list<const Tensor*> tensors, i
         }
     }
     walk.positions = walk_of(layout);
-    // At least two rounds of loads a thread, at most kMostTerms.
     const std::int64_t items = walk.positions.count;
     const std::int64_t abreast = walk.columns ? walk.block().y : kChannelThreads;
     const std::int64_t across = std::max<std::int64_t>(walk.grid().x, 1);
-    const std::int64_t most = std::max<std::int64_t>(items / (2 * abreast * kChannelLoads), 1);
-    const std::int64_t blocks = std::int64_t{device(current_device()).multiprocessors} * blocks_each;
-    const std::int64_t wanted = (blocks + across - 1) / across;
-    const std::int64_t fewest = (items + abreast * kMostTerms - 1) / (abreast * kMostTerms);
-    const std::int64_t slabs =
-        std::min<std::int64_t>(std::max(std::min(wanted, most), fewest), 65535);
-    walk.slab = static_cast<std::uint32_t>((items + slabs - 1) / slabs);
-    walk.slabs = walk.slab ? static_cast<std::uint32_t>((items + walk.slab - 1) / walk.slab) : 0;
+    const std::int64_t tiles = (items + abreast * kChannelLoads - 1) / (abreast * kChannelLoads);
+    // Columns fill the device once: each block has partial sums of many channels, and parameters. Runs
+    // have one channel's, and come in 4 waves, whose end is even.
+    const std::int64_t at_once =
+        std::int64_t{device(current_device()).multiprocessors} * resident;
+    const std::int64_t wanted =
+        walk.columns ? at_once / across : (4 * at_once + across - 1) / across;
+    const std::int64_t most = std::max<std::int64_t>(tiles / 2, 1);  // two tiles a thread
+    const std::int64_t fewest = (tiles * kChannelLoads + kMostTerms - 1) / kMostTerms;
+    std::int64_t blocks = std::max(std::min(wanted, most), fewest);
+    blocks = std::min<std::int64_t>(std::max<std::int64_t>(blocks, 1), 65535);
+    const std::int64_t rounds = (tiles + blocks - 1) / blocks;
+    walk.tiles = static_cast<std::uint32_t>(tiles);
+    walk.blocks = static_cast<std::uint32_t>(rounds ? (tiles + rounds - 1) / rounds : 0);
     return walk;
 }
 
-/// Where a thread works: positions first, first + step, ... below end.
+/// Where a thread works: in tile t at positions first + t * tile + u * step, u below kChannelLoads.
 struct ChannelPlace {
     std::uint32_t channel;  // item as columns, else channel; exists if below channel_items
-    std::uint32_t first, end, step;
+    std::uint32_t first, step, tile;
 };
 
-__device__ inline ChannelPlace place_of(const ChannelWalk& walk, std::uint32_t slab) {
-    ChannelPlace place;
-    const std::uint32_t begin = slab * walk.slab;
+__device__ inline ChannelPlace place_of(const ChannelWalk& walk) {
+    if (walk.columns)
+        return {blockIdx.x * blockDim.x + threadIdx.x, threadIdx.y, blockDim.y,
+                blockDim.y * kChannelLoads};
+    return {blockIdx.x, threadIdx.x, blockDim.x, blockDim.x * kChannelLoads};
+}
+
+/// body(position, Count<n>): of n positions from there, place.step apart, that exist; tiles are taken
+/// from the last one to the first if `backwards`.
+template <int kCount>
+struct Count {
+    static constexpr int value = kCount;
+};
+template <class Body>
+__device__ inline void for_positions(const ChannelWalk& walk, const ChannelPlace& place,
+                                     bool backwards, const Body& body) {
     const std::uint32_t count = walk.positions.count;
-    place.end = walk.slab < count - begin ? begin + walk.slab : count;
-    if (walk.columns) {
-        place.channel = blockIdx.x * blockDim.x + threadIdx.x;
-        place.first = begin + threadIdx.y;
-        place.step = blockDim.y;
-    } else {
-        place.channel = blockIdx.x;
-        place.first = begin + threadIdx.x;
-        place.step = blockDim.x;
+    for (std::uint32_t t = blockIdx.y; t < walk.tiles; t += gridDim.y) {
+        std::uint32_t p = place.first + (backwards ? walk.tiles - 1 - t : t) * place.tile;
+        if (p + (kChannelLoads - 1) * place.step < count) {
+            body(p, Count<kChannelLoads>());
+            continue;
+        }
+#pragma unroll 1
+        for (; p < count; p += place.step) body(p, Count<1>());
     }
-    return place;
 }
 
 }  // namespace fastconv::cuda

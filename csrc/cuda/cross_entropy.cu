@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kRowThreads) losses_of_rows(CrossEntropyArgume
             const auto item = Access<T>::load(arguments.logits, at[0] + i * rows.elems[0]);
 #pragma unroll
             for (int j = 0; j < kElems; ++j)
-                differences += to_float(item.value[j]) - sums.maximum;
+                differences += item.at(j) - sums.maximum;
         });
     differences = team.sum(differences);
     if (team.rank != 0 || !team.exists) return;
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kRowThreads) losses_of_rows(CrossEntropyArgume
                                           at[0] + target / kElems * rows.elems[0]);
 #pragma unroll
         for (int j = 0; j < kElems; ++j)
-            if (j == target % kElems) wanted = to_float(item.value[j]);
+            if (j == target % kElems) wanted = item.at(j);
     }
     const auto classes = static_cast<float>(arguments.classes);
     const float log_sum = logf(sums.exponentials), smoothing = arguments.smoothing;
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kRowThreads) gradients_of_rows(CrossEntropyArg
         float value[kElems];
 #pragma unroll
         for (int j = 0; j < kElems; ++j) {
-            const float p = expf(to_float(item.value[j]) - sums.maximum) * inverse;
+            const float p = expf(item.at(j) - sums.maximum) * inverse;
             const bool hit = std::int64_t{i} * kElems + j == target;
             value[j] = (p - (hit ? at_target : everywhere)) * scale;
         }

@@ -2,8 +2,8 @@
 //
 // A block takes a tile of kThreads * kLoads neighbouring items: each thread has kLoads independent
 // 16-byte loads an operand in flight before it computes. Arrays that lie alike and dense are one row
-// of items; whatever else comes in whole packs pays a few multiplications an item for its address;
-// anything else goes one element at a time.
+// of items, with full occupancy; whatever else comes in whole packs pays a few multiplications an item
+// for its address; anything else goes one element at a time.
 //
 //     dropout  y[i] = x[i] * scale where word i mod 4 of Philox4x32-10(counter i / 4, key seed) is at
 //              least threshold, else 0; i in C order of the shape
@@ -18,7 +18,7 @@ namespace fastconv::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kLoads = 4;
+constexpr int kLoads = 2;  // of each operand
 constexpr std::uint32_t kTileItems = kThreads * kLoads;
 
 /// Item u of this thread in its block's tile; exists if below the walk's count. A block takes one tile:
@@ -40,8 +40,42 @@ struct ElementwiseArguments {
     StridedWalk walk;        // of y, a, b
 };
 
+struct DenseArguments {
+    ElementwiseOp op;
+    float parameter;
+    Operand y, a, b;
+    std::uint32_t count;  // items
+};
+
+// At most 32 registers, so that 2048 threads are resident: 64 KB an operand in flight on each
+// multiprocessor.
+template <class T, int kOperands>
+__global__ void __launch_bounds__(kThreads, 8) elementwise_dense(DenseArguments arguments) {
+    constexpr int kElems = kItemElems<T>;
+    typename Access<T>::Item a[kLoads], b[kLoads];
+#pragma unroll
+    for (int u = 0; u < kLoads; ++u) {
+        if (item_of(u) >= arguments.count) continue;
+        a[u] = Access<T>::load_once(arguments.a, item_of(u));
+        if constexpr (kOperands == 2) b[u] = Access<T>::load_once(arguments.b, item_of(u));
+    }
+    constexpr bool kCoarse = sizeof(T) == 2;
+    with_formula<kOperands>(arguments.op, arguments.parameter, kCoarse, [&](auto formula) {
+#pragma unroll
+        for (int u = 0; u < kLoads; ++u) {
+            if (item_of(u) >= arguments.count) continue;
+            float y[kElems];
+#pragma unroll
+            for (int i = 0; i < kElems; ++i)
+                y[i] = formula(a[u].at(i),
+                               kOperands == 2 ? b[u].at(i) : 0.0f);
+            Access<T>::store(arguments.y, item_of(u), y);
+        }
+    });
+}
+
 template <class T>
-__global__ void __launch_bounds__(kThreads) elementwise(ElementwiseArguments arguments) {
+__global__ void __launch_bounds__(kThreads, 4) elementwise(ElementwiseArguments arguments) {
     constexpr int kElems = kItemElems<T>;
     using Item = typename Access<T>::Item;
     const std::uint32_t count = arguments.walk.count;
@@ -55,14 +89,15 @@ __global__ void __launch_bounds__(kThreads) elementwise(ElementwiseArguments arg
         a[u] = Access<T>::load(arguments.a, at[u][1]);
         b[u] = two ? Access<T>::load(arguments.b, at[u][2]) : a[u];
     }
-    with_formula(arguments.op, arguments.parameter, [&](auto formula) {
+    const bool coarse = arguments.y.dtype != DType::kFloat32;
+    with_formula<0>(arguments.op, arguments.parameter, coarse, [&](auto formula) {
 #pragma unroll
         for (int u = 0; u < kLoads; ++u) {
             if (item_of(u) >= count) continue;
             float y[kElems];
 #pragma unroll
             for (int i = 0; i < kElems; ++i)
-                y[i] = formula(to_float(a[u].value[i]), to_float(b[u].value[i]));
+                y[i] = formula(a[u].at(i), b[u].at(i));
             Access<T>::store(arguments.y, at[u][0], y);
         }
     });
@@ -97,7 +132,7 @@ __device__ inline void draw(const DropoutArguments& arguments, std::int64_t posi
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) dropout(DropoutArguments arguments) {
+__global__ void __launch_bounds__(kThreads, 4) dropout(DropoutArguments arguments) {
     constexpr int kElems = kItemElems<T>;
     const std::uint32_t count = arguments.walk.count;
     std::int64_t at[kLoads][3];
@@ -113,7 +148,7 @@ __global__ void __launch_bounds__(kThreads) dropout(DropoutArguments arguments) 
         if (item_of(u) >= count) continue;
         float x[kElems], y[kElems];
 #pragma unroll
-        for (int i = 0; i < kElems; ++i) x[i] = to_float(item[u].value[i]);
+        for (int i = 0; i < kElems; ++i) x[i] = item[u].at(i);
         draw<T>(arguments, at[u][2], x, y);
         Access<T>::store(arguments.y, at[u][0], y);
     }
@@ -140,12 +175,12 @@ __device__ inline void store_as(const Operand& to, std::int64_t at, const float 
 
 // The items' elements are 4, 16 bytes of float32: `grad` and `copy` may be 8.
 template <class T, int kElems>
-__global__ void __launch_bounds__(kThreads) sgd(SgdArguments arguments) {
+__global__ void __launch_bounds__(kThreads, 4) sgd(SgdArguments arguments) {
     const std::uint32_t count = arguments.walk.count;
     const SgdArguments& by = arguments;
     const bool moves = by.velocity.data != nullptr;
     std::int64_t at[kLoads][4];
-    Pack<float, kElems> parameter[kLoads], velocity[kLoads];
+    typename Access<float, kElems>::Item parameter[kLoads], velocity[kLoads];
     typename Access<T, kElems>::Item grad[kLoads];
 #pragma unroll
     for (int u = 0; u < kLoads; ++u) {
@@ -161,9 +196,9 @@ __global__ void __launch_bounds__(kThreads) sgd(SgdArguments arguments) {
         float p[kElems], v[kElems];
 #pragma unroll
         for (int i = 0; i < kElems; ++i) {
-            p[i] = parameter[u].value[i];
-            v[i] = moves ? velocity[u].value[i] : 0.0f;
-            float g = to_float(grad[u].value[i]);
+            p[i] = parameter[u].at(i);
+            v[i] = moves ? velocity[u].at(i) : 0.0f;
+            float g = grad[u].at(i);
             if (by.weight_decay != 0) g = fmaf(p[i], by.weight_decay, g);
             if (moves) {
                 v[i] = __fadd_rn(__fmul_rn(v[i], by.momentum), g);
@@ -175,6 +210,22 @@ __global__ void __launch_bounds__(kThreads) sgd(SgdArguments arguments) {
         if (moves) Access<float, kElems>::store(by.velocity, at[u][2], v);
         if (by.copy.data) store_as<kElems>(by.copy, at[u][3], p);
     }
+}
+
+/// Items of every operand one after the other, from the walk's first on.
+void run_dense(const ElementwiseArguments& by, DType dtype, Stream stream) {
+    const auto from = [&](const Operand& operand, int k) {
+        auto* const data = static_cast<unsigned char*>(operand.data);
+        return Operand{data ? data + by.walk.first[k] * 16 : nullptr, operand.dtype};
+    };
+    const DenseArguments arguments{by.op, by.parameter, from(by.y, 0), from(by.a, 1),
+                                   from(by.b, 2), by.walk.count};
+    with_type(dtype, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const LaunchShape shape = shape_for(by.walk);
+        if (by.b.data) return launch<elementwise_dense<T, 2>>(shape, stream, arguments);
+        launch<elementwise_dense<T, 1>>(shape, stream, arguments);
+    });
 }
 
 }  // namespace
@@ -191,8 +242,11 @@ void run_elementwise(ElementwiseOp op, const Tensor& a, const Tensor* b, const T
                         is_aligned(arguments.y, pack) && is_aligned(arguments.a, pack) &&
                         is_aligned(arguments.b, pack);
     if (vector) layout.in_packs(pack, layout.operands);
+    bool dense = vector && layout.rank == 1;
+    for (int k = 0; k < layout.operands; ++k) dense = dense && layout.elems[k][0] == 1;
     for_pieces(layout, [&](const Layout& piece) {
         arguments.walk = walk_of(piece);
+        if (dense) return run_dense(arguments, y.dtype, stream);
         with_items(y.dtype, vector, [&](auto tag) {
             launch<elementwise<typename decltype(tag)::type>>(shape_for(arguments.walk), stream,
                                                               arguments);

@@ -28,30 +28,67 @@ constexpr int kItemElems = kPackElems<T>;
 template <>
 inline constexpr int kItemElems<AnyType> = 1;
 
+/// kElems neighbours as they came from memory. They stay words until they are used: elements of 16 bits
+/// taken apart where a load under a condition ends would wait for it before the next one starts.
+template <class T, int kElems>
+struct alignas(sizeof(T) * kElems) Item {
+    static constexpr int kBytes = static_cast<int>(sizeof(T)) * kElems;
+    using Word = std::conditional_t<kBytes == 2, std::uint16_t, std::uint32_t>;
+    static constexpr int kWords = kBytes / static_cast<int>(sizeof(Word));
+    Word word[kWords];
+
+    __device__ float at(int i) const {
+        if constexpr (sizeof(T) == 4) {
+            return __uint_as_float(word[i]);
+        } else if constexpr (std::is_same_v<T, BFloat16>) {
+            const std::uint32_t two = word[i / 2];
+            return __uint_as_float(i % 2 ? two & 0xFFFF0000u : two << 16);
+        } else {
+            const std::uint32_t two = word[i / 2];
+            return to_float(__ushort_as_half(static_cast<unsigned short>(i % 2 ? two >> 16 : two)));
+        }
+    }
+};
+
 /// Items of kElems elements at offsets counted in items.
 template <class T, int kElems = kItemElems<T>>
 struct Access {
-    using Item = Pack<T, kElems>;
+    using Item = cuda::Item<T, kElems>;
     __device__ static Item load(const Operand& from, std::int64_t at) {
         return static_cast<const Item*>(from.data)[at];
     }
-    __device__ static void store(const Operand& to, std::int64_t at, const float (&value)[kElems]) {
+    /// Of what is not read again soon.
+    __device__ static Item load_once(const Operand& from, std::int64_t at) {
         Item item;
+        if constexpr (sizeof item == 16)
+            ptx::load_16_once(item.word, static_cast<const Item*>(from.data) + at);
+        else
+            item = load(from, at);
+        return item;
+    }
+    __device__ static void store(const Operand& to, std::int64_t at, const float (&value)[kElems]) {
+        Pack<T, kElems> pack;
 #pragma unroll
-        for (int i = 0; i < kElems; ++i) item.value[i] = from_float<T>(value[i]);
-        static_cast<Item*>(to.data)[at] = item;
+        for (int i = 0; i < kElems; ++i) pack.value[i] = from_float<T>(value[i]);
+        store_pack(static_cast<T*>(to.data) + at * kElems, pack);
     }
 };
 
 template <>
 struct Access<AnyType, 1> {
-    using Item = Pack<float, 1>;
+    struct Item {
+        float value;
+        __device__ float at(int) const { return value; }
+    };
     __device__ static Item load(const Operand& from, std::int64_t at) {
         switch (from.dtype) {
             case DType::kFloat16: return {to_float(static_cast<const Half*>(from.data)[at])};
             case DType::kBFloat16: return {to_float(static_cast<const BFloat16*>(from.data)[at])};
             default: return {static_cast<const float*>(from.data)[at]};
         }
+    }
+    __device__ static Item load_once(const Operand& from, std::int64_t at) {
+        return load(from, at);
     }
     __device__ static void store(const Operand& to, std::int64_t at, const float (&value)[1]) {
         switch (to.dtype) {
@@ -67,7 +104,7 @@ struct Access<AnyType, 1> {
 };
 
 __device__ inline float load_element(const Operand& from, std::int64_t at) {
-    return Access<AnyType>::load(from, at).value[0];
+    return Access<AnyType>::load(from, at).value;
 }
 __device__ inline void store_element(const Operand& to, std::int64_t at, float value) {
     const float one[1] = {value};

@@ -32,6 +32,40 @@ __device__ inline void store_16(void* global, const std::uint32_t (&words)[4]) {
                  : "memory");
 }
 
+// ---- ld.global with an L2 policy (9.7.9.8, 9.7.9.18 createpolicy; sm_80) ----------------------------
+
+/// 16 bytes of global memory, 16-byte aligned, that nobody reads again soon: they leave L2 first, so
+/// that what is written stays there for its reader. Independent calls stay together, ahead of stores.
+__device__ inline void load_16_once(std::uint32_t (&words)[4], const void* global) {
+#if __CUDA_ARCH__ >= 800
+    std::uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    asm volatile("ld.global.L1::no_allocate.L2::cache_hint.v4.b32 {%0, %1, %2, %3}, [%4], %5;"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "l"(__cvta_generic_to_global(global)), "l"(policy));
+#else
+    asm volatile("ld.global.cs.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "l"(__cvta_generic_to_global(global)));
+#endif
+}
+
+// ---- ex2.approx, rcp.approx (9.7.3.21, 9.7.3.14) ----------------------------------------------------
+
+/// 2^x within 2 ulp, one instruction; subnormal operands and results become 0.
+__device__ inline float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/// 1 / x within 1 ulp, one instruction; subnormal operands become 0, subnormal results too.
+__device__ inline float reciprocal_approx(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // ---- cp.async (9.7.9.25.3, sm_80) -----------------------------------------------------------------
 
 /// 16 bytes from global to shared memory, both 16-byte aligned; zeros where not valid (then `global`

@@ -21,7 +21,7 @@ __device__ inline void load_around(const Operand& from, std::int64_t row, std::u
         if (exists) loaded = Access<T>::load(from, row + at);
 #pragma unroll
         for (int i = 0; i < kElems; ++i)
-            value[side * kElems + i] = exists ? to_float(loaded.value[i]) : 0.0f;
+            value[side * kElems + i] = exists ? loaded.at(i) : 0.0f;
     }
 }
 

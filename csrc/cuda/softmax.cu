@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kRowThreads) softmax_rows(SoftmaxArguments arg
         float value[kElems];
 #pragma unroll
         for (int j = 0; j < kElems; ++j) {
-            const float below = to_float(item.value[j]) - sums.maximum;
+            const float below = item.at(j) - sums.maximum;
             value[j] = arguments.log ? below - by : expf(below) * by;
         }
         Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kRowThreads) softmax_backward_rows(SoftmaxArgu
         const auto output = Access<T>::load(arguments.b, at[2] + i * rows.elems[2]);
 #pragma unroll
         for (int j = 0; j < kElems; ++j)
-            sum += to_float(grad.value[j]) * (arguments.log ? 1.0f : to_float(output.value[j]));
+            sum += grad.at(j) * (arguments.log ? 1.0f : output.at(j));
     });
     sum = team.sum(sum);
     if (!team.exists) return;
@@ -67,8 +67,8 @@ __global__ void __launch_bounds__(kRowThreads) softmax_backward_rows(SoftmaxArgu
         float value[kElems];
 #pragma unroll
         for (int j = 0; j < kElems; ++j)
-            value[j] = gradient(arguments.log, to_float(grad.value[j]),
-                                to_float(output.value[j]), sum);
+            value[j] = gradient(arguments.log, grad.at(j),
+                                output.at(j), sum);
         Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
     });
 }

@@ -88,14 +88,14 @@ __device__ inline RowSums row_sums(const Team& team, const Operand& x, std::int6
     team.for_items(length, [&](std::uint32_t i) {
         const auto item = Access<T>::load(x, at + i * elems);
 #pragma unroll
-        for (int j = 0; j < kElems; ++j) top = fmaxf(top, to_float(item.value[j]));
+        for (int j = 0; j < kElems; ++j) top = fmaxf(top, item.at(j));
     });
     top = team.max(top);
     float sum = 0;
     team.for_items(length, [&](std::uint32_t i) {
         const auto item = Access<T>::load(x, at + i * elems);
 #pragma unroll
-        for (int j = 0; j < kElems; ++j) sum += expf(to_float(item.value[j]) - top);
+        for (int j = 0; j < kElems; ++j) sum += expf(item.at(j) - top);
     });
     return {top, team.sum(sum)};
 }

@@ -37,6 +37,7 @@ __device__ inline void locate(const StridedWalk& walk, std::uint32_t item,
                               std::int64_t (&at)[kOperands]) {
 #pragma unroll
     for (int k = 0; k < kOperands; ++k) at[k] = walk.first[k];
+#pragma unroll 1
     for (int d = walk.rank - 1; d > 0; --d) {
         const std::uint32_t rest = walk.size[d].split(item);
         const std::int64_t index = item;

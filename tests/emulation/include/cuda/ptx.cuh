@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstdint>
 
 #include "emulation/float16.h"
@@ -39,6 +40,22 @@ inline void store_16(void* global, const std::uint32_t (&words)[4]) {
         std::uint32_t word[4];
     };
     *static_cast<Words*>(global) = {{words[0], words[1], words[2], words[3]}};
+}
+
+inline void load_16_once(std::uint32_t (&words)[4], const void* global) {
+    struct alignas(16) Words {
+        std::uint32_t word[4];
+    };
+    const Words loaded = *static_cast<const Words*>(global);
+    for (int i = 0; i < 4; ++i) words[i] = loaded.word[i];
+}
+
+inline float without_subnormals(float x) {
+    return std::fabs(x) < 1.17549435e-38f ? std::copysign(0.0f, x) : x;
+}
+inline float exp2_approx(float x) { return without_subnormals(std::exp2(without_subnormals(x))); }
+inline float reciprocal_approx(float x) {
+    return without_subnormals(1.0f / without_subnormals(x));
 }
 
 inline void cp_async_16(void* shared, const void* global, bool valid, FASTCONV_SITE) {
