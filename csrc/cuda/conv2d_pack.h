@@ -1,4 +1,4 @@
-// What conv2d.cpp calls around the implicit-GEMM kernels (conv2d_pack.cu).
+// What conv2d.cpp calls around the implicit-GEMM kernels (conv2d_pack.cu, conv2d_join.cu).
 #pragma once
 
 #include "cuda/conv_kernels.h"
@@ -12,9 +12,10 @@ void pack_correlation_weight(const Correlation& phase, const CudaWeight& view, W
 /// arguments.partial to arguments.out, with bias, residual and ReLU.
 void join_correlation_splits(const CorrelationArguments& arguments, DType dtype, Stream stream);
 
-/// partial (splits, groups, cols, depth) to the weight of any strides, added to it with `accumulate`.
+/// partial (splits, groups, cols, depth) to the weight of any strides, added to it with `accumulate`;
+/// the partial sums are overwritten.
 void store_grad_weight_splits(const Correlation& view, const Strides& weight, int splits,
-                              const float* partial, DType dtype, bool accumulate, void* out,
+                              float* partial, DType dtype, bool accumulate, void* out,
                               Stream stream);
 
 }  // namespace fastconv::cuda

@@ -14,6 +14,7 @@ namespace fastconv::cuda {
 namespace {
 
 constexpr std::int64_t kWorkspaceAlignment = 256;
+constexpr std::int64_t kMostTaps = 1024;  // whose sums of 32 channels fit into shared memory
 
 std::int64_t round_up(std::int64_t value, std::int64_t unit) {
     return (value + unit - 1) / unit * unit;
@@ -211,6 +212,7 @@ std::string plan_direct(CudaConvPlan& plan, const DeviceInfo& device, bool align
     for (Correlation& phase : plan.phases) {
         settle(phase);
         if (const char* reason = too_large(phase)) return reason;
+        if (grad_weight && plan.problem.taps() > kMostTaps) return "it has more than 1024 taps";
         const bool pointwise = phase.taps_h.count == 1 && phase.taps_w.count == 1 &&
                                phase.taps_h.offset == 0 && phase.taps_w.offset == 0;
         const bool inside =
