@@ -178,8 +178,10 @@ void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligne
         plan.weights.push_back(view);
     }
     plan.workspace_bytes = plan.packed_bytes;
-    if (plan.splits > 1)
-        plan.workspace_bytes += plan.splits * problem.groups * problem.m * problem.n * 4;
+    std::int64_t rows = 0;  // the phase with the most taps need not be the largest
+    for (const Correlation& phase : plan.phases)
+        rows = std::max(rows, phase.batch * phase.out_h * phase.out_w);
+    if (plan.splits > 1) plan.workspace_bytes += plan.splits * problem.groups * rows * problem.n * 4;
 }
 
 void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
