@@ -27,7 +27,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("correlation")
     sources = [
         ROOT / "csrc" / "cuda" / "conv2d_sm80.cu",
-        EMULATION / "kernels" / "correlation_sm80.cpp",
+        ROOT / "csrc" / "cuda" / "conv2d_sm90.cu",
+        EMULATION / "kernels" / "correlation.cpp",
         *sorted(EMULATION.glob("*.cpp")),
     ]
     objects = [folder / f"{source.name}.o" for source in sources]

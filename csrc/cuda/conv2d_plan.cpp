@@ -3,6 +3,7 @@
 // workspace. Pure host code: a plan can be made for a device that is not there.
 #include <algorithm>
 #include <climits>
+#include <initializer_list>
 #include <stdexcept>
 
 #include "core/phases.h"
@@ -96,6 +97,7 @@ template <class Kernel>
 const char* why_not(const Kernel& kernel, const CudaConvPlan& plan, Arithmetic arithmetic,
                     const DeviceInfo& device) {
     if (kernel.capability > device.capability) return "needs a newer device";
+    if (kernel.last_capability < device.capability) return "needs an older device's instructions";
     if (!(kernel.arithmetics & bit(arithmetic)))
         return arithmetic == Arithmetic::kFloat32
                    ? "multiplies no exact float32 (fc.float32_precision(\"tf32\") allows it)"
@@ -134,12 +136,13 @@ bool choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const
     return found;
 }
 
-/// Both targets' tables, tf32 and exact float32 in turn where precision allows both.
-template <class Simt, class Sm80>
-void choose_kernel(CudaConvPlan& plan, const Simt& simt, const Sm80& sm80, MatrixProblem problem,
-                   const DeviceInfo& device, const std::string& forced) {
+/// All targets' tables; float32 by tf32 and exactly in turn where precision allows both.
+template <class Table>
+void choose_kernel(CudaConvPlan& plan, const Table& simt, std::initializer_list<Table> tensor_cores,
+                   MatrixProblem problem, const DeviceInfo& device, const std::string& forced) {
     const bool tf32 = plan.problem.dtype == DType::kFloat32 && plan.precision == Precision::kTf32;
-    choose(plan, sm80, problem, device, arithmetic_of(plan.problem.dtype, tf32), forced);
+    for (const Table& table : tensor_cores)
+        choose(plan, table, problem, device, arithmetic_of(plan.problem.dtype, tf32), forced);
     choose(plan, simt, problem, device, arithmetic_of(plan.problem.dtype, false), forced);
     if (plan.row != nullptr) return;
     std::string why = "no kernel of that name";
@@ -162,8 +165,8 @@ void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligne
     problem.terms = first.taps_h.count * first.taps_w.count * first.channels;
     problem.groups = first.groups;
     problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
-    choose_kernel(plan, correlation_kernels_simt(), correlation_kernels_sm80(), problem, device,
-                  forced);
+    choose_kernel(plan, correlation_kernels_simt(),
+                  {correlation_kernels_sm90(), correlation_kernels_sm80()}, problem, device, forced);
 
     const auto& kernel = *static_cast<const CorrelationKernel*>(plan.row);
     for (const Correlation& phase : plan.phases) {
@@ -198,7 +201,7 @@ void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned
     problem.groups = view.groups;
     problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
     problem.always_partial = true;
-    choose_kernel(plan, grad_weight_kernels_simt(), grad_weight_kernels_sm80(), problem, device,
+    choose_kernel(plan, grad_weight_kernels_simt(), {grad_weight_kernels_sm80()}, problem, device,
                   forced);
     plan.workspace_bytes = plan.splits * problem.groups * problem.m * problem.n * 4;
 }
@@ -295,6 +298,7 @@ std::vector<std::string> conv_kernels(Direction direction) {
         for (const auto& kernel : grad_weight_kernels_sm80()) names.emplace_back(kernel.name);
         for (const auto& kernel : grad_weight_kernels_simt()) names.emplace_back(kernel.name);
     } else {
+        for (const auto& kernel : correlation_kernels_sm90()) names.emplace_back(kernel.name);
         for (const auto& kernel : correlation_kernels_sm80()) names.emplace_back(kernel.name);
         for (const auto& kernel : correlation_kernels_simt()) names.emplace_back(kernel.name);
     }

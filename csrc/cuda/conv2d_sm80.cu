@@ -22,26 +22,6 @@
 namespace fastconv::cuda {
 namespace {
 
-bool aligned(const void* data, const Strides& strides, int groups, std::int64_t group_elems,
-             std::int64_t bytes) {
-    const auto whole = [&](std::int64_t elems) { return elems * bytes % 16 == 0; };
-    return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && strides.channel_elems == 1 &&
-           whole(strides.batch_elems) && whole(strides.height_elems) &&
-           whole(strides.width_elems) && (groups == 1 || whole(group_elems));
-}
-
-sm80::Store store_of(const CorrelationArguments& p, std::int64_t bytes) {
-    if (p.partial != nullptr)
-        return p.cols % 4 == 0 && reinterpret_cast<std::uintptr_t>(p.partial) % 16 == 0
-                   ? sm80::Store::kPartial4 : sm80::Store::kPartial;
-    const bool residual_too =
-        p.residual == nullptr ||
-        aligned(p.residual, p.residual_strides, p.groups, p.residual_group_elems, bytes);
-    if (residual_too && aligned(p.out, p.out_strides, p.groups, p.out_group_elems, bytes))
-        return sm80::Store::kVector;
-    return p.out_strides.channel_elems == 1 ? sm80::Store::kChannels : sm80::Store::kPositions;
-}
-
 template <class T, class Tile, bool kVector>
 void start(const CorrelationArguments& p, Stream stream) {
     if (p.rows == 0 || p.cols == 0) return;
@@ -54,7 +34,7 @@ void start(const CorrelationArguments& p, Stream stream) {
     constexpr int kRingAndTable =
         Tile::kRingBytes + sm80::Loader<T, Tile, kVector>::Source::kTableBytes;
     shape.shared_bytes = std::max(kRingAndTable, Tile::kSumBytes);
-    launch<sm80::correlation<T, Tile, kVector>>(shape, stream, p, store_of(p, sizeof(T)));
+    launch<sm80::correlation<T, Tile, kVector>>(shape, stream, p, sm80::store_of(p, sizeof(T)));
 }
 
 template <class Tile, bool kVector>

@@ -72,6 +72,7 @@ struct CorrelationKernel {
     std::int64_t shared_bytes;
     float efficiency;  // share of the peak that a full device reaches in the main loop (cost model)
     bool scalar;       // also does without `vector`
+    int last_capability = 1000;  // the newest devices that have its instructions
 };
 
 struct Kernels {
@@ -82,6 +83,7 @@ struct Kernels {
 };
 Kernels correlation_kernels_simt();  // float32, and 16-bit storage with float32 arithmetic
 Kernels correlation_kernels_sm80();  // mma.sync: tf32, float16, bfloat16
+Kernels correlation_kernels_sm90();  // wgmma, of 9.0 alone: float16, bfloat16
 
 /// grad_weight of one correlation; `out` is grad_output. Always to partial sums, which conv2d.cu adds
 /// in order and stores into the weight.
@@ -117,6 +119,7 @@ struct GradWeightKernel {
     std::int64_t shared_bytes;
     float efficiency;
     bool scalar;
+    int last_capability = 1000;
 };
 
 struct GradWeightKernels {

@@ -22,6 +22,28 @@ enum class Store : int {
     kPositions,  // element by element, any strides
 };
 
+/// Whether an operand of elements of `bytes` can be accessed 16 bytes at a time along channels.
+inline bool aligned(const void* data, const Strides& strides, int groups, std::int64_t group_elems,
+                    std::int64_t bytes) {
+    const auto whole = [&](std::int64_t elems) { return elems * bytes % 16 == 0; };
+    return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && strides.channel_elems == 1 &&
+           whole(strides.batch_elems) && whole(strides.height_elems) &&
+           whole(strides.width_elems) && (groups == 1 || whole(group_elems));
+}
+
+/// How the launch of these arguments stores.
+inline Store store_of(const CorrelationArguments& p, std::int64_t bytes) {
+    if (p.partial != nullptr)
+        return p.cols % 4 == 0 && reinterpret_cast<std::uintptr_t>(p.partial) % 16 == 0
+                   ? Store::kPartial4 : Store::kPartial;
+    const bool residual_too =
+        p.residual == nullptr ||
+        aligned(p.residual, p.residual_strides, p.groups, p.residual_group_elems, bytes);
+    if (residual_too && aligned(p.out, p.out_strides, p.groups, p.out_group_elems, bytes))
+        return Store::kVector;
+    return p.out_strides.channel_elems == 1 ? Store::kChannels : Store::kPositions;
+}
+
 /// The block's shared memory when the main loop is over.
 template <int kRows, int kCols>
 struct SumTile {

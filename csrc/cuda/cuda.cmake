@@ -99,13 +99,15 @@ string(REGEX MATCHALL "[0-9]+" toolkit_archs "${toolkit_archs}")
 string(REGEX REPLACE "[ ,]+" ";" FASTCONV_CUDA_ARCHS "${FASTCONV_CUDA_ARCHS}")
 
 set(cuda_archs_built "")
-# name: of the target; least: a capability that the group's instructions need; the rest: files
+# name: of the target; least: a capability that the group's instructions need; the rest: files. With a
+# letter, the instructions are one architecture's alone: the group has its default whatever is wanted
+# (the plan takes its kernels nowhere else, but the symbols must be), and is not counted as built.
 function(fastconv_cuda_group name least default_archs)
     if(NOT ARGN)
         return()
     endif()
     set(wanted ${default_archs})
-    if(FASTCONV_CUDA_ARCHS)
+    if(FASTCONV_CUDA_ARCHS AND NOT least MATCHES "[a-z]$")
         set(wanted "")
         foreach(arch IN LISTS FASTCONV_CUDA_ARCHS)
             if(NOT arch MATCHES "^([0-9]+)[af]?(-real|-virtual)?$" OR CMAKE_MATCH_1 LESS 75)
@@ -151,7 +153,9 @@ function(fastconv_cuda_group name least default_archs)
         $<$<BOOL:${FASTCONV_WARNINGS_AS_ERRORS}>:-Werror=all-warnings>)
     target_link_libraries(${name} PRIVATE CUDA::cudart_static)  # for its include folder
     target_sources(fastconv_cuda PRIVATE $<TARGET_OBJECTS:${name}>)
-    set(cuda_archs_built ${cuda_archs_built} PARENT_SCOPE)
+    if(NOT least MATCHES "[a-z]$")
+        set(cuda_archs_built ${cuda_archs_built} PARENT_SCOPE)
+    endif()
 endfunction()
 
 set(sm80_sources ${FASTCONV_CUDA_SOURCES})
@@ -162,7 +166,7 @@ set(other_sources ${FASTCONV_CUDA_SOURCES})
 list(FILTER other_sources EXCLUDE REGEX "_sm(80|90)\\.cu$")
 fastconv_cuda_group(cuda_any 75 "75-real;80-real;90a-real;90-virtual" ${other_sources})
 fastconv_cuda_group(cuda_sm80 80 "80-real;90a-real;90-virtual" ${sm80_sources})
-fastconv_cuda_group(cuda_sm90 90 "90a-real" ${sm90_sources})
+fastconv_cuda_group(cuda_sm90 90a "90a-real" ${sm90_sources})
 
 list(REMOVE_DUPLICATES cuda_archs_built)
 list(JOIN cuda_archs_built " " cuda_archs_text)

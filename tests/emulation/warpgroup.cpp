@@ -1,5 +1,5 @@
-// wgmma of one warp: rows 16 w .. 16 w + 15 of its warpgroup's product, w = warp % 4. Layouts are in
-// csrc/cuda/ptx_sm90.cuh.
+// wgmma of one warp: rows 16 w .. 16 w + 15 of its warpgroup's product, w = warp % 4. Layouts are
+// in csrc/cuda/ptx_sm90.cuh.
 //
 // A product is computed when it is issued, but its registers are NaN until the wait, and then the
 // operands must still be what they were: hardware may read them at any time between. What cp.async

@@ -1,6 +1,7 @@
-// Every tensor-core correlation kernel (csrc/cuda/conv2d_sm80.cu) in the emulation against a plain
-// loop, exactly: operands are small integers, so that every sum is exact in float32 and only the
-// store rounds. Elements of the output's buffer that are not the output's must keep what was there.
+// Every tensor-core correlation kernel (csrc/cuda/conv2d_sm80.cu, conv2d_sm90.cu) in the
+// emulation, against a plain loop and exactly: operands are small integers, so that every sum is
+// exact in float32 and only the store rounds. Elements of the output's buffer that are not the
+// output's must keep what was there.
 #include <cuda_runtime.h>
 
 #include <cstdio>
@@ -243,6 +244,20 @@ bool takes(const Problem& q, bool vector, std::int64_t element_bytes) {
            (q.order == Order::kChannelsLast && q.channels * element_bytes % 16 == 0);
 }
 
+void test(const CorrelationKernel& kernel) {
+    const bool tf32 = (kernel.arithmetics & bit(Arithmetic::kTf32)) != 0;
+    for (const Problem& problem : kProblems)
+        for (const bool vector : {true, false}) {
+            if (!vector && !kernel.scalar) continue;
+            if (takes(problem, vector, 2)) {
+                test<Half>(kernel, Arithmetic::kFloat16, vector, problem);
+                test<BFloat16>(kernel, Arithmetic::kBFloat16, vector, problem);
+            }
+            if (tf32 && takes(problem, vector, 4))
+                test<float>(kernel, Arithmetic::kTf32, vector, problem);
+        }
+}
+
 }  // namespace
 }  // namespace fastconv::cuda
 
@@ -252,19 +267,9 @@ int main(int argc, char** argv) {
     using namespace fastconv::cuda;
     for (const char* order : {"ascending", "descending", "random:1"}) {
         setenv("FASTCONV_EMULATION_ORDER", order, 1);
-        for (const CorrelationKernel& kernel : correlation_kernels_sm80()) {
-            if (argc > 1 && std::strstr(kernel.name, argv[1]) == nullptr) continue;
-            for (const Problem& problem : kProblems)
-                for (const bool vector : {true, false}) {
-                    if (!vector && !kernel.scalar) continue;
-                    if (takes(problem, vector, 2)) {
-                        test<Half>(kernel, Arithmetic::kFloat16, vector, problem);
-                        test<BFloat16>(kernel, Arithmetic::kBFloat16, vector, problem);
-                    }
-                    if (takes(problem, vector, 4) && (kernel.arithmetics & bit(Arithmetic::kTf32)))
-                        test<float>(kernel, Arithmetic::kTf32, vector, problem);
-                }
-        }
+        for (const Kernels& table : {correlation_kernels_sm80(), correlation_kernels_sm90()})
+            for (const CorrelationKernel& kernel : table)
+                if (argc < 2 || std::strstr(kernel.name, argv[1]) != nullptr) test(kernel);
     }
     return report();
 }
