@@ -197,7 +197,7 @@ bool built();                 // are CUDA kernels part of this build?
 const char* why_not_built();  // one sentence for error messages; empty if they are
 const char* architectures();  // what machine code and PTX this build holds, e.g. "75 80 90a 90-virtual"
 
-// ---- devices, memory, streams, graphs (cuda/runtime.cu, cuda/streams.cu) -------------------------
+// ---- devices, memory, streams, graphs (cuda/runtime.cpp, cuda/streams.cpp) -----------------------
 
 /// A cudaStream_t as DLPack and __cuda_array_interface__ pass it: 0 or 1 is the legacy default
 /// stream, 2 the thread's.
