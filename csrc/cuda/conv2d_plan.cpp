@@ -201,8 +201,8 @@ void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned
     problem.groups = view.groups;
     problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
     problem.always_partial = true;
-    choose_kernel(plan, grad_weight_kernels_simt(), {grad_weight_kernels_sm80()}, problem, device,
-                  forced);
+    choose_kernel(plan, grad_weight_kernels_simt(),
+                  {grad_weight_kernels_sm90(), grad_weight_kernels_sm80()}, problem, device, forced);
     plan.workspace_bytes = plan.splits * problem.groups * problem.m * problem.n * 4;
 }
 
@@ -295,6 +295,7 @@ CudaConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStr
 std::vector<std::string> conv_kernels(Direction direction) {
     std::vector<std::string> names;
     if (direction == Direction::kGradWeight) {
+        for (const auto& kernel : grad_weight_kernels_sm90()) names.emplace_back(kernel.name);
         for (const auto& kernel : grad_weight_kernels_sm80()) names.emplace_back(kernel.name);
         for (const auto& kernel : grad_weight_kernels_simt()) names.emplace_back(kernel.name);
     } else {

@@ -130,6 +130,7 @@ struct GradWeightKernels {
 };
 GradWeightKernels grad_weight_kernels_simt();
 GradWeightKernels grad_weight_kernels_sm80();
+GradWeightKernels grad_weight_kernels_sm90();  // wgmma, of 9.0 alone: float16, bfloat16
 
 /// Depthwise (one channel and one filter a group... or several filters), all directions, and the naive
 /// kernel of every direction: any strides, any dtype, one thread an output element, float32 sums.

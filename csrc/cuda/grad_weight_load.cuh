@@ -1,104 +1,20 @@
-// How conv2d_grad_weight_sm80.cu brings (rows, channels) tiles of both operands to shared memory:
-// 16 bytes at a time by cp.async, or element by element through registers where channels are no
-// runs of 16 bytes (C = 1 or 3, C order, any strides).
+// How the tensor-core kernels of grad_weight bring (rows, channels) tiles of both operands to
+// shared memory: 16 bytes at a time by cp.async, or element by element through registers where
+// channels are no runs of 16 bytes (C = 1 or 3, C order, any strides).
 //
 // A tile lies as (rows, channels), channels fastest, in chunks of 16 bytes. Chunk c of row r stands
 // at place c ^ swizzle(r), so that eight neighbouring rows of one chunk, and eight chunks of one
-// row, are in different banks.
+// row, are in different banks. Eight chunks stand in one line of 128 bytes; a row's lines follow
+// one another (sm80), or are as far apart as the Shape's panels (sm90).
 #pragma once
 
-#include <climits>
 #include <cstdint>
 
-#include "cuda/conv_kernels.h"
+#include "cuda/grad_weight_walk.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/scalar.cuh"
 
 namespace fastconv::cuda::grad_weight {
-
-/// One operand's offset as the rows (n, i, j) go by, in units of the loader: chunks or elements.
-template <class Offset>
-struct OperandWalk {
-    Offset batch, height, width;  // from n, i, j to the next
-    Offset ahead;                 // Walk::rows rows ahead, before j or i are beyond their ends
-    Offset wrap_w, wrap_h;        // what j -= out_w, i += 1 and i -= out_h, n += 1 add to it
-};
-
-/// `rows` rows ahead is i rows and j columns (and some images) ahead.
-template <class Offset>
-struct Walk {
-    int rows, i, j;
-    OperandWalk<Offset> out, source;
-};
-
-/// What the kernel gets: the problem, and what the host derives from it.
-struct KernelArguments {
-    GradWeightArguments problem;
-    int depth_tiles, col_tiles;
-    Walk<int> chunks;                            // of a thread of VectorLoader
-    Walk<std::int64_t> out_elems, source_elems;  // of threads of the ElementLoaders
-    bool out_channels_fast, source_channels_fast;  // neighbouring threads: chunks, else rows
-};
-
-/// Where a thread stands. Without divisions, but for the first place.
-template <class Offset>
-struct Place {
-    int row, i, j;
-    Offset out, source;
-
-    __device__ void start(const GradWeightArguments& a, const Walk<Offset>& walk, int first) {
-        row = first;
-        const int line = first / a.out_w;
-        j = first - line * a.out_w;
-        const int n = line / a.out_h;
-        i = line - n * a.out_h;
-        out = n * walk.out.batch + i * walk.out.height + j * walk.out.width;
-        source = n * walk.source.batch + i * walk.source.height + j * walk.source.width;
-    }
-
-    __device__ void advance(const GradWeightArguments& a, const Walk<Offset>& walk) {
-        row += walk.rows;
-        i += walk.i;
-        j += walk.j;
-        out += walk.out.ahead;
-        source += walk.source.ahead;
-        if (j >= a.out_w) {
-            j -= a.out_w;
-            i += 1;
-            out += walk.out.wrap_w;
-            source += walk.source.wrap_w;
-        }
-        if (i >= a.out_h) {
-            i -= a.out_h;
-            out += walk.out.wrap_h;
-            source += walk.source.wrap_h;
-        }
-    }
-};
-
-/// A column of the depth: its tap's place relative to (i * step_h, j * step_w), and its channel.
-struct Tap {
-    int y, x;             // y is INT_MIN beyond the depth: outside of every image
-    std::int64_t offset;  // elements
-};
-
-__device__ inline Tap tap_of(const GradWeightArguments& a, int d) {
-    if (d >= a.depth) return {INT_MIN, 0, 0};
-    const int tap = d / a.channels;
-    const int c = d - tap * a.channels;
-    const int tap_y = tap / a.taps_w;
-    const int tap_x = tap - tap_y * a.taps_w;
-    const int y = a.offset_h + tap_y * a.offset_step_h;
-    const int x = a.offset_w + tap_x * a.offset_step_w;
-    return {y, x,
-            y * a.source_strides.height_elems + x * a.source_strides.width_elems +
-                c * a.source_strides.channel_elems};
-}
-
-__device__ inline bool inside(const GradWeightArguments& a, int y, int x) {
-    return (static_cast<unsigned>(y) < static_cast<unsigned>(a.source_h)) &
-           (static_cast<unsigned>(x) < static_cast<unsigned>(a.source_w));
-}
 
 /// Of four-byte elements, four rows by eight words are read at once (tile's TF32 fragments).
 template <class T>
@@ -112,15 +28,14 @@ __device__ constexpr int tile_bytes(int row, int chunk) {
     return row * kWidth * static_cast<int>(sizeof(T)) + (chunk ^ swizzle<T>(row)) * 16;
 }
 
-/// kLanes neighbouring threads copy a row's channels, each one or two chunks of either operand that
-/// stay the same at every step; the place of a row is shared between the operands. Without kSource
+/// kLanes neighbouring threads copy a row's channels, each one to four chunks of either operand
+/// that stay the same at every step; the place of a row is shared between the operands. Without kSource
 /// the source is somebody else's.
 template <class Shape, bool kSource>
 struct VectorLoader {
     using T = typename Shape::Element;
     static constexpr int kElems = kPackElems<T>;
-    // At most two chunks of the source, each with a tap in three registers.
-    static constexpr int kLanes = (Shape::kDepth > 128 ? Shape::kDepth / 2 : 64) / kElems;
+    static constexpr int kLanes = Shape::kLanes;
     static constexpr int kPassRows = Shape::kThreads / kLanes;
     static constexpr int kPasses = Shape::kRows / kPassRows;
     static constexpr int kOutChunks = Shape::kCols / kElems / kLanes;
@@ -152,8 +67,9 @@ struct VectorLoader {
             tap_x[c] = tap.x;
             tap_offset[c] = static_cast<int>(tap.offset / kElems);
         }
-        out_bytes = tile_bytes<T, Shape::kCols>(row, lane);
-        source_bytes = tile_bytes<T, Shape::kDepth>(row, lane);
+        const int in_line = (lane % 8 ^ swizzle<T>(row)) * 16;
+        out_bytes = row * Shape::kOutPitch + lane / 8 * Shape::kOutPanel + in_line;
+        source_bytes = row * Shape::kSourcePitch + lane / 8 * Shape::kSourcePanel + in_line;
         place.start(k.problem, k.chunks, row_begin + row);
     }
 
@@ -166,7 +82,8 @@ struct VectorLoader {
 #pragma unroll
             for (int c = 0; c < kOutChunks; ++c)
                 ptx::cp_async_16(
-                    out_tile + out_bytes + pass * kPassRows * Shape::kOutPitch + c * kLanes * 16,
+                    out_tile + out_bytes + pass * kPassRows * Shape::kOutPitch +
+                        c * kLanes / 8 * Shape::kOutPanel,
                     out + std::int64_t{place.out} * 16 + c * kLanes * 16,
                     row_valid & col_valid[c]);
 #pragma unroll
@@ -174,7 +91,8 @@ struct VectorLoader {
                 const bool valid = row_valid & inside(a, place.i * a.step_h + tap_y[c],
                                                       place.j * a.step_w + tap_x[c]);
                 ptx::cp_async_16(source_tile + source_bytes +
-                                     pass * kPassRows * Shape::kSourcePitch + c * kLanes * 16,
+                                     pass * kPassRows * Shape::kSourcePitch +
+                                     c * kLanes / 8 * Shape::kSourcePanel,
                                  source + std::int64_t{place.source + tap_offset[c]} * 16, valid);
             }
             place.advance(a, k.chunks);

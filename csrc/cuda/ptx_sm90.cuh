@@ -91,6 +91,23 @@ __device__ inline void wgmma_wait() {
         : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(int{kTransposeA}), \
           "n"(int{kTransposeB}))
 
+#define FASTCONV_WGMMA_192(type) \
+    asm volatile( \
+        "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %98, 0;\n" \
+        "wgmma.mma_async.sync.aligned.m64n192k16.f32." type "." type " {" \
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, " \
+        "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, " \
+        "%28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, " \
+        "%41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, " \
+        "%54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, " \
+        "%67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, " \
+        "%93, %94, %95}, " \
+        "%96, %97, accumulate, 1, 1, %99, %100;\n}" \
+        : FASTCONV_SUMS_32(0), FASTCONV_SUMS_32(32), FASTCONV_SUMS_32(64) \
+        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(int{kTransposeA}), \
+          "n"(int{kTransposeB}))
+
 #define FASTCONV_WGMMA_256(type) \
     asm volatile( \
         "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %130, 0;\n" \
@@ -130,6 +147,16 @@ __device__ inline void wgmma_64x128x16_bf16(float (&d)[64], std::uint64_t a, std
     FASTCONV_WGMMA_128("bf16");
 }
 template <bool kTransposeA = false, bool kTransposeB = false>
+__device__ inline void wgmma_64x192x16_f16(float (&d)[96], std::uint64_t a, std::uint64_t b,
+                                           bool accumulate) {
+    FASTCONV_WGMMA_192("f16");
+}
+template <bool kTransposeA = false, bool kTransposeB = false>
+__device__ inline void wgmma_64x192x16_bf16(float (&d)[96], std::uint64_t a, std::uint64_t b,
+                                            bool accumulate) {
+    FASTCONV_WGMMA_192("bf16");
+}
+template <bool kTransposeA = false, bool kTransposeB = false>
 __device__ inline void wgmma_64x256x16_f16(float (&d)[128], std::uint64_t a, std::uint64_t b,
                                            bool accumulate) {
     FASTCONV_WGMMA_256("f16");
@@ -142,6 +169,7 @@ __device__ inline void wgmma_64x256x16_bf16(float (&d)[128], std::uint64_t a, st
 
 #undef FASTCONV_WGMMA_64
 #undef FASTCONV_WGMMA_128
+#undef FASTCONV_WGMMA_192
 #undef FASTCONV_WGMMA_256
 #undef FASTCONV_SUMS_32
 #undef FASTCONV_SUMS_8

@@ -1,0 +1,227 @@
+// Every kernel of grad_weight (csrc/cuda/conv2d_grad_weight_*.cu) in the emulation against a plain
+// loop, exactly: operands are small integers, so that every sum is exact in float32. Elements of
+// the operands' buffers that nobody may read are NaN.
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../../cpp/check.h"
+#include "cuda/conv_kernels.h"
+#include "cuda/device.h"
+#include "cuda/scalar.cuh"
+
+namespace fastconv::cuda {
+
+void check(cudaError_t status, const char* what) {
+    if (status == cudaSuccess) return;
+    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+}
+
+namespace {
+
+enum class Order { kChannelsLast, kPlanes };
+
+struct Problem {
+    const char* name;
+    int batch, channels, cols, groups;  // channels, cols: of one group
+    int source_h, source_w;
+    int taps_h, taps_w, step_h, step_w, dilation_h, dilation_w, pad_h, pad_w;
+    int splits = 1;
+    Order order = Order::kChannelsLast;
+    int more = 0;  // channels of a pixel that are nobody's
+};
+
+// The larger tiles see most of them as tails.
+const Problem kProblems[] = {
+    {"one step", 1, 16, 24, 1, 9, 7, 3, 3, 1, 1, 1, 1, 1, 1},
+    {"strides, dilation", 2, 8, 136, 1, 13, 11, 3, 2, 2, 3, 2, 1, 2, 1, 3},
+    {"groups", 2, 16, 24, 2, 6, 5, 3, 3, 1, 1, 1, 1, 1, 1, 2, Order::kChannelsLast, 8},
+    {"pointwise", 3, 72, 200, 1, 7, 5, 1, 1, 1, 1, 1, 1, 0, 0, 4},
+    {"two depth tiles", 1, 264, 16, 1, 5, 5, 1, 1, 1, 1, 1, 1, 0, 0},
+    {"5x5", 1, 40, 8, 1, 12, 12, 5, 5, 1, 1, 1, 1, 2, 2, 5, Order::kChannelsLast, 16},
+    {"one row", 1, 8, 8, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0},
+    {"more splits than rows", 1, 8, 8, 1, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 6},
+    {"many steps", 2, 40, 136, 1, 18, 17, 3, 3, 1, 1, 1, 1, 1, 1, 2},
+    {"many steps, one split", 1, 72, 72, 1, 23, 29, 1, 3, 1, 1, 1, 1, 0, 1},
+    {"wide", 1, 8, 8, 1, 3, 400, 3, 3, 1, 1, 1, 1, 1, 1},
+    {"tiny images", 40, 8, 8, 1, 1, 2, 1, 1, 1, 1, 1, 1, 0, 0},
+    {"no rows of output", 1, 8, 8, 1, 2, 5, 3, 3, 1, 1, 1, 1, 0, 1, 2},
+    {"no images", 0, 8, 8, 1, 5, 5, 3, 3, 1, 1, 1, 1, 1, 1, 2},
+    {"first layer", 2, 3, 16, 1, 15, 13, 7, 7, 2, 2, 1, 1, 3, 3, 3},
+    {"first layer, planes", 2, 3, 16, 1, 15, 13, 7, 7, 2, 2, 1, 1, 3, 3, 3, Order::kPlanes},
+    {"one channel", 2, 1, 5, 1, 11, 10, 5, 5, 1, 1, 1, 1, 0, 0, 2, Order::kPlanes},
+    {"odd", 1, 10, 5, 2, 6, 7, 3, 3, 1, 1, 1, 1, 1, 1, 2, Order::kChannelsLast, 3},
+    {"planes", 1, 70, 67, 1, 5, 6, 2, 3, 1, 1, 1, 2, 1, 2, 2, Order::kPlanes},
+};
+
+int small_integer(unsigned& state) {
+    state = state * 1664525u + 1013904223u;
+    return static_cast<int>(state >> 16) % 5 - 2;
+}
+
+template <class T>
+struct Buffer {
+    T* data = nullptr;
+    explicit Buffer(std::int64_t elems) {
+        const std::size_t bytes = static_cast<std::size_t>(elems) * sizeof(T);
+        check(cudaMalloc(reinterpret_cast<void**>(&data), bytes > 0 ? bytes : 16), "cudaMalloc");
+        std::memset(data, 0xff, bytes);
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer() { cudaFree(data); }
+};
+
+/// A (batch, channels, height, width) operand of small integers, NaN between its channels.
+template <class T>
+struct Operand {
+    Strides strides;
+    Buffer<T> buffer;
+
+    static std::int64_t elems_of(int batch, int channels, int h, int w, const Problem& q) {
+        return std::int64_t{batch} * (channels + q.more) * h * w;
+    }
+    Operand(int batch, int channels, int h, int w, const Problem& q, unsigned& state)
+        : buffer(elems_of(batch, channels, h, w, q)) {
+        const std::int64_t wide = channels + q.more;
+        if (q.order == Order::kChannelsLast) strides = {wide * h * w, 1, wide * w, wide};
+        else strides = {wide * h * w, std::int64_t{h} * w, w, 1};
+        for (int n = 0; n < batch; ++n)
+            for (int c = 0; c < channels; ++c)
+                for (int i = 0; i < h; ++i)
+                    for (int j = 0; j < w; ++j)
+                        at(n, c, i, j) = from_float<T>(static_cast<float>(small_integer(state)));
+    }
+    T& at(int n, int c, int i, int j) const {
+        return buffer.data[n * strides.batch_elems + c * strides.channel_elems +
+                           i * strides.height_elems + j * strides.width_elems];
+    }
+};
+
+/// weight[col, d] of one group, d = (tap, channel).
+template <class T>
+float expected(const Problem& q, const Operand<T>& out, const Operand<T>& source, int group,
+               int col, int d, int out_h, int out_w) {
+    const int c = d % q.channels, tap = d / q.channels;
+    const int down = tap / q.taps_w * q.dilation_h - q.pad_h;
+    const int right = tap % q.taps_w * q.dilation_w - q.pad_w;
+    float sum = 0.0f;
+    for (int n = 0; n < q.batch; ++n)
+        for (int i = 0; i < out_h; ++i)
+            for (int j = 0; j < out_w; ++j) {
+                const int h = i * q.step_h + down, w = j * q.step_w + right;
+                if (h < 0 || h >= q.source_h || w < 0 || w >= q.source_w) continue;
+                sum += to_float(out.at(n, group * q.cols + col, i, j)) *
+                       to_float(source.at(n, group * q.channels + c, h, w));
+            }
+    return sum;
+}
+
+template <class T>
+void test(const GradWeightKernel& kernel, Arithmetic arithmetic, bool vector, const Problem& q) {
+    const auto out_size = [](int size, int taps, int step, int dilation, int pad) {
+        return (size + 2 * pad - (taps - 1) * dilation - 1) / step + 1;
+    };
+    unsigned state = 7;
+    GradWeightArguments p;
+    p.out_h = out_size(q.source_h, q.taps_h, q.step_h, q.dilation_h, q.pad_h);
+    p.out_w = out_size(q.source_w, q.taps_w, q.step_w, q.dilation_w, q.pad_w);
+    const Operand<T> source(q.batch, q.channels * q.groups, q.source_h, q.source_w, q, state);
+    const Operand<T> out(q.batch, q.cols * q.groups, p.out_h, p.out_w, q, state);
+    p.out = out.buffer.data;
+    p.source = source.buffer.data;
+    p.rows = q.batch * p.out_h * p.out_w;
+    p.cols = q.cols;
+    p.channels = q.channels;
+    p.depth = q.taps_h * q.taps_w * q.channels;
+    p.groups = q.groups;
+    p.source_h = q.source_h;
+    p.source_w = q.source_w;
+    p.taps_h = q.taps_h;
+    p.taps_w = q.taps_w;
+    p.step_h = q.step_h;
+    p.step_w = q.step_w;
+    p.offset_h = -q.pad_h;
+    p.offset_w = -q.pad_w;
+    p.offset_step_h = q.dilation_h;
+    p.offset_step_w = q.dilation_w;
+    p.source_strides = source.strides;
+    p.out_strides = out.strides;
+    p.source_group_elems = q.channels * source.strides.channel_elems;
+    p.out_group_elems = q.cols * out.strides.channel_elems;
+    p.splits = q.splits;
+    const int steps = (p.rows + kernel.block_rows - 1) / kernel.block_rows;
+    p.rows_per_split = (steps + q.splits - 1) / q.splits * kernel.block_rows;
+    if (steps == 0) p.rows_per_split = kernel.block_rows;
+    const std::int64_t elements = std::int64_t{q.groups} * q.cols * p.depth;
+    const Buffer<float> partial(q.splits * elements);
+    p.partial = partial.data;
+
+    kernel.run(p, arithmetic, vector, 0);
+    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+
+    long wrong = 0;
+    for (std::int64_t e = 0; e < elements; ++e) {
+        float got = 0.0f;
+        for (int split = 0; split < q.splits; ++split) got += partial.data[split * elements + e];
+        const int line = static_cast<int>(e / p.depth), d = static_cast<int>(e % p.depth);
+        const float sum =
+            expected(q, out, source, line / q.cols, line % q.cols, d, p.out_h, p.out_w);
+        wrong += !(got == sum);
+    }
+    if (wrong != 0)
+        std::printf("%s, %s, arithmetic %d, %s: %ld wrong\n", kernel.name, q.name,
+                    static_cast<int>(arithmetic), vector ? "vector" : "scalar", wrong);
+    CHECK(wrong == 0);
+}
+
+bool takes(const Problem& q, bool vector, int elems) {
+    return !vector || (q.order == Order::kChannelsLast && q.channels % elems == 0 &&
+                       q.cols % elems == 0 && q.more % elems == 0);
+}
+
+void test_kernels(const GradWeightKernels& kernels, const char* part) {
+    for (const GradWeightKernel& kernel : kernels) {
+        if (part != nullptr && std::strstr(kernel.name, part) == nullptr) continue;
+        const auto has = [&](Arithmetic arithmetic) {
+            return (kernel.arithmetics & bit(arithmetic)) != 0;
+        };
+        for (const Problem& problem : kProblems)
+            for (const bool vector : {true, false}) {
+                if (!vector && !kernel.scalar) continue;
+                if (takes(problem, vector, 8)) {
+                    if (has(Arithmetic::kFloat16))
+                        test<Half>(kernel, Arithmetic::kFloat16, vector, problem);
+                    if (has(Arithmetic::kBFloat16))
+                        test<BFloat16>(kernel, Arithmetic::kBFloat16, vector, problem);
+                }
+                if (takes(problem, vector, 4)) {
+                    if (has(Arithmetic::kTf32))
+                        test<float>(kernel, Arithmetic::kTf32, vector, problem);
+                    if (has(Arithmetic::kFloat32))
+                        test<float>(kernel, Arithmetic::kFloat32, vector, problem);
+                }
+            }
+    }
+}
+
+}  // namespace
+}  // namespace fastconv::cuda
+
+/// An argument restricts the kernels to those whose names contain it.
+int main(int argc, char** argv) {
+    using namespace fastconv::cuda;
+    const char* part = argc > 1 ? argv[1] : nullptr;
+    for (const char* order : {"ascending", "descending", "random:1"}) {
+        setenv("FASTCONV_EMULATION_ORDER", order, 1);
+        test_kernels(grad_weight_kernels_simt(), part);
+        test_kernels(grad_weight_kernels_sm80(), part);
+        test_kernels(grad_weight_kernels_sm90(), part);
+    }
+    return report();
+}
