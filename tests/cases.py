@@ -304,6 +304,7 @@ _GROUPS = [
     conv("n1c8h7w6-k24r3s3-pad1-g8"),  # depthwise, 3 filters a channel
     conv("n2c5h7w6-k10r3s3-st2-pad1-g5"),
     conv("n1c6h3w4-k6r1s1-g6"),
+    conv("n1c3h3w4-k3r1s1-st2-g3"),  # grad_input where no tap reaches, a channel a group
 ]
 
 _FIRST_LAYERS = [

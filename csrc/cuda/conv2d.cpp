@@ -49,16 +49,18 @@ void fill_phase(const Correlation& phase, DType dtype, const void* bias, void* o
     Tensor tensor;
     tensor.data = at(out, phase.out_first_elems * element_bytes_of(dtype));
     tensor.dtype = dtype;
-    tensor.rank = 4;
-    const std::int64_t size[4] = {phase.batch, phase.groups * phase.cols, phase.out_h, phase.out_w};
-    const std::int64_t elems[4] = {phase.out.batch_elems, phase.out.channel_elems,
-                                   phase.out.height_elems, phase.out.width_elems};
-    std::copy(size, size + 4, tensor.size);
-    std::copy(elems, elems + 4, tensor.elems);
+    tensor.rank = 5;
+    const std::int64_t size[5] = {phase.batch, phase.groups, phase.cols, phase.out_h, phase.out_w};
+    const std::int64_t elems[5] = {phase.out.batch_elems, phase.out_group_elems,
+                                   phase.out.channel_elems, phase.out.height_elems,
+                                   phase.out.width_elems};
+    std::copy(size, size + 5, tensor.size);
+    std::copy(elems, elems + 5, tensor.elems);
     if (bias == nullptr) return run_fill(tensor, 0, stream);
     Tensor repeated = tensor;
     repeated.data = const_cast<void*>(bias);
-    for (int d = 0; d < 4; ++d) repeated.elems[d] = d == 1 ? 1 : 0;
+    const std::int64_t bias_elems[5] = {0, phase.cols, 1, 0, 0};
+    std::copy(bias_elems, bias_elems + 5, repeated.elems);
     run_copy(repeated, tensor, stream);
 }
 
