@@ -32,6 +32,7 @@ class Prepared:
     bytes_moved: int
     flops: int
     direction: str = ""  # of fc.cuda.kernels, where kernels can be forced
+    plan: Callable[[Any], Any] | None = None  # fc.explain of ours
 
 
 def images(*shape: int, dtype: torch.dtype, relu: bool = False, scale: float = 1.0) -> torch.Tensor:
@@ -81,6 +82,7 @@ def _convolution(problem: Problem, shape: Convolution, dtype: torch.dtype) -> Pr
             operands["g"] = images(*y_shape, dtype=dtype)
         return operands
 
+    plan = lambda o: fc.explain(fc.conv2d, o["x"], o["w"], **geometry)  # noqa: E731
     if direction == "forward":
         ours = lambda o: fc.conv2d(o["x"], o["w"], **geometry)  # noqa: E731
         theirs = lambda o: F.conv2d(o["x"], o["w"], None, **geometry)  # noqa: E731
@@ -88,17 +90,20 @@ def _convolution(problem: Problem, shape: Convolution, dtype: torch.dtype) -> Pr
         # PyTorch wants an input, of which it reads shape and memory order alone.
         like_x = images(*x_shape, dtype=dtype)
         ours = lambda o: fc.conv2d_grad_input(o["g"], o["w"], x_shape, **geometry)  # noqa: E731
+        plan = lambda o: fc.explain(fc.conv2d_grad_input, o["g"], o["w"], x_shape, **geometry)  # noqa: E731
         theirs = lambda o: torch.ops.aten.convolution_backward(  # noqa: E731
             o["g"], like_x.to(o["g"].dtype), o["w"], None, *their, [True, False, False]
         )[0]
     elif direction == "grad_weight":
         ours = lambda o: fc.conv2d_grad_weight(o["g"], o["x"], w_shape, **geometry)  # noqa: E731
+        plan = lambda o: fc.explain(fc.conv2d_grad_weight, o["g"], o["x"], w_shape, **geometry)  # noqa: E731
         theirs = lambda o: torch.ops.aten.convolution_backward(  # noqa: E731
             o["g"], o["x"], o["w"], None, *their, [False, True, False]
         )[1]
     else:
         raise LookupError(direction)
-    return Prepared(ours, theirs, _several(make, 2 * problem.bytes_moved), 0, 0, direction)
+    sets = _several(make, 2 * problem.bytes_moved)
+    return Prepared(ours, theirs, sets, 0, 0, direction, plan)
 
 
 def _pooling(problem: Problem, shape: Pooling, dtype: torch.dtype) -> Prepared:

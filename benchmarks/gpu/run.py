@@ -144,6 +144,9 @@ class Session:
                                "graph": {}}  # fmt: skip
         precision = "tf32" if dtype == "tf32" else "highest"
         with fc.float32_precision(precision):
+            if prepared.plan is not None:
+                plan = prepared.plan(prepared.sets[0])
+                row["plan"] = {"kernel": plan.kernel, "splits": plan.splits}
             expected = _exactly(prepared, dtype)
             for name, call in list(names.items()):
                 try:
@@ -179,6 +182,8 @@ class Session:
         share = row["bytes"] / ours / self.limits["copy_bytes_per_second"]
         text = f"{row['dtype']:8} {row['direction']:15} n{row['batch']:<3} {row['title']:38} "
         text += f"{ours * 1e6:8.1f} us {rate} {share:4.0%} of copy  x{theirs / ours:5.2f}"
+        if "plan" in row:
+            text += f"  {row['plan']['kernel']} / {row['plan']['splits']}"
         if row["graph"]:
             text += f"  graph x{row['graph']['pytorch'] / row['graph']['fastconv']:.2f}"
         forced = {n: t for n, t in medians.items() if n not in ("fastconv", "pytorch")}
@@ -216,7 +221,7 @@ class Session:
                 "cudnn": torch.backends.cudnn.version(),
                 "python": sys.version.split()[0],
             },
-            "commit": os.environ.get("FASTCONV_COMMIT") or machine.commit(),
+            "commit": os.environ.get("BENCHMARK_COMMIT") or machine.commit(),
             "taken": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": sys.argv[1:],
             "wrong": self.wrong,
