@@ -50,9 +50,9 @@ def test_fit_follows_the_cpu(dtype):
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=tolerance)
     np.testing.assert_allclose(ours["val_loss"], theirs["val_loss"], rtol=2 * tolerance)
     assert ours["loss"][-1] < ours["loss"][0]
-    assert np.abs(np.subtract(ours["accuracy"], theirs["accuracy"])).max() <= (
-        0 if dtype == "float32" else 0.1
-    )
+    images_apart = 1 if dtype == "float32" else 4
+    apart = np.abs(np.subtract(ours["accuracy"], theirs["accuracy"]))
+    assert apart.max() <= (images_apart + 0.5) / 42
     assert model[0].weight.dtype.name == dtype
 
 

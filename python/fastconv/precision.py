@@ -1,9 +1,9 @@
 """What float32 arithmetic may do beyond float32's own rounding.
 
-"highest", the default: float32 means float32. "tf32" allows convolutions and linear layers on a CUDA
-device to round their operands to TF32's 11 bits. "high" will allow three TF32 products in place of
-one float32 product there, and F(6,3) and F(4,5) everywhere; kernels of this version have neither, so
-that it gives what "highest" does, as "tf32" does on the CPU.
+"highest", the default: float32 means float32. "tf32" allows convolutions and linear layers on a
+CUDA device to round their operands to TF32's 11 bits. "high" will allow three TF32 products in
+place of one float32 product there, and F(6,3) and F(4,5) everywhere; kernels of this version have
+neither, so that it gives what "highest" does, as "tf32" does on the CPU.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from .devices import (
     new,
     refuse_devices,
     same_device,
+    span,
 )
 from .devices import Array as Array
 from .families import give as give
@@ -37,7 +38,9 @@ def take(function: str, name: str, value: Any) -> Array:
     dtype = array.dtype
     if dtype is not FLOAT32 and dtype is not FLOAT64 and not has_kernels(array):
         raise TypeError(no_kernels(function, name, dtype, value, dtypes_with_kernels(array)))
-    return array if array.flags.aligned else _refuse_unaligned(function, name, array)
+    if type(array) is not np.ndarray or array.flags.aligned:  # device arrays always are
+        return array
+    return _refuse_unaligned(function, name, array)
 
 
 def take_like(function: str, name: str, value: Any, first: Array, first_name: str) -> Array:
@@ -236,6 +239,9 @@ def _same(a: Array, b: Array) -> bool:
 
 def _overlap(a: Array, b: Array) -> bool:
     if type(a) is not np.ndarray:
+        (low, high), (other_low, other_high) = span(a), span(b)
+        if high <= other_low or other_high <= low:  # far cheaper than what follows
+            return False
         a, b = address(a), address(b)
     if not np.may_share_memory(a, b):
         return False

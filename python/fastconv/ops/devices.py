@@ -83,6 +83,19 @@ def contiguous(array: Array) -> Array:
     return array if array.flags.c_contiguous else array.copy()
 
 
+def span(array: Any) -> tuple[int, int]:
+    """The first address of a device array and the one after its last."""
+    low = high = array.ptr
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        if size == 0:
+            return low, low
+        if stride > 0:
+            high += (size - 1) * stride
+        else:
+            low += (size - 1) * stride
+    return low, high + array.itemsize
+
+
 def address(array: Any) -> Any:
     """An array of NumPy's at the same addresses, to compare memory with; on a device they lead
     nowhere and are never followed."""
