@@ -99,7 +99,7 @@ const char* why_not(const Kernel& kernel, const CudaConvPlan& plan, Arithmetic a
     if (kernel.capability > device.capability) return "needs a newer device";
     if (kernel.last_capability < device.capability) return "needs an older device's instructions";
     if (!(kernel.arithmetics & bit(arithmetic)))
-        return arithmetic == Arithmetic::kFloat32
+        return arithmetic == Arithmetic::kFloat32 && (kernel.arithmetics & bit(Arithmetic::kTf32))
                    ? "multiplies no exact float32 (fc.float32_precision(\"tf32\") allows it)"
                    : "does not have this dtype or precision";
     if (kernel.shared_bytes > static_cast<std::int64_t>(device.shared_bytes))
