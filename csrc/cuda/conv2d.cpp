@@ -111,10 +111,16 @@ void run_grad_weight(const CudaConvPlan& plan, const ConvPointers& pointers, voi
     if (p.cols == 0 || p.depth == 0) return;
     p.out = pointers.output;
     p.source = pointers.input;
-    p.partial = static_cast<float*>(workspace);
     p.splits = plan.splits;
     p.rows_per_split = plan.per_split;
+    if (plan.stores) {
+        p.weight = pointers.weight;
+        p.accumulate = pointers.accumulate;
+    } else {
+        p.partial = static_cast<float*>(workspace);
+    }
     kernel.run(p, arithmetic_of(plan, kernel.arithmetics), plan.vector, stream);
+    if (plan.stores) return;
     store_grad_weight_splits(view, plan.strides.weight, plan.splits, p.partial, plan.problem.dtype,
                              pointers.accumulate, pointers.weight, stream);
 }

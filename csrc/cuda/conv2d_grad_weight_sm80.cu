@@ -57,9 +57,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
             sum_elements<S>(warp, out_loader, source_loader, shared, block.steps);
         }
     }
-    const std::int64_t groups = a.groups;
-    warp.store(a.partial + (block.split * groups + block.group) * a.cols * a.depth, block.col,
-               block.depth, a.cols, a.depth);
+    const ResultStore<T> store(k, block);
+    warp.each([&](int c, int d, const auto& run) { store(c, d, run); });
 }
 
 // ---- host ------------------------------------------------------------------------------------
@@ -67,7 +66,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
 template <class Tile, class T, bool kOutVector, bool kSourceVector>
 void start(const GradWeightArguments& a, Stream stream) {
     using S = Shape<Tile, T>;
-    KernelArguments k = kernel_arguments<S>(a);
+    KernelArguments k = kernel_arguments<S, T>(a);
     if (a.rows > 0) {
         const auto pass_rows = [](bool channels_fast, int width) {
             return channels_fast ? S::kThreads * kPackElems<T> / width : S::kRows;
@@ -131,7 +130,8 @@ constexpr GradWeightKernel row(const char* name, float efficiency) {
             run<Whole, Elements>,
             Whole::kSharedBytes,
             efficiency,
-            Whole::kCols == Elements::kCols && Whole::kDepth == Elements::kDepth};
+            Whole::kCols == Elements::kCols && Whole::kDepth == Elements::kDepth,
+            true};
 }
 
 // Efficiencies are of the rate of mma.sync, estimated, not measured. For 32 rows, the warps' reads

@@ -46,14 +46,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     Warpgroup<S> warpgroup;
     sum_warpgroups<S>(warpgroup, loader, ptx::shared_memory(), block.steps);
 
-    float* partial = a.partial + (std::int64_t{block.split} * a.groups + block.group) * a.cols *
-                                     a.depth;
-    warpgroup.each([&](int c, int d, const Pack<float, 2>& run) {
-        c += block.col;
-        d += block.depth;
-        if (c < a.cols && d < a.depth)  // depth is a multiple of 8
-            *reinterpret_cast<Pack<float, 2>*>(partial + std::int64_t{c} * a.depth + d) = run;
-    });
+    const ResultStore<T> store(k, block);
+    warpgroup.each([&](int c, int d, const auto& run) { store(c, d, run); });
 }
 
 // ---- host ------------------------------------------------------------------------------------
@@ -67,7 +61,7 @@ void start_warpgroups(const GradWeightArguments& a, bool vector, Stream stream) 
         return grad_weight_kernels_sm80().begin()->run(
             a, std::is_same_v<T, Half> ? Arithmetic::kFloat16 : Arithmetic::kBFloat16, false,
             stream);
-    KernelArguments k = kernel_arguments<S>(a);
+    KernelArguments k = kernel_arguments<S, T>(a);
     if (a.rows > 0) k.chunks = walk_of<int>(a, VectorLoader<S, true>::kPassRows, kPackElems<T>);
     LaunchShape shape;
     shape.grid = grid_of(k);
@@ -100,6 +94,7 @@ constexpr GradWeightKernel row_of(const char* name, float efficiency) {
             Tile::kSharedBytes,
             efficiency,
             false,
+            true,
             90};
 }
 

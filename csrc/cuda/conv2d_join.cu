@@ -212,11 +212,7 @@ void store_grad_weight_splits(const Correlation& view, const Strides& weight, in
     p.group_elems = view.cols * weight.batch_elems;
     p.strides = weight;
     p.accumulate = accumulate;
-    const bool same =
-        (p.channels == 1 || weight.channel_elems == 1) && weight.batch_elems == depth &&
-        (p.taps_w == 1 || weight.width_elems == p.channels) &&
-        (view.taps_h.count == 1 ||
-         weight.height_elems == static_cast<std::int64_t>(p.taps_w) * p.channels);
+    const bool same = lies_in_order(view, weight);
     const bool four = p.elements % 4 == 0 && aligned_for_4(partial, 4);
     if (!same && splits > kFewSplits) {  // into the first of them, so that few reads remain
         StoreArguments sum = p;

@@ -12,6 +12,15 @@ void pack_correlation_weight(const Correlation& phase, const CudaWeight& view, W
 /// arguments.partial to arguments.out, with bias, residual and ReLU.
 void join_correlation_splits(const CorrelationArguments& arguments, DType dtype, Stream stream);
 
+/// Whether a weight lies as (groups, cols, depth), the partial sums' order.
+inline bool lies_in_order(const Correlation& view, const Strides& weight) {
+    const std::int64_t taps_h = view.taps_h.count, taps_w = view.taps_w.count;
+    return (view.channels == 1 || weight.channel_elems == 1) &&
+           weight.batch_elems == taps_h * taps_w * view.channels &&
+           (taps_w == 1 || weight.width_elems == view.channels) &&
+           (taps_h == 1 || weight.height_elems == taps_w * view.channels);
+}
+
 /// partial (splits, groups, cols, depth) to the weight of any strides, added to it with `accumulate`;
 /// the partial sums are overwritten.
 void store_grad_weight_splits(const Correlation& view, const Strides& weight, int splits,

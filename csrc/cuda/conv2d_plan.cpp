@@ -8,6 +8,7 @@
 
 #include "core/phases.h"
 #include "core/workspace.h"
+#include "cuda/conv2d_pack.h"
 #include "cuda/conv_kernels.h"
 #include "cuda/selection.h"
 
@@ -109,11 +110,16 @@ const char* why_not(const Kernel& kernel, const CudaConvPlan& plan, Arithmetic a
     return nullptr;
 }
 
+/// Without splits, to where a correlation's result or an ordered weight lies.
+bool stores(const CorrelationKernel&) { return true; }
+bool stores(const GradWeightKernel& kernel) { return kernel.stores; }
+
 /// The cheapest kernel of a table for the problem; adds what it rejects to the plan.
 template <class Table>
 bool choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const DeviceInfo& device,
             Arithmetic arithmetic, const std::string& forced) {
     bool found = false;
+    const bool in_order = !problem.always_partial;
     for (const auto& kernel : table) {
         if (!forced.empty() && forced != kernel.name) continue;
         if (const char* reason = why_not(kernel, plan, arithmetic, device)) {
@@ -122,6 +128,7 @@ bool choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const
         }
         problem.arithmetic = arithmetic;
         problem.tensor_cores = kernel.capability >= 80;
+        problem.always_partial = !in_order || !stores(kernel);
         const Split split = best_split(problem, tile_of(kernel), device,
                                        static_cast<std::int64_t>(workspace_limit()));
         if (plan.row != nullptr && split.cycles >= plan.cycles) continue;
@@ -130,6 +137,7 @@ bool choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const
         plan.cycles = split.cycles;
         plan.splits = split.splits;
         plan.per_split = split.per_split;
+        plan.stores = split.splits == 1 && !problem.always_partial;
         plan.tiles = split.tiles;
         found = true;
     }
@@ -200,10 +208,11 @@ void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned
     problem.terms = view.batch * view.out_h * view.out_w;
     problem.groups = view.groups;
     problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
-    problem.always_partial = true;
+    problem.always_partial = !lies_in_order(view, plan.strides.weight);
     choose_kernel(plan, grad_weight_kernels_simt(),
                   {grad_weight_kernels_sm90(), grad_weight_kernels_sm80()}, problem, device, forced);
-    plan.workspace_bytes = plan.splits * problem.groups * problem.m * problem.n * 4;
+    if (!plan.stores)
+        plan.workspace_bytes = plan.splits * problem.groups * problem.m * problem.n * 4;
 }
 
 /// Completes the plan with implicit-GEMM kernels, or says why it cannot.

@@ -85,12 +85,14 @@ Kernels correlation_kernels_simt();  // float32, and 16-bit storage with float32
 Kernels correlation_kernels_sm80();  // mma.sync: tf32, float16, bfloat16
 Kernels correlation_kernels_sm90();  // wgmma, of 9.0 alone: float16, bfloat16
 
-/// grad_weight of one correlation; `out` is grad_output. Always to partial sums, which conv2d.cu adds
-/// in order and stores into the weight.
+/// grad_weight of one correlation; `out` is grad_output. To partial sums, which conv2d.cpp has added
+/// in order and stored into the weight, or to the weight itself.
 struct GradWeightArguments {
     const void* out = nullptr;
     const void* source = nullptr;
     float* partial = nullptr;  // (splits, groups, cols, depth), every element written
+    void* weight = nullptr;    // instead, of one split: (groups, cols, depth) of the operands' type
+    bool accumulate = false;   // onto what `weight` holds
 
     int rows = 0, cols = 0, depth = 0, groups = 1;
     int out_h = 0, out_w = 0;
@@ -119,6 +121,7 @@ struct GradWeightKernel {
     std::int64_t shared_bytes;
     float efficiency;
     bool scalar;
+    bool stores = false;  // can take `weight` instead of `partial`
     int last_capability = 1000;
 };
 

@@ -69,22 +69,11 @@ struct Warp {
                 stage + S::kOutBytes + step * Step::kStepRows * S::kSourcePitch, source_bytes);
     }
 
-    /// partial: the group's (cols, depth); tile_col, tile_depth: where the block's tile begins.
-    __device__ void store(float* partial, int tile_col, int tile_depth, int cols,
-                          int depth_end) const {
-        Step::each(sums, lane, [&](int c, int d, const auto& run) {
-            constexpr int kRun = sizeof(run) / sizeof(float);
-            c += tile_col + col;
-            d += tile_depth + depth;
-            if (c >= cols) return;
-            float* to = partial + std::int64_t{c} * depth_end + d;
-            if (depth_end % kRun == 0) {
-                if (d < depth_end) *reinterpret_cast<Pack<float, kRun>*>(to) = run;
-            } else {
-                for (int e = 0; e < kRun; ++e)
-                    if (d + e < depth_end) to[e] = run.value[e];
-            }
-        });
+    /// f(col, depth, run) for this lane's sums, col and depth of the block's tile.
+    template <class F>
+    __device__ void each(F f) const {
+        Step::each(sums, lane,
+                   [&](int c, int d, const auto& run) { f(c + col, d + depth, run); });
     }
 };
 

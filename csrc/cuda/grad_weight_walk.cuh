@@ -34,6 +34,7 @@ struct KernelArguments {
     Walk<int> chunks;                            // of a thread of VectorLoader
     Walk<std::int64_t> out_elems, source_elems;  // of threads of the ElementLoaders
     bool out_channels_fast, source_channels_fast;  // neighbouring threads: chunks, else rows
+    bool whole_runs;  // the result's rows and its address are multiples of 4 elements
 };
 
 /// Where a thread stands. Without divisions, but for the first place.
@@ -120,6 +121,54 @@ __device__ Block block_of(const KernelArguments& k) {
     return block;
 }
 
+/// Where a block's sums go: its split of `partial`, or the weight.
+template <class T>
+struct ResultStore {
+    const KernelArguments& k;
+    const Block& block;
+    std::int64_t first;  // of the block's tile
+
+    __device__ ResultStore(const KernelArguments& arguments, const Block& tile)
+        : k(arguments), block(tile) {
+        const GradWeightArguments& a = k.problem;
+        const int split = a.weight != nullptr ? 0 : block.split;
+        first = ((std::int64_t{split} * a.groups + block.group) * a.cols + block.col) * a.depth +
+                block.depth;
+    }
+
+    /// A run of neighbours along depth at (c, d) of the tile.
+    template <int kCount>
+    __device__ void operator()(int c, int d, const Pack<float, kCount>& run) const {
+        const GradWeightArguments& a = k.problem;
+        if (block.col + c >= a.cols) return;
+        const std::int64_t at = first + std::int64_t{c} * a.depth + d;
+        const int count = a.depth - block.depth - d;  // may be less than kCount, or 0
+        if (a.weight == nullptr) {
+            store(a.partial + at, count, run);
+            return;
+        }
+        T* to = static_cast<T*>(a.weight) + at;
+        Pack<T, kCount> sums;
+#pragma unroll
+        for (int e = 0; e < kCount; ++e) {
+            const float before = a.accumulate && e < count ? to_float(to[e]) : 0.0f;
+            sums.value[e] = from_float<T>(run.value[e] + before);
+        }
+        store(to, count, sums);
+    }
+
+private:
+    template <class Stored, int kCount>
+    __device__ void store(Stored* to, int count, const Pack<Stored, kCount>& run) const {
+        if (k.whole_runs) {
+            if (count > 0) *reinterpret_cast<Pack<Stored, kCount>*>(to) = run;
+        } else {
+            for (int e = 0; e < kCount; ++e)
+                if (e < count) to[e] = run.value[e];
+        }
+    }
+};
+
 // ---- host ------------------------------------------------------------------------------------
 
 template <class Offset>
@@ -183,7 +232,7 @@ Chunks chunks_of(const GradWeightArguments& a, bool vector) {
                                 kPackElems<T>)};
 }
 
-template <class Shape>
+template <class Shape, class T>
 KernelArguments kernel_arguments(const GradWeightArguments& a) {
     if (a.rows_per_split % Shape::kRows != 0 && a.splits > 1)
         throw std::logic_error("grad_weight: rows_per_split is no multiple of block_rows");
@@ -191,6 +240,8 @@ KernelArguments kernel_arguments(const GradWeightArguments& a) {
     k.problem = a;
     k.depth_tiles = (a.depth + Shape::kDepth - 1) / Shape::kDepth;
     k.col_tiles = (a.cols + Shape::kCols - 1) / Shape::kCols;
+    k.whole_runs = a.depth % 4 == 0 &&
+                   reinterpret_cast<std::uintptr_t>(a.weight) % (4 * sizeof(T)) == 0;
     if (a.rows == 0) k.problem.out_h = k.problem.out_w = 1;  // divisors, which may be 0
     return k;
 }

@@ -122,8 +122,11 @@ float expected(const Problem& q, const Operand<T>& out, const Operand<T>& source
     return sum;
 }
 
+enum class Result { kPartial, kWeight, kAdded };
+
 template <class T>
-void test(const GradWeightKernel& kernel, Arithmetic arithmetic, bool vector, const Problem& q) {
+void test(const GradWeightKernel& kernel, Arithmetic arithmetic, bool vector, const Problem& q,
+          Result result) {
     const auto out_size = [](int size, int taps, int step, int dilation, int pad) {
         return (size + 2 * pad - (taps - 1) * dilation - 1) / step + 1;
     };
@@ -160,24 +163,48 @@ void test(const GradWeightKernel& kernel, Arithmetic arithmetic, bool vector, co
     if (steps == 0) p.rows_per_split = kernel.block_rows;
     const std::int64_t elements = std::int64_t{q.groups} * q.cols * p.depth;
     const Buffer<float> partial(q.splits * elements);
-    p.partial = partial.data;
+    const bool added = result == Result::kAdded;
+    const Buffer<T> weight(elements + added);
+    if (result == Result::kPartial) p.partial = partial.data;
+    else p.weight = weight.data + added;  // unaligned
+    p.accumulate = added;
+    const auto before = [](std::int64_t e) { return static_cast<float>(e % 13); };
+    for (std::int64_t e = 0; added && e < elements; ++e)
+        weight.data[e + 1] = from_float<T>(before(e));
 
     kernel.run(p, arithmetic, vector, 0);
     check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
 
     long wrong = 0;
     for (std::int64_t e = 0; e < elements; ++e) {
-        float got = 0.0f;
-        for (int split = 0; split < q.splits; ++split) got += partial.data[split * elements + e];
         const int line = static_cast<int>(e / p.depth), d = static_cast<int>(e % p.depth);
         const float sum =
             expected(q, out, source, line / q.cols, line % q.cols, d, p.out_h, p.out_w);
-        wrong += !(got == sum);
+        if (result == Result::kPartial) {
+            float got = 0.0f;
+            for (int split = 0; split < q.splits; ++split)
+                got += partial.data[split * elements + e];
+            wrong += !(got == sum);
+        } else {
+            const float rounded = to_float(from_float<T>(sum + (added ? before(e) : 0.0f)));
+            wrong += !(to_float(weight.data[e + added]) == rounded);
+        }
     }
     if (wrong != 0)
-        std::printf("%s, %s, arithmetic %d, %s: %ld wrong\n", kernel.name, q.name,
-                    static_cast<int>(arithmetic), vector ? "vector" : "scalar", wrong);
+        std::printf("%s, %s, arithmetic %d, %s, result %d: %ld wrong\n", kernel.name, q.name,
+                    static_cast<int>(arithmetic), vector ? "vector" : "scalar",
+                    static_cast<int>(result), wrong);
     CHECK(wrong == 0);
+}
+
+template <class T>
+void test_results(const GradWeightKernel& kernel, Arithmetic arithmetic, bool vector,
+                  const Problem& q) {
+    if ((kernel.arithmetics & bit(arithmetic)) == 0) return;
+    test<T>(kernel, arithmetic, vector, q, Result::kPartial);
+    if (!kernel.stores || q.splits > 1) return;
+    test<T>(kernel, arithmetic, vector, q, Result::kWeight);
+    test<T>(kernel, arithmetic, vector, q, Result::kAdded);
 }
 
 bool takes(const Problem& q, bool vector, int elems) {
@@ -188,23 +215,16 @@ bool takes(const Problem& q, bool vector, int elems) {
 void test_kernels(const GradWeightKernels& kernels, const char* part) {
     for (const GradWeightKernel& kernel : kernels) {
         if (part != nullptr && std::strstr(kernel.name, part) == nullptr) continue;
-        const auto has = [&](Arithmetic arithmetic) {
-            return (kernel.arithmetics & bit(arithmetic)) != 0;
-        };
         for (const Problem& problem : kProblems)
             for (const bool vector : {true, false}) {
                 if (!vector && !kernel.scalar) continue;
                 if (takes(problem, vector, 8)) {
-                    if (has(Arithmetic::kFloat16))
-                        test<Half>(kernel, Arithmetic::kFloat16, vector, problem);
-                    if (has(Arithmetic::kBFloat16))
-                        test<BFloat16>(kernel, Arithmetic::kBFloat16, vector, problem);
+                    test_results<Half>(kernel, Arithmetic::kFloat16, vector, problem);
+                    test_results<BFloat16>(kernel, Arithmetic::kBFloat16, vector, problem);
                 }
                 if (takes(problem, vector, 4)) {
-                    if (has(Arithmetic::kTf32))
-                        test<float>(kernel, Arithmetic::kTf32, vector, problem);
-                    if (has(Arithmetic::kFloat32))
-                        test<float>(kernel, Arithmetic::kFloat32, vector, problem);
+                    test_results<float>(kernel, Arithmetic::kTf32, vector, problem);
+                    test_results<float>(kernel, Arithmetic::kFloat32, vector, problem);
                 }
             }
     }
