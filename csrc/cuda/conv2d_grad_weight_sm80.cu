@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
         }
     }
     const ResultStore<T> store(k, block);
-    warp.each([&](int c, int d, const auto& run) { store(c, d, run); });
+    warp.each([&](int c, int d, const auto& run) { store(c, block.depth + d, run); });
 }
 
 // ---- host ------------------------------------------------------------------------------------

@@ -11,11 +11,15 @@
 // wgmma (64 columns of out and the tile's depth each) and written by the copies; L2, of which a
 // multiprocessor gets about 44 bytes a cycle when all are busy.
 //
-//             products   shared memory   L2
-//   128x256        256             256  279
-//   128x192        192             208  232
-//   128x128        128             160  186
-//   64x192          96             128  186
+//             products   shared memory   L2   with a third of the source
+//   128x256        256             256  279  155
+//   128x192        192             208  232  140
+//   128x128        128             160  186  124
+//   64x192          96             128  186   93
+//
+// L2 is the tightest, so copies of the source go through L1: of the three taps of a filter's row two
+// mostly find there what the first one brought (WarpgroupShape::depth_at). What that gains is to be
+// measured against the rows named _l2, which do without.
 //
 // Needs sm_90a, which no later architecture runs, 16-bit elements, and channels in chunks of 16
 // bytes. Offsets are in chunks in 32 bits; beyond 32 GiB the element-wise kernels of sm_80 run.
@@ -47,7 +51,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     sum_warpgroups<S>(warpgroup, loader, ptx::shared_memory(), block.steps);
 
     const ResultStore<T> store(k, block);
-    warpgroup.each([&](int c, int d, const auto& run) { store(c, d, run); });
+    warpgroup.each(k, block.depth, store);
 }
 
 // ---- host ------------------------------------------------------------------------------------
@@ -62,6 +66,7 @@ void start_warpgroups(const GradWeightArguments& a, bool vector, Stream stream) 
             a, std::is_same_v<T, Half> ? Arithmetic::kFloat16 : Arithmetic::kBFloat16, false,
             stream);
     KernelArguments k = kernel_arguments<S, T>(a);
+    k.panel_taps = a.channels % 64 == 0 ? a.taps_h * a.taps_w : 0;
     if (a.rows > 0) k.chunks = walk_of<int>(a, VectorLoader<S, true>::kPassRows, kPackElems<T>);
     LaunchShape shape;
     shape.grid = grid_of(k);
@@ -100,11 +105,15 @@ constexpr GradWeightKernel row_of(const char* name, float efficiency) {
 
 // Efficiencies are of the rate of mma.sync, 0.625 of wgmma's: estimated, not measured.
 constexpr GradWeightKernel kWarpgroupKernels[] = {
-    //                       block  warpgroups rows stages blocks
-    row_of<WarpgroupTile<128, 256, 2, 64, 4, 1>>("sm90_128x256", 1.25f),  // 192 KiB
-    row_of<WarpgroupTile<128, 192, 2, 64, 5, 1>>("sm90_128x192", 1.20f),  // 200 KiB
-    row_of<WarpgroupTile<128, 128, 2, 32, 6, 2>>("sm90_128x128", 1.10f),  // 96 KiB
-    row_of<WarpgroupTile<64, 192, 1, 32, 4, 3>>("sm90_64x192", 0.95f),    // 64 KiB
+    //                       block  warpgroups rows stages blocks cached
+    row_of<WarpgroupTile<128, 256, 2, 64, 4, 1, true>>("sm90_128x256", 1.25f),      // 192 KiB
+    row_of<WarpgroupTile<128, 256, 2, 64, 4, 1, false>>("sm90_128x256_l2", 1.24f),
+    row_of<WarpgroupTile<128, 192, 2, 64, 4, 1, true>>("sm90_128x192", 1.20f),      // 160 KiB
+    row_of<WarpgroupTile<128, 192, 2, 64, 5, 1, false>>("sm90_128x192_l2", 1.19f),  // 200 KiB
+    row_of<WarpgroupTile<128, 128, 2, 64, 3, 2, true>>("sm90_128x128", 1.10f),      // 96 KiB
+    row_of<WarpgroupTile<128, 128, 2, 32, 6, 2, false>>("sm90_128x128_l2", 1.09f),  // 96 KiB
+    row_of<WarpgroupTile<64, 192, 1, 32, 4, 3, true>>("sm90_64x192", 0.95f),        // 64 KiB
+    row_of<WarpgroupTile<64, 192, 1, 32, 4, 3, false>>("sm90_64x192_l2", 0.94f),
 };
 
 }  // namespace grad_weight

@@ -85,8 +85,8 @@ Kernels correlation_kernels_simt();  // float32, and 16-bit storage with float32
 Kernels correlation_kernels_sm80();  // mma.sync: tf32, float16, bfloat16
 Kernels correlation_kernels_sm90();  // wgmma, of 9.0 alone: float16, bfloat16
 
-/// grad_weight of one correlation; `out` is grad_output. To partial sums, which conv2d.cpp has added
-/// in order and stored into the weight, or to the weight itself.
+/// grad_weight of one correlation; `out` is grad_output. To partial sums, which conv2d.cpp has
+/// added in order and stored into the weight, or to the weight itself.
 struct GradWeightArguments {
     const void* out = nullptr;
     const void* source = nullptr;

@@ -29,8 +29,8 @@ __device__ constexpr int tile_bytes(int row, int chunk) {
 }
 
 /// kLanes neighbouring threads copy a row's channels, each one to four chunks of either operand
-/// that stay the same at every step; the place of a row is shared between the operands. Without kSource
-/// the source is somebody else's.
+/// that stay the same at every step; the place of a row is shared between the operands. Without
+/// kSource the source is somebody else's.
 template <class Shape, bool kSource>
 struct VectorLoader {
     using T = typename Shape::Element;
@@ -62,7 +62,8 @@ struct VectorLoader {
         for (int c = 0; c < kOutChunks; ++c)
             col_valid[c] = col + (lane + c * kLanes) * kElems < k.problem.cols;
         for (int c = 0; c < kSourceChunks; ++c) {
-            const Tap tap = tap_of(k.problem, depth + (lane + c * kLanes) * kElems);
+            const Tap tap =
+                tap_of(k.problem, Shape::depth_at(k, depth, (lane + c * kLanes) * kElems));
             tap_y[c] = tap.y;
             tap_x[c] = tap.x;
             tap_offset[c] = static_cast<int>(tap.offset / kElems);
@@ -90,10 +91,13 @@ struct VectorLoader {
             for (int c = 0; c < kSourceChunks; ++c) {
                 const bool valid = row_valid & inside(a, place.i * a.step_h + tap_y[c],
                                                       place.j * a.step_w + tap_x[c]);
-                ptx::cp_async_16(source_tile + source_bytes +
-                                     pass * kPassRows * Shape::kSourcePitch +
-                                     c * kLanes / 8 * Shape::kSourcePanel,
-                                 source + std::int64_t{place.source + tap_offset[c]} * 16, valid);
+                unsigned char* to = source_tile + source_bytes +
+                                    pass * kPassRows * Shape::kSourcePitch +
+                                    c * kLanes / 8 * Shape::kSourcePanel;
+                const unsigned char* from =
+                    source + std::int64_t{place.source + tap_offset[c]} * 16;
+                if constexpr (Shape::kSourceCached) ptx::cp_async_16_cached(to, from, valid);
+                else ptx::cp_async_16(to, from, valid);
             }
             place.advance(a, k.chunks);
         }

@@ -39,8 +39,14 @@ struct Shape {
     static constexpr int kStageBytes = kOutBytes + kRows * kSourcePitch;
     // Of VectorLoader: at most two chunks of the source, each with a tap in three registers.
     static constexpr int kLanes = (kDepth > 128 ? kDepth / 2 : 64) / kPackElems<T>;
+    static constexpr bool kSourceCached = false;
     static constexpr int kTaps = kDepth + kDepth / kPackElems<T>;  // of ElementLoader's table
     static constexpr int kTableBytes = kTaps * static_cast<int>(sizeof(Tap));
+
+    /// The result's depth at `depth` of the block's tile, which begins at `first`.
+    __device__ static int depth_at(const KernelArguments&, int first, int depth) {
+        return first + depth;
+    }
 };
 
 /// The sums of one warp and where it reads in a stage.

@@ -34,6 +34,7 @@ struct KernelArguments {
     Walk<int> chunks;                            // of a thread of VectorLoader
     Walk<std::int64_t> out_elems, source_elems;  // of threads of the ElementLoaders
     bool out_channels_fast, source_channels_fast;  // neighbouring threads: chunks, else rows
+    int panel_taps;  // 0, or taps whose panels of 64 channels follow one another (sm90)
     bool whole_runs;  // the result's rows and its address are multiples of 4 elements
 };
 
@@ -126,23 +127,22 @@ template <class T>
 struct ResultStore {
     const KernelArguments& k;
     const Block& block;
-    std::int64_t first;  // of the block's tile
+    std::int64_t first;  // of the block's first column
 
     __device__ ResultStore(const KernelArguments& arguments, const Block& tile)
         : k(arguments), block(tile) {
         const GradWeightArguments& a = k.problem;
         const int split = a.weight != nullptr ? 0 : block.split;
-        first = ((std::int64_t{split} * a.groups + block.group) * a.cols + block.col) * a.depth +
-                block.depth;
+        first = ((std::int64_t{split} * a.groups + block.group) * a.cols + block.col) * a.depth;
     }
 
-    /// A run of neighbours along depth at (c, d) of the tile.
+    /// A run of neighbours along depth: column c of the tile, depth d of the result.
     template <int kCount>
     __device__ void operator()(int c, int d, const Pack<float, kCount>& run) const {
         const GradWeightArguments& a = k.problem;
         if (block.col + c >= a.cols) return;
         const std::int64_t at = first + std::int64_t{c} * a.depth + d;
-        const int count = a.depth - block.depth - d;  // may be less than kCount, or 0
+        const int count = a.depth - d;  // may be less than kCount, or none
         if (a.weight == nullptr) {
             store(a.partial + at, count, run);
             return;

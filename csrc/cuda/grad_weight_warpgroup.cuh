@@ -23,12 +23,14 @@
 
 namespace fastconv::cuda::grad_weight {
 
-template <int kCols_, int kDepth_, int kWarpgroups_, int kRows_, int kStages_, int kBlocks_>
+template <int kCols_, int kDepth_, int kWarpgroups_, int kRows_, int kStages_, int kBlocks_,
+          bool kSourceCached_>
 struct WarpgroupTile {
     static constexpr int kCols = kCols_, kDepth = kDepth_, kWarpgroups = kWarpgroups_;
     static constexpr int kRows = kRows_, kStages = kStages_;
     static constexpr int kBlocks = kBlocks_;  // a multiprocessor
     static constexpr int kThreads = kWarpgroups * 128;
+    static constexpr bool kSourceCached = kSourceCached_;  // copies go through L1
     static constexpr int kLanes = 8;  // of VectorLoader: a line
     static constexpr int kLine = 128;  // bytes, as all below
     static constexpr int kOutPitch = kLine, kSourcePitch = kLine;
@@ -45,6 +47,18 @@ struct WarpgroupTile {
 template <class Tile, class T>
 struct WarpgroupShape : Tile {
     using Element = T;
+
+    /// The result's depth at `depth` of the block's tile, which begins at `first`. Where channels
+    /// are a multiple of 64, panels are in the order of (64 channels, tap): neighbouring taps read
+    /// mostly the same pixels at a time, of which L1 can give back what one of them brought.
+    __device__ static int depth_at(const KernelArguments& k, int first, int depth) {
+        const int panel = first / 64 + depth / 64, in_panel = depth % 64;
+        if (k.panel_taps == 0) return panel * 64 + in_panel;
+        const int channels = panel / k.panel_taps, tap = panel - channels * k.panel_taps;
+        return channels * 64 < k.problem.channels
+                   ? tap * k.problem.channels + channels * 64 + in_panel
+                   : k.problem.depth;
+    }
 };
 
 template <class T, int kSums>
@@ -100,21 +114,26 @@ struct Warpgroup {
         ptx::wgmma_commit();
     }
 
-    /// f(col, depth, run) for this thread's sums, col and depth of the block's tile, in pairs along
-    /// depth.
+    /// f(col, depth, run) for this thread's sums, in pairs along depth: col of the block's tile,
+    /// depth of the result; `first` is the block's depth.
     template <class F>
-    __device__ void each(F f) const {
+    __device__ void each(const KernelArguments& k, int first, F f) const {
         const int thread = static_cast<int>(threadIdx.x);
         const int lane = thread % 32, warp = thread / 32 % 4;
 #pragma unroll
-        for (int panel = 0; panel < kPanels; ++panel)
+        for (int part = 0; part < S::kDepth / 64; ++part) {
+            const int depth = S::depth_at(k, first, part * 64) + lane % 4 * 2;
 #pragma unroll
-            for (int h = 0; h < 2; ++h)
+            for (int panel = 0; panel < kPanels; ++panel)
 #pragma unroll
-                for (int n = 0; n < S::kDepth / 8; ++n)
-                    f((index * kPanels + panel) * 64 + warp * 16 + h * 8 + lane / 4,
-                      n * 8 + lane % 4 * 2,
-                      Pack<float, 2>{{sums[panel][n * 4 + 2 * h], sums[panel][n * 4 + 2 * h + 1]}});
+                for (int h = 0; h < 2; ++h)
+#pragma unroll
+                    for (int n = 0; n < 8; ++n) {
+                        const float* pair = &sums[panel][part * 32 + n * 4 + h * 2];
+                        f((index * kPanels + panel) * 64 + warp * 16 + h * 8 + lane / 4,
+                          depth + n * 8, Pack<float, 2>{{pair[0], pair[1]}});
+                    }
+        }
     }
 };
 

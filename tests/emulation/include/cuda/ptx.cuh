@@ -61,6 +61,9 @@ inline float reciprocal_approx(float x) {
 inline void cp_async_16(void* shared, const void* global, bool valid, FASTCONV_SITE) {
     emulation::copy_async(shared, global, 16, valid, file, line);
 }
+inline void cp_async_16_cached(void* shared, const void* global, bool valid, FASTCONV_SITE) {
+    emulation::copy_async(shared, global, 16, valid, file, line);
+}
 inline void cp_async_4(void* shared, const void* global, bool valid, FASTCONV_SITE) {
     emulation::copy_async(shared, global, 4, valid, file, line);
 }
