@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kRowThreads) losses_of_rows(CrossEntropyArgume
     const Team team(rows);
     std::int64_t at[1];
     locate(rows.walk, team.row, at);
-    const RowSums sums = row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length);
+    const RowSums sums =
+        row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length, false);
     const std::int64_t target = arguments.target[team.row * arguments.target_elems];
     const bool valid = target >= 0 && target < arguments.classes;
     float differences = 0, wanted = 0;  // sum of x - m; the target's, in one thread
@@ -66,7 +67,8 @@ __global__ void __launch_bounds__(kRowThreads) gradients_of_rows(CrossEntropyArg
     const float at_target = 1 - arguments.smoothing + everywhere;
     std::int64_t at[2];
     locate(rows.walk, team.row, at);
-    const RowSums sums = row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length);
+    const RowSums sums =
+        row_sums<T>(team, arguments.logits, at[0], rows.elems[0], rows.length, false);
     const std::int64_t target = arguments.target[team.row * arguments.target_elems];
     const bool valid = target >= 0 && target < arguments.classes;
     float scale = arguments.scale;

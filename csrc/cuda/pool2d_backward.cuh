@@ -60,7 +60,7 @@ __device__ void load_places(const std::int64_t* from, int (&place)[kCount]) {
     } else {
 #pragma unroll
         for (int k = 0; k < kCount; k += 2) {
-            const Pack<std::int64_t, 2> two = load_pack<2>(from + k);
+            const auto two = *reinterpret_cast<const Pack<std::int64_t, 2>*>(from + k);
             place[k] = narrow(two.value[0]);
             place[k + 1] = narrow(two.value[1]);
         }
@@ -86,10 +86,10 @@ __global__ void __launch_bounds__(kPoolThreads) max_backward_kernel(const PoolAr
         for (int s = 0; s < cols.count; ++s) {
             int place[kCount];
             load_places(place_row + s * places.width_elems, place);
-            const Pack<T, kCount> grad = load_pack<kCount>(grad_row + s * grads.width_elems);
+            const Item<T, kCount> grad = load_item<kCount>(grad_row + s * grads.width_elems);
 #pragma unroll
             for (int k = 0; k < kCount; ++k) {
-                const float value = to_float(grad.value[k]);
+                const float value = grad.at(k);
 #pragma unroll
                 for (int i = 0; i < Tile::kRows; ++i)
 #pragma unroll
@@ -118,11 +118,11 @@ __global__ void __launch_bounds__(kPoolThreads) average_backward_kernel(const Po
         const Span window_h = a.height.window(rows.first + r);
         for (int s = 0; s < cols.count; ++s) {
             const Span window_w = a.width.window(cols.first + s);
-            const Pack<T, kCount> grad = load_pack<kCount>(grad_row + s * grads.width_elems);
+            const Item<T, kCount> grad = load_item<kCount>(grad_row + s * grads.width_elems);
             const float divisor = window_divisor(a, window_h, window_w);
 #pragma unroll
             for (int k = 0; k < kCount; ++k) {
-                const float own = to_float(grad.value[k]);
+                const float own = grad.at(k);
                 const float value = a.divisor != 0 ? own : own / divisor;
 #pragma unroll
                 for (int i = 0; i < Tile::kRows; ++i)

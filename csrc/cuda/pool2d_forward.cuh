@@ -13,9 +13,9 @@
 #include <cstring>
 #include <type_traits>
 
+#include "cuda/items.cuh"
 #include "cuda/pool2d_windows.cuh"
 #include "cuda/ptx.cuh"
-#include "cuda/scalar.cuh"
 
 namespace fastconv::cuda {
 
@@ -43,8 +43,8 @@ __device__ inline std::int64_t offset_of(const Strides& strides, const Place& at
 __device__ inline std::uint32_t global_item() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 template <int kCount, class T>
-__device__ Pack<T, kCount> load_pack(const T* from) {
-    return *reinterpret_cast<const Pack<T, kCount>*>(from);
+__device__ Item<T, kCount> load_item(const T* from) {
+    return *reinterpret_cast<const Item<T, kCount>*>(from);
 }
 
 /// take(elements, r, s) for taps first, first + step, ... < end of a window `cols` wide, tap
@@ -58,13 +58,13 @@ __device__ void for_taps(const T* window, int cols, int end, int step, int first
     const int step_s = step == 1 ? cols != 1 : step % cols;
     int r = first == 0 ? 0 : first / cols, s = first == 0 ? 0 : first % cols;
     for (int tap = first; tap < end; tap += kAtOnce * step) {
-        Pack<T, kCount> x[kAtOnce];
+        Item<T, kCount> x[kAtOnce];
         int rows[kAtOnce], columns[kAtOnce];
 #pragma unroll
         for (int i = 0; i < kAtOnce; ++i) {
             rows[i] = r;
             columns[i] = s;
-            if (tap + i * step < end) x[i] = load_pack<kCount>(window + r * row_elems + s * col_elems);
+            if (tap + i * step < end) x[i] = load_item<kCount>(window + r * row_elems + s * col_elems);
             r += step_r;
             s += step_s;
             if (s >= cols) {
@@ -78,33 +78,40 @@ __device__ void for_taps(const T* window, int cols, int end, int step, int first
     }
 }
 
+template <class T, int kCount>
+__device__ Item<T, kCount> lowest_item() {
+    Pack<T, kCount> pack;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) pack.value[i] = from_float<T>(-INFINITY);
+    Item<T, kCount> item;
+    memcpy(item.word, &pack, sizeof pack);
+    return item;
+}
+
 /// The maximum so far, in T itself: 16-bit elements two at a time.
 template <class T, int kCount>
 struct Maximum {
-    Pack<T, kCount> best;
+    Item<T, kCount> best = lowest_item<T, kCount>();
 
-    __device__ Maximum() {
+    __device__ void take(const Item<T, kCount>& x, int) {
+        using Word = typename Item<T, kCount>::Word;
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) best.value[i] = from_float<T>(-INFINITY);
-    }
-    __device__ void take(const Pack<T, kCount>& x, int) {
-        if constexpr (sizeof(T) == 4) {
-#pragma unroll
-            for (int i = 0; i < kCount; ++i)
-                best.value[i] = ptx::max_nan(best.value[i], x.value[i]);
-        } else {
-            constexpr int kWords = (kCount + 1) / 2;
-            std::uint32_t a[kWords] = {}, b[kWords] = {};
-            memcpy(a, &best, sizeof best);
-            memcpy(b, &x, sizeof x);
-#pragma unroll
-            for (int i = 0; i < kWords; ++i)
-                a[i] = std::is_same_v<T, Half> ? ptx::max_nan_f16x2(a[i], b[i])
-                                               : ptx::max_nan_bf16x2(a[i], b[i]);
-            memcpy(&best, a, sizeof best);
+        for (int i = 0; i < Item<T, kCount>::kWords; ++i) {
+            const std::uint32_t a = best.word[i], b = x.word[i];
+            if constexpr (std::is_same_v<T, float>)
+                best.word[i] =
+                    __float_as_uint(ptx::max_nan(__uint_as_float(a), __uint_as_float(b)));
+            else
+                best.word[i] = static_cast<Word>(std::is_same_v<T, Half>
+                                                     ? ptx::max_nan_f16x2(a, b)
+                                                     : ptx::max_nan_bf16x2(a, b));
         }
     }
-    __device__ Pack<T, kCount> value() const { return best; }
+    __device__ Pack<T, kCount> value() const {
+        Pack<T, kCount> pack;
+        memcpy(&pack, best.word, sizeof pack);
+        return pack;
+    }
     __device__ void write_indices(std::int64_t*) const {}
 };
 
@@ -121,10 +128,10 @@ struct PlacedMaximum {
             place[i] = first;
         }
     }
-    __device__ void take(const Pack<T, kCount>& x, int at) {
+    __device__ void take(const Item<T, kCount>& x, int at) {
 #pragma unroll
         for (int i = 0; i < kCount; ++i) {
-            const float value = to_float(x.value[i]);
+            const float value = x.at(i);
             const bool wins = !(value <= best[i]) && best[i] == best[i];
             best[i] = wins ? value : best[i];
             place[i] = wins ? at : place[i];
@@ -162,7 +169,7 @@ __global__ void __launch_bounds__(kPoolThreads) max_kernel(const PoolArguments a
     }();
     if constexpr (kWindow > 0) {
         const int h = a.height.start(at.h), w = a.width.start(at.w);
-        Pack<T, kCount> x[kWindow][kWindow];
+        Item<T, kCount> x[kWindow][kWindow];
         const T* row = image + h * strides.height_elems + w * strides.width_elems;
 #pragma unroll
         for (int r = 0; r < kWindow; ++r, row += strides.height_elems) {
@@ -171,12 +178,7 @@ __global__ void __launch_bounds__(kPoolThreads) max_kernel(const PoolArguments a
             for (int s = 0; s < kWindow; ++s, tap += strides.width_elems) {
                 const bool inside = static_cast<unsigned>(h + r) < unsigned(a.height.in) &&
                                     static_cast<unsigned>(w + s) < unsigned(a.width.in);
-                if (inside) {
-                    x[r][s] = load_pack<kCount>(tap);
-                } else {
-#pragma unroll
-                    for (int i = 0; i < kCount; ++i) x[r][s].value[i] = from_float<T>(-INFINITY);
-                }
+                x[r][s] = inside ? load_item<kCount>(tap) : lowest_item<T, kCount>();
             }
         }
 #pragma unroll
@@ -190,7 +192,7 @@ __global__ void __launch_bounds__(kPoolThreads) max_kernel(const PoolArguments a
                              cols.first * strides.width_elems,
                          cols.count, taps, 1, 0, step_h * strides.height_elems,
                          step_w * strides.width_elems,
-                         [&](const Pack<T, kCount>& x, int r, int s) {
+                         [&](const Item<T, kCount>& x, int r, int s) {
                              best.take(x, first + r * step_h * a.width.in + s * step_w);
                          });
     }
@@ -205,9 +207,9 @@ __device__ inline float window_divisor(const PoolArguments& a, const Span& rows,
 }
 
 template <class T, int kCount>
-__device__ void add_pack(float (&sum)[kCount], const Pack<T, kCount>& x) {
+__device__ void add_item(float (&sum)[kCount], const Item<T, kCount>& x) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) sum[i] += to_float(x.value[i]);
+    for (int i = 0; i < kCount; ++i) sum[i] += x.at(i);
 }
 
 template <class T, int kCount>
@@ -221,7 +223,7 @@ __global__ void __launch_bounds__(kPoolThreads) average_kernel(const PoolArgumen
     float sum[kCount] = {};
     for_taps<kCount>(window, cols.count, rows.count * cols.count, 1, 0, strides.height_elems,
                      strides.width_elems,
-                     [&](const Pack<T, kCount>& x, int, int) { add_pack(sum, x); });
+                     [&](const Item<T, kCount>& x, int, int) { add_item(sum, x); });
     const float divisor = window_divisor(a, rows, cols);
     Pack<T, kCount> y;
 #pragma unroll
@@ -250,7 +252,7 @@ __global__ void __launch_bounds__(kPoolThreads) reduce_kernel(const PoolArgument
             float sum[kCount] = {};
             for_taps<kCount>(window, cols.count, std::min(taps, begin + kBlock * slices), slices,
                              begin, strides.height_elems, strides.width_elems,
-                             [&](const Pack<T, kCount>& x, int, int) { add_pack(sum, x); });
+                             [&](const Item<T, kCount>& x, int, int) { add_item(sum, x); });
 #pragma unroll
             for (int i = 0; i < kCount; ++i) total[i] += sum[i];
         }

@@ -50,7 +50,7 @@ __device__ inline void load_16_once(std::uint32_t (&words)[4], const void* globa
 #endif
 }
 
-// ---- ex2.approx, rcp.approx (9.7.3.21, 9.7.3.14) ----------------------------------------------------
+// ---- ex2, rcp, sqrt .approx (9.7.3.21, 9.7.3.14, 9.7.3.16) ----------------------------------------------------
 
 /// 2^x within 2 ulp, one instruction; subnormal operands and results become 0.
 __device__ inline float exp2_approx(float x) {
@@ -63,6 +63,13 @@ __device__ inline float exp2_approx(float x) {
 __device__ inline float reciprocal_approx(float x) {
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/// Within 1 ulp; subnormal operands become 0.
+__device__ inline float square_root_approx(float x) {
+    float y;
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 

@@ -37,7 +37,7 @@ struct InversePowers {
 __device__ inline InversePowers inverse_powers(const ResponseArguments& by, float squares) {
     const float d = fmaf(squares, by.slope, by.offset);
     if (by.power == ResponsePower::kThreeQuarters) {
-        const float root = rsqrtf(d), power = root * sqrtf(root);
+        const float root = rsqrtf(d), power = root * ptx::square_root_approx(root);
         return {power, power * (root * root)};
     }
     const float inverse = 1.0f / d;

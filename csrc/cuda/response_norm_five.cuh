@@ -13,16 +13,19 @@ template <class T>
 __device__ inline void load_around(const Operand& from, std::int64_t row, std::uint32_t item,
                                    std::uint32_t items, float (&value)[3 * kItemElems<T>]) {
     constexpr int kElems = kItemElems<T>;
+    typename Access<T>::Item loaded[3];
+    bool exists[3];
 #pragma unroll
-    for (int side = 0; side < 3; ++side) {
+    for (int side = 0; side < 3; ++side) {  // no load waits for a condition
         const std::int64_t at = std::int64_t{item} + side - 1;
-        const bool exists = at >= 0 && at < std::int64_t{items};
-        typename Access<T>::Item loaded;
-        if (exists) loaded = Access<T>::load(from, row + at);
+        exists[side] = at >= 0 && at < std::int64_t{items};
+        loaded[side] = Access<T>::load(from, row + (exists[side] ? at : std::int64_t{item}));
+    }
+#pragma unroll
+    for (int side = 0; side < 3; ++side)
 #pragma unroll
         for (int i = 0; i < kElems; ++i)
-            value[side * kElems + i] = exists ? loaded.at(i) : 0.0f;
-    }
+            value[side * kElems + i] = exists[side] ? loaded[side].at(i) : 0.0f;
 }
 
 template <int kCount>

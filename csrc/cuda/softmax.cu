@@ -19,13 +19,58 @@ struct SoftmaxArguments {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kRowThreads) softmax_rows(SoftmaxArguments arguments) {
+__device__ inline bool is_coarse(const SoftmaxArguments& arguments) {
+    if constexpr (std::is_same_v<T, AnyType>) return arguments.y.dtype != DType::kFloat32;
+    else return sizeof(T) == 2;
+}
+
+// A row in registers: one exponential an element.
+template <class T>
+__device__ inline void softmax_of_short_row(const SoftmaxArguments& arguments, const Team& team,
+                                            const std::int64_t (&at)[2]) {
+    constexpr int kElems = kItemElems<T>;
+    const Rows& rows = arguments.rows;
+    const bool coarse = is_coarse<T>(arguments);
+    const RowItems<T> x(team, arguments.a, at[1], rows.elems[1], rows.length);
+    float top = -INFINITY;
+#pragma unroll
+    for (int u = 0; u < kRowLoads; ++u)
+#pragma unroll
+        for (int j = 0; j < kElems; ++j) top = fmaxf(top, x.item[u].at(j));
+    top = team.max(top);
+    float value[kRowLoads][kElems], sum = 0;
+#pragma unroll
+    for (int u = 0; u < kRowLoads; ++u)
+#pragma unroll
+        for (int j = 0; j < kElems; ++j) {
+            const float below = x.item[u].at(j) - top, e = exponential(below, coarse);
+            value[u][j] = arguments.log ? below : e;
+            sum += x.exists(u) ? e : 0.0f;
+        }
+    sum = team.sum(sum);
+    const float logarithm = arguments.log ? logf(sum) : 0.0f;
+    const float by = arguments.log ? 1.0f : 1.0f / sum;
+    if (!team.exists) return;
+#pragma unroll
+    for (int u = 0; u < kRowLoads; ++u) {
+        if (!x.exists(u)) continue;
+#pragma unroll
+        for (int j = 0; j < kElems; ++j) value[u][j] = value[u][j] * by - logarithm;
+        Access<T>::store(arguments.y, at[0] + x.index(u) * rows.elems[0], value[u]);
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kRowThreads, 4) softmax_rows(SoftmaxArguments arguments) {
     constexpr int kElems = kItemElems<T>;
     const Rows& rows = arguments.rows;
     const Team team(rows);
     std::int64_t at[2];
     locate(rows.walk, team.row, at);
-    const RowSums sums = row_sums<T>(team, arguments.a, at[1], rows.elems[1], rows.length);
+    if (RowItems<T>::fit(rows)) return softmax_of_short_row<T>(arguments, team, at);
+    const bool coarse = is_coarse<T>(arguments);
+    const RowSums sums =
+        row_sums<T>(team, arguments.a, at[1], rows.elems[1], rows.length, coarse);
     const float by = arguments.log ? logf(sums.exponentials) : 1.0f / sums.exponentials;
     if (!team.exists) return;
     team.for_items(rows.length, [&](std::uint32_t i) {
@@ -34,23 +79,58 @@ __global__ void __launch_bounds__(kRowThreads) softmax_rows(SoftmaxArguments arg
 #pragma unroll
         for (int j = 0; j < kElems; ++j) {
             const float below = item.at(j) - sums.maximum;
-            value[j] = arguments.log ? below - by : expf(below) * by;
+            value[j] = arguments.log ? below - by : exponential(below, coarse) * by;
         }
         Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
     });
 }
 
-__device__ inline float gradient(bool log, float grad, float output, float sum) {
-    return log ? grad - expf(output) * sum : output * (grad - sum);
+__device__ inline float gradient(bool log, bool coarse, float grad, float output, float sum) {
+    return log ? grad - exponential(output, coarse) * sum : output * (grad - sum);
 }
 
 template <class T>
-__global__ void __launch_bounds__(kRowThreads) softmax_backward_rows(SoftmaxArguments arguments) {
+__device__ inline void softmax_backward_of_short_row(const SoftmaxArguments& arguments,
+                                                     const Team& team,
+                                                     const std::int64_t (&at)[3]) {
+    constexpr int kElems = kItemElems<T>;
+    const Rows& rows = arguments.rows;
+    const bool coarse = is_coarse<T>(arguments);
+    const RowItems<T> grad(team, arguments.a, at[1], rows.elems[1], rows.length);
+    const RowItems<T> output(team, arguments.b, at[2], rows.elems[2], rows.length);
+    float sum = 0;
+#pragma unroll
+    for (int u = 0; u < kRowLoads; ++u)
+#pragma unroll
+        for (int j = 0; j < kElems; ++j) {
+            const float term =
+                grad.item[u].at(j) * (arguments.log ? 1.0f : output.item[u].at(j));
+            sum += grad.exists(u) ? term : 0.0f;
+        }
+    sum = team.sum(sum);
+    if (!team.exists) return;
+#pragma unroll
+    for (int u = 0; u < kRowLoads; ++u) {
+        if (!grad.exists(u)) continue;
+        float value[kElems];
+#pragma unroll
+        for (int j = 0; j < kElems; ++j)
+            value[j] = gradient(arguments.log, coarse, grad.item[u].at(j), output.item[u].at(j),
+                                sum);
+        Access<T>::store(arguments.y, at[0] + grad.index(u) * rows.elems[0], value);
+    }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kRowThreads, 3)
+    softmax_backward_rows(SoftmaxArguments arguments) {
     constexpr int kElems = kItemElems<T>;
     const Rows& rows = arguments.rows;
     const Team team(rows);
     std::int64_t at[3];
     locate(rows.walk, team.row, at);
+    if (RowItems<T>::fit(rows)) return softmax_backward_of_short_row<T>(arguments, team, at);
+    const bool coarse = is_coarse<T>(arguments);
     float sum = 0;
     team.for_items(rows.length, [&](std::uint32_t i) {
         const auto grad = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
@@ -67,8 +147,7 @@ __global__ void __launch_bounds__(kRowThreads) softmax_backward_rows(SoftmaxArgu
         float value[kElems];
 #pragma unroll
         for (int j = 0; j < kElems; ++j)
-            value[j] = gradient(arguments.log, grad.at(j),
-                                output.at(j), sum);
+            value[j] = gradient(arguments.log, coarse, grad.at(j), output.at(j), sum);
         Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
     });
 }
@@ -131,7 +210,7 @@ __global__ void __launch_bounds__(kRowThreads) softmax_backward_threads(
 #pragma unroll 4
     for (std::uint32_t i = 0; i < rows.length; ++i)
         store_element(arguments.y, at[0] + i * rows.elems[0],
-                      gradient(arguments.log, grad(i), output(i), sum));
+                      gradient(arguments.log, false, grad(i), output(i), sum));
 }
 
 // Whether neighbouring rows are neighbours in memory and enough to fill the device with a thread each.

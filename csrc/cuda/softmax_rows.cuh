@@ -1,9 +1,9 @@
 // A row of logits by a team of threads, 4 to 32 lanes of a warp or a block: what softmax and
 // cross-entropy share.
 //
-// A row is read from memory once: its maximum comes first, and the passes for the sum and the result
-// find it in L1, where rows up to some thousands of classes stay. fmaxf drops a NaN beside a number;
-// it comes back with the sum, where its exponential is NaN, as on the CPU.
+// A row is read from memory once. Up to kRowLoads items a thread it stays in registers; longer ones
+// are found in L1 by the passes for the sum and the result, up to some thousands of classes. fmaxf
+// drops a NaN beside a number; it comes back with the sum, where its exponential is NaN, as on the CPU.
 #pragma once
 
 #include <cmath>
@@ -75,6 +75,39 @@ struct Team {
     }
 };
 
+/// exp(x). `coarse`: two instructions, within 2^-17 of itself for x above -88, 0 below, for results that
+/// are rounded to 16 bits.
+__device__ inline float exponential(float x, bool coarse) {
+    constexpr float kLog2E = 1.44269504f;
+    return coarse ? ptx::exp2_approx(kLog2E * x) : expf(x);
+}
+
+/// A row's items of one thread, where they are at most kRowLoads: all loaded before the first is used.
+template <class T>
+struct RowItems {
+    typename Access<T>::Item item[kRowLoads];
+    std::uint32_t rank, step, length;
+
+    __device__ static bool fit(const Rows& rows) {
+        return rows.length <= kRowLoads * static_cast<std::uint32_t>(rows.team);
+    }
+    /// What does not exist is the last item again, so that no load waits for a condition.
+    __device__ RowItems(const Team& team, const Operand& from, std::int64_t at, std::int64_t elems,
+                        std::uint32_t length_)
+        : rank(static_cast<std::uint32_t>(team.rank)), step(static_cast<std::uint32_t>(team.size)),
+          length(length_) {
+#pragma unroll
+        for (int u = 0; u < kRowLoads; ++u) {
+            const std::uint32_t i = exists(u) ? index(u) : length - 1;
+            item[u] = Access<T>::load_once(from, at + i * elems);
+        }
+    }
+    __device__ std::uint32_t index(int u) const {
+        return rank + static_cast<std::uint32_t>(u) * step;
+    }
+    __device__ bool exists(int u) const { return index(u) < length; }
+};
+
 /// Maximum and sum of exp(x - maximum) of a row.
 struct RowSums {
     float maximum, exponentials;
@@ -82,7 +115,7 @@ struct RowSums {
 
 template <class T>
 __device__ inline RowSums row_sums(const Team& team, const Operand& x, std::int64_t at,
-                                   std::int64_t elems, std::uint32_t length) {
+                                   std::int64_t elems, std::uint32_t length, bool coarse) {
     constexpr int kElems = kItemElems<T>;
     float top = -INFINITY;
     team.for_items(length, [&](std::uint32_t i) {
@@ -95,7 +128,7 @@ __device__ inline RowSums row_sums(const Team& team, const Operand& x, std::int6
     team.for_items(length, [&](std::uint32_t i) {
         const auto item = Access<T>::load(x, at + i * elems);
 #pragma unroll
-        for (int j = 0; j < kElems; ++j) sum += expf(item.at(j) - top);
+        for (int j = 0; j < kElems; ++j) sum += exponential(item.at(j) - top, coarse);
     });
     return {top, team.sum(sum)};
 }

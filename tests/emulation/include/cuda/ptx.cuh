@@ -57,6 +57,7 @@ inline float exp2_approx(float x) { return without_subnormals(std::exp2(without_
 inline float reciprocal_approx(float x) {
     return without_subnormals(1.0f / without_subnormals(x));
 }
+inline float square_root_approx(float x) { return std::sqrt(without_subnormals(x)); }
 
 inline void cp_async_16(void* shared, const void* global, bool valid, FASTCONV_SITE) {
     emulation::copy_async(shared, global, 16, valid, file, line);
