@@ -404,6 +404,7 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_torch_tensors_share_memory_and_stream(torch: Any) -> None:
     x = numbers((2, 3, 4, 5))
     tensor = Tensor(fc.cuda.asarray(x).transpose(0, 3, 1, 2), torch.float32)
+    fc.cuda.synchronize()  # the stand-in says that x was made on its own stream; it was not
     a = fc.cuda.asarray(tensor)
     assert (a.ptr, a.shape, a.strides) == (tensor.data_ptr(), tensor.shape, tensor.array.strides)
     assert a.stream == torch.stream.ptr

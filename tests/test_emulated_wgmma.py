@@ -81,7 +81,14 @@ def library(
         pytest.skip("FASTCONV_TEST_GPU is not 1")
     made = tmp_path_factory.mktemp("wgmma_gpu") / "wgmma.so"
     nvcc = os.environ.get("CUDACXX", "nvcc")
-    command = [nvcc, "-std=c++17", "-arch=sm_90a", "-Xcompiler", "-fPIC", "-shared"]
+    command = [
+        nvcc,
+        "-std=c++17",
+        "-gencode=arch=compute_90a,code=sm_90a",
+        "-Xcompiler",
+        "-fPIC",
+        "-shared",
+    ]
     source = EMULATION / "cases" / "wgmma.cu"
     build([*command, "-I", str(ROOT / "csrc"), str(source), "-o", str(made)])
     return load(made)
