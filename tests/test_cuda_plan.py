@@ -1,0 +1,130 @@
+"""The plan of a convolution for CUDA devices that need not be here: which kernel, why not another,
+splits and workspace. Pure host code; runs in every build with CUDA kernels, without a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fastconv as fc
+import pytest
+from fastconv import _core
+
+pytestmark = pytest.mark.skipif(not _core.cuda.built(), reason="built without CUDA kernels")
+
+FORWARD, GRAD_INPUT, GRAD_WEIGHT = range(3)
+LAYERS = [  # N, C, H, K, R, stride
+    (32, 64, 56, 64, 3, 1),
+    (32, 256, 56, 64, 1, 1),
+    (32, 512, 28, 512, 3, 1),
+    (1, 512, 7, 512, 3, 1),
+    (32, 256, 28, 256, 3, 2),
+    (32, 3, 224, 64, 7, 2),
+    (1, 8, 5, 16, 3, 1),
+    (4, 4096, 1, 1000, 1, 1),
+]
+
+
+def plan(
+    layer: tuple[int, ...], direction: int = FORWARD, *, capability: int = 90,
+    multiprocessors: int = 132, dtype: str = "bfloat16", kernel: str = "", precision: int = 0,
+    channels_last: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """The plan of a layer with padding (R - 1) / 2."""
+    n, c, size, k, r, stride = layer
+    pad = (r - 1) // 2
+    out = (size + 2 * pad - r) // stride + 1
+    found: dict[str, Any] = _core.cuda.conv2d_plan(
+        direction, [n, c, size, size], [k, c, r, r], [n, k, out, out],
+        (stride, stride, pad, pad, pad, pad, 1, 1, 1), dtype, channels_last, -1, precision, kernel,
+        capability, multiprocessors,
+    )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("direction", [FORWARD, GRAD_INPUT, GRAD_WEIGHT])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_device_gets_kernels_that_it_has(layer: tuple[int, ...], direction: int) -> None:
+    targets = {
+        capability: plan(layer, direction, capability=capability)["kernel"].split("_")[0]
+        for capability in (75, 80, 86, 90, 100, 120)
+    }
+    assert targets[75] == "simt"
+    for capability in (80, 86, 100, 120):  # wgmma is an instruction of 9.0 alone
+        assert targets[capability] in ("sm80", "simt")
+
+
+def test_large_layers_take_the_large_tiles_of_their_target() -> None:
+    large = (32, 512, 28, 512, 3, 1)
+    assert plan(large)["kernel"] == "sm90_128x256"
+    assert plan(large, capability=80, multiprocessors=108)["kernel"].startswith("sm80_")
+    assert plan(large, dtype="float32")["kernel"] == "simt_128x128"
+    assert plan(large, dtype="float32", precision=2)["kernel"].startswith("sm80_")
+
+
+def test_exact_float32_is_never_multiplied_as_tf32() -> None:
+    found = plan((32, 64, 56, 64, 3, 1), dtype="float32")
+    assert found["kernel"].startswith("simt_")
+    assert "tf32" in found["rejected"]["sm80_128x128"]
+
+
+def test_the_reasons_are_in_words() -> None:
+    first = plan((32, 3, 224, 64, 7, 2))
+    assert not first["vector"]
+    assert "16 bytes" in first["rejected"]["sm90_128x256"]
+    assert "groups" in first["rejected"]["depthwise"]
+    with pytest.raises(ValueError, match=r"kernel 'sm90_128x256': .*16 bytes"):
+        plan((32, 3, 224, 64, 7, 2), kernel="sm90_128x256")
+    with pytest.raises(ValueError, match="no kernel of that name"):
+        plan((32, 64, 56, 64, 3, 1), kernel="sm80_17x4")
+    with pytest.raises(ValueError, match=r"newer device"):
+        plan((32, 64, 56, 64, 3, 1), kernel="sm80_128x128", capability=75)
+
+
+def test_a_c_order_image_is_read_by_elements() -> None:
+    assert not plan((32, 64, 56, 64, 3, 1), channels_last=False)["vector"]
+    assert plan((32, 64, 56, 64, 3, 1))["vector"]
+
+
+@pytest.mark.parametrize("direction", [FORWARD, GRAD_INPUT, GRAD_WEIGHT])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_partial_sums_fit_into_the_workspace(layer: tuple[int, ...], direction: int) -> None:
+    n, c, size, k, r, stride = layer
+    out = (size - 1) // stride + 1
+    for dtype in ("bfloat16", "float32"):
+        for multiprocessors in (1, 16, 132):
+            found = plan(layer, direction, dtype=dtype, multiprocessors=multiprocessors)
+            if found["splits"] == 1:
+                continue
+            result = {
+                FORWARD: n * k * out * out,
+                # A phase has the larger half of the rows and columns.
+                GRAD_INPUT: n * c * (-(-size // stride)) ** 2,
+                GRAD_WEIGHT: k * c * r * r,
+            }[direction]
+            needed = found["splits"] * result * 4
+            assert found["workspace_bytes"] >= found["packed_bytes"] + needed
+            assert needed <= _core.workspace_limit()
+
+
+def test_a_sum_is_split_only_to_fill_the_device() -> None:
+    small = (1, 512, 7, 512, 3, 1)
+    assert plan(small)["splits"] > 1
+    assert plan(small, multiprocessors=1)["splits"] == 1
+    assert plan((32, 512, 28, 512, 3, 1))["splits"] == 1
+
+
+def test_phases_of_a_strided_gradient() -> None:
+    assert plan((32, 256, 28, 256, 3, 2), GRAD_INPUT)["phases"] == 4
+    assert plan((32, 256, 28, 256, 3, 1), GRAD_INPUT)["phases"] == 1
+    assert plan((32, 256, 28, 256, 3, 2), FORWARD)["phases"] == 1
+
+
+def test_explain_prints_it() -> None:
+    text = str(
+        fc.explain(
+            fc.conv2d, (32, 64, 56, 56), (64, 64, 3, 3), padding=1, dtype="bfloat16",
+            device="cuda:90x132",
+        )
+    )  # fmt: skip
+    assert "sm90_" in text
+    assert "9.0" in text
