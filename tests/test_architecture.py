@@ -106,6 +106,23 @@ def test_tiles_keep_everything_to_themselves(path: Path) -> None:
         assert re.search(rf"extern const \w+Kernels<{dtype}> {name}\b", exported)
 
 
+def cuda_files() -> list[Path]:
+    return [p for p in c_files() if p.parent.name == "cuda"]
+
+
+@pytest.mark.parametrize("path", cuda_files(), ids=named)
+def test_instructions_and_launches_have_one_place(path: Path) -> None:
+    """What keeps the kernels runnable in tests/emulation: no assembly, shared memory, launch syntax
+    or float atomics outside of their wrappers."""
+    code = code_of(path)
+    if not path.name.startswith("ptx"):
+        assert not re.search(r"\basm\b|__shared__", code)
+    assert "<<<" not in code
+    if path.name != "launch.h":
+        assert "cudaLaunchKernel" not in code
+    assert not re.search(r"atomicAdd\s*\(", code)
+
+
 def test_every_family_has_its_header_and_tile_file() -> None:
     families = re.findall(
         r"^FC_FAMILY\((\w+), (\w+)\)", (CSRC / "cpu" / "families.def").read_text(), re.M
