@@ -380,6 +380,18 @@ class Tensor:
     def data_ptr(self) -> int:
         return int(self.array.ptr)
 
+    def storage_offset(self) -> int:
+        return 0
+
+    def new_empty_strided(self, shape: tuple[int, ...], elems: tuple[int, ...]) -> Tensor:
+        array = core.empty(shape, "float32", self.array)
+        assert elems == tuple(stride // array.itemsize for stride in array.strides)
+        return Tensor(array, self.dtype)
+
+    def as_strided(self, shape: tuple[int, ...], elems: tuple[int, ...], first: int) -> Tensor:
+        assert (elems, first) == ((4, 1), 4)
+        return Tensor(self.array[1:2], self.dtype)
+
     def get_device(self) -> int:
         return int(self.array.device)
 
@@ -419,6 +431,21 @@ def test_torch_tensors_share_memory_and_stream(torch: Any) -> None:
     assert sys.getrefcount(tensor) == kept + 1
     del b
     assert sys.getrefcount(tensor) == kept
+
+
+def test_results_of_torch_calls_are_tensors_of_its_own(torch: Any) -> None:
+    x = numbers((3, 4))
+    tensor = Tensor(fc.cuda.asarray(x), torch.float32)
+    result = fc.relu(tensor)
+    assert type(result) is Tensor
+    np.testing.assert_array_equal(fc.cuda.asnumpy(result), np.maximum(x, 0))
+    operand = fc.cuda.import_array("relu", "x", tensor, for_call=True)
+    assert fc.cuda.give_like(operand, tensor) is tensor
+    view = fc.cuda.give_like(operand[1:2], tensor)
+    np.testing.assert_array_equal(fc.cuda.asnumpy(view), x[1:2])
+    torch.stream = fc.cuda.Stream()  # another than the operand's: memory of ours
+    assert core.to_torch(core.empty([3], "float32", operand)) is None
+    assert core.to_torch(fc.cuda.asarray(tensor)) is None  # somebody may keep that
 
 
 def test_torch_tensors_that_cannot_be_taken(torch: Any) -> None:

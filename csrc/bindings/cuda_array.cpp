@@ -73,8 +73,8 @@ CudaBuffer::CudaBuffer(std::size_t bytes, int device, cuda::Stream stream)
     : data_(cuda::allocate(bytes, stream)), device_(device), stream_(stream), owned_(true),
       capture_(capture_on(stream)) {}
 
-CudaBuffer::CudaBuffer(void* data, int device, std::shared_ptr<void> keep)
-    : data_(data), device_(device), owned_(false), keep_(std::move(keep)) {}
+CudaBuffer::CudaBuffer(void* data, int device, std::shared_ptr<void> keep, PyObject* tensor)
+    : data_(data), device_(device), owned_(false), keep_(std::move(keep)), tensor_(tensor) {}
 
 CudaBuffer::~CudaBuffer() {
     if (!owned_ || !data_) return;
@@ -102,8 +102,7 @@ void CudaBuffer::used_on(cuda::Stream stream) {
         others_.push_back(stream);
 }
 
-CudaArray empty_array(std::vector<std::int64_t> shape, DType dtype, bool channels_last,
-                      cuda::Stream stream) {
+CudaArray unallocated(std::vector<std::int64_t> shape, DType dtype, bool channels_last) {
     CudaArray array;
     array.dtype = dtype;
     array.shape = std::move(shape);
@@ -130,6 +129,12 @@ CudaArray empty_array(std::vector<std::int64_t> shape, DType dtype, bool channel
     for (int d = rank - 1; d >= 0; --d)
         if (!(last && d == 1)) place(d);
     if (!fits) throw std::bad_alloc();
+    return array;
+}
+
+CudaArray empty_array(std::vector<std::int64_t> shape, DType dtype, bool channels_last,
+                      cuda::Stream stream) {
+    CudaArray array = unallocated(std::move(shape), dtype, channels_last);
     const std::int64_t bytes = array.size() * array.item_bytes();
     array.buffer = std::make_shared<CudaBuffer>(static_cast<std::size_t>(bytes),
                                                 cuda::current_device(), stream);
@@ -217,6 +222,10 @@ std::int64_t CudaArray::size() const {
     std::int64_t count = 1;
     for (const std::int64_t n : shape) count *= n;
     return count;
+}
+
+const CudaArray* array_or_null(py::handle object) {
+    return object.is_none() ? nullptr : object.cast<const CudaArray*>();
 }
 
 Tensor tensor_of(const CudaArray& array) {

@@ -30,7 +30,7 @@ class CudaBuffer {
 public:
     /// Of the device that is current.
     CudaBuffer(std::size_t bytes, int device, cuda::Stream stream);
-    CudaBuffer(void* data, int device, std::shared_ptr<void> keep);
+    CudaBuffer(void* data, int device, std::shared_ptr<void> keep, PyObject* tensor = nullptr);
     ~CudaBuffer();
     CudaBuffer(const CudaBuffer&) = delete;
     CudaBuffer& operator=(const CudaBuffer&) = delete;
@@ -40,6 +40,9 @@ public:
     bool owned() const { return owned_; }
     cuda::Stream home() const { return stream_; }
     bool allocated_in_capture() const { return capture_ != 0; }
+    /// The PyTorch tensor whose memory it is, kept alive here: of an operand or a result of one call.
+    /// Null for all other memory, that of tensors which somebody holds as an Array included.
+    PyObject* tensor() const { return tensor_; }
     /// Notes that work on `stream` touches the memory.
     void used_on(cuda::Stream stream);
 
@@ -50,6 +53,7 @@ private:
     bool owned_;
     std::uint64_t capture_ = 0;  // in which it was allocated: a serial number, 0 for none
     std::shared_ptr<void> keep_;
+    PyObject* tensor_ = nullptr;
     std::mutex mutex_;
     std::vector<cuda::Stream> others_;  // streams but home that used it
 };
@@ -110,6 +114,12 @@ private:
 /// second of at least three dimensions varies fastest in memory.
 CudaArray empty_array(std::vector<std::int64_t> shape, DType dtype, bool channels_last,
                       cuda::Stream stream);
+/// Its shape, dtype and strides, no memory yet.
+CudaArray unallocated(std::vector<std::int64_t> shape, DType dtype, bool channels_last);
+
+/// An operand that may be None: null. As an argument of type `const CudaArray*`, None would be looked
+/// up among the types of other modules first (1 us).
+const CudaArray* array_or_null(py::handle object);
 
 /// Tensors for the kernels; `written` throws where the array is read-only.
 Tensor tensor_of(const CudaArray& array);

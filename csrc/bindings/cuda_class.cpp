@@ -2,10 +2,12 @@
 // memory.
 #include <pybind11/stl.h>
 
+#include <cstdlib>
 #include <string>
 
 #include "bindings/cuda_array.h"
 #include "bindings/cuda_dtype.h"
+#include "bindings/cuda_torch.h"
 #include "bindings/cuda_view.h"
 
 namespace fastconv {
@@ -53,6 +55,26 @@ bool last_for(const CudaArray& array, const std::optional<std::string>& order) {
     if (*order == "channels_last") return true;
     if (*order == "K") return is_channels_last(array);
     throw py::value_error("order must be \"C\", \"K\" or \"channels_last\", not '" + *order + "'");
+}
+
+bool has_kernels(DType dtype) {
+    return dtype == DType::kFloat32 || dtype == DType::kFloat16 || dtype == DType::kBFloat16;
+}
+
+// ops.arrays.prefers_channels_last.
+std::optional<bool> prefers_channels_last(const CudaArray& x) {
+    if (x.rank() != 4) throw std::invalid_argument("_core: array of another rank expected");
+    if (x.shape[1] == 1 || x.shape[2] * x.shape[3] == 1) return std::nullopt;
+    return std::abs(x.elems[1]) < std::abs(x.elems[x.shape[3] > 1 ? 3 : 2]);
+}
+
+CudaArray empty_images(Sizes shape, const py::object& dtype, const CudaArray& x,
+                       py::handle weight) {
+    std::optional<bool> last = prefers_channels_last(x);
+    if (!last && !weight.is_none()) last = prefers_channels_last(weight.cast<const CudaArray&>());
+    const CudaCall call({&x});
+    return empty_beside(&x, std::move(shape), dtype_from(dtype), last.value_or(false),
+                        call.stream());
 }
 
 CudaArray reshape(const CudaArray& array, const py::args& arguments) {
@@ -139,6 +161,13 @@ void bind_cuda_array(py::module_& module) {
                                })
         .def_property_readonly("stream", [](const CudaArray& a) { return a.stream; },
                                "The stream of the tensor's own library, or None")
+        .def_property_readonly("has_kernels", [](const CudaArray& a) { return has_kernels(a.dtype); },
+                               "Whether its dtype is float32, float16 or bfloat16")
+        .def("is_like",
+             [](const CudaArray& a, const CudaArray& other) {
+                 return a.dtype == other.dtype && a.device() == other.device();
+             },
+             py::arg("other"), "Whether both have one dtype and device")
         .def_property_readonly("owned", [](const CudaArray& a) { return a.buffer->owned(); },
                                "Whether fastconv allocated the memory")
         .def_property_readonly("T", [](const CudaArray& a) { return transposed(a, {}); })
@@ -190,14 +219,14 @@ void bind_cuda_array(py::module_& module) {
         "empty",
         [](Sizes shape, const py::object& dtype, const CudaArray* like, bool channels_last) {
             const CudaCall call({like});
-            CudaArray array =
-                empty_array(std::move(shape), dtype_from(dtype), channels_last, call.stream());
-            if (like) array.stream = like->stream;
-            return array;
+            return empty_beside(like, std::move(shape), dtype_from(dtype), channels_last,
+                                call.stream());
         },
         py::arg("shape"), py::arg("dtype"), py::arg("like") = nullptr,
         py::arg("channels_last") = false,
         "On the device, for the stream and in the family of `like`");
+    module.def("empty_images", &empty_images, py::arg("shape"), py::arg("dtype"), py::arg("x"),
+               py::arg("weight"), "As ops.arrays.empty");
 }
 
 }  // namespace fastconv

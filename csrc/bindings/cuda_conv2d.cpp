@@ -13,8 +13,6 @@
 namespace fastconv {
 namespace {
 
-using Optional = std::optional<CudaArray>;
-
 // ---- plans, remembered -----------------------------------------------------------------------------
 
 /// Everything a plan depends on, as one string of bytes.
@@ -22,6 +20,7 @@ class PlanKey {
 public:
     PlanKey(const Conv& c, Direction direction, const ConvStrides& s, int device, int precision,
             bool aligned, int algorithm, const std::string& kernel) {
+        bytes_.reserve(50 * sizeof(std::int64_t));
         for (const Axis* axis : {&c.height, &c.width})
             add(axis->in, axis->kernel, axis->stride, axis->dilation, axis->pad_lo, axis->pad_hi,
                 axis->out);
@@ -77,11 +76,10 @@ void require_written(const CudaArray& array) {
 
 /// Runs one direction; `result` is the operand that it writes.
 int run(Direction direction, const Conv& problem, const ConvStrides& strides, const CudaArray& input,
-        const CudaArray& weight, const CudaArray& output, const Optional& bias,
-        const Optional& residual, bool relu, bool accumulate, int algorithm, int precision,
+        const CudaArray& weight, const CudaArray& output, const CudaArray* bias,
+        const CudaArray* residual, bool relu, bool accumulate, int algorithm, int precision,
         const std::string& kernel) {
-    const CudaCall call({&input, &weight, &output, bias ? &*bias : nullptr,
-                         residual ? &*residual : nullptr});
+    const CudaCall call({&input, &weight, &output, bias, residual});
     require_written(direction == Direction::kForward     ? output
                     : direction == Direction::kGradInput ? input
                                                          : weight);
@@ -108,24 +106,24 @@ int run(Direction direction, const Conv& problem, const ConvStrides& strides, co
 // Writes into the operand that the direction computes; returns the algorithm's index. `packed` is the
 // CPU's: here weights are packed by each call that needs it.
 int conv2d(int direction, const CudaArray& input, const CudaArray& weight, const CudaArray& output,
-           const py::object& /*packed*/, const Optional& bias, const Optional& residual,
+           py::handle /*packed*/, py::handle bias, py::handle added,
            const py::tuple& geometry, bool relu, bool accumulate, int algorithm, int precision,
            const std::string& kernel) {
     ConvStrides strides{strides_of(input), strides_of(weight), strides_of(output), {}, false};
+    const CudaArray* const residual = array_or_null(added);
     if (residual) {
         strides.residual = strides_of(*residual);
         strides.has_residual = true;
     }
     const Conv problem = problem_of(input.shape.data(), weight.shape.data(), output.shape.data(),
                                     geometry_of(geometry), input.dtype);
-    return run(direction_of(direction), problem, strides, input, weight, output, bias, residual,
-               relu, accumulate, algorithm, precision, kernel);
+    return run(direction_of(direction), problem, strides, input, weight, output,
+               array_or_null(bias), residual, relu, accumulate, algorithm, precision, kernel);
 }
 
 // y = relu?(x W^T + bias) as a 1x1 convolution of one image of one row, whose pixels are x's rows.
 int linear(int direction, const CudaArray& x, const CudaArray& weight, const CudaArray& y,
-           const Optional& bias, bool relu, bool accumulate, int precision,
-           const std::string& kernel) {
+           py::handle bias, bool relu, bool accumulate, int precision, const std::string& kernel) {
     for (const CudaArray* array : {&x, &weight, &y}) require_rank(*array, 2);
     if (weight.shape[1] != x.shape[1] || y.shape[0] != x.shape[0] || y.shape[1] != weight.shape[0] ||
         weight.dtype != x.dtype || y.dtype != x.dtype)
@@ -139,7 +137,7 @@ int linear(int direction, const CudaArray& x, const CudaArray& weight, const Cud
     const auto rows = [](const CudaArray& m) -> Strides { return {0, m.elems[1], 0, m.elems[0]}; };
     const Strides filters{weight.elems[0], weight.elems[1], 0, 0};
     return run(direction_of(direction), problem, {rows(x), filters, rows(y), {}, false}, x, weight, y,
-               bias, std::nullopt, relu, accumulate, -1, precision, kernel);
+               array_or_null(bias), nullptr, relu, accumulate, -1, precision, kernel);
 }
 
 void conv2d_grad_bias(const CudaArray& grad_output, const CudaArray& out, bool accumulate) {

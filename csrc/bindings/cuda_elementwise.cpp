@@ -55,9 +55,11 @@ void require_shape(const CudaArray& array, const CudaArray& parameter) {
 }
 
 // The parameter and its velocity are float32; `copy` gets the new parameter in its own dtype.
-void sgd_update(const CudaArray& parameter, const CudaArray& grad, const CudaArray* velocity,
+void sgd_update(const CudaArray& parameter, const CudaArray& grad, py::handle old_velocity,
                 double rate, double momentum, double weight_decay, bool nesterov,
-                const CudaArray* copy) {
+                py::handle sixteen_bit_copy) {
+    const CudaArray* const velocity = array_or_null(old_velocity);
+    const CudaArray* const copy = array_or_null(sixteen_bit_copy);
     if (parameter.dtype != DType::kFloat32 || (velocity && velocity->dtype != DType::kFloat32))
         throw std::invalid_argument("sgd_update: parameter and velocity are float32 on CUDA");
     if (!velocity && momentum != 0)
@@ -99,7 +101,7 @@ void bind_cuda_elementwise(py::module_& module) {
     module.def("dropout", &dropout, py::arg("x"), py::arg("y"), py::arg("seed"),
                py::arg("threshold"), py::arg("scale"));
     module.def("sgd_update", &sgd_update, py::arg("parameter"), py::arg("grad"),
-               py::arg("velocity").none(true), py::arg("lr"), py::arg("momentum"),
+               py::arg("velocity"), py::arg("lr"), py::arg("momentum"),
                py::arg("weight_decay"), py::arg("nesterov"), py::arg("copy") = py::none());
 }
 

@@ -1,7 +1,5 @@
-// CUDA arrays of other libraries as views, without a copy: DLPack, __cuda_array_interface__, and
-// PyTorch's tensors by their own attributes, which takes a third of the time.
-// Whose stream: a tensor's work goes on the stream its library works on now; DLPack's capsules were
-// made for our current one.
+// CUDA arrays of other libraries as views, without a copy: DLPack and __cuda_array_interface__.
+// Whose stream: DLPack's capsules were made for our current one.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -10,6 +8,7 @@
 #include <string>
 
 #include "bindings/cuda_array.h"
+#include "bindings/cuda_torch.h"
 #include "bindings/dlpack.h"
 
 namespace fastconv {
@@ -18,16 +17,6 @@ namespace {
 [[noreturn]] void buffer_error(const std::string& text) {
     PyErr_SetString(PyExc_BufferError, text.c_str());
     throw py::error_already_set();
-}
-
-/// Keeps a Python object until the last view is gone, on whatever thread that is.
-std::shared_ptr<void> keep_alive(py::handle object) {
-    object.inc_ref();
-    return {object.ptr(), [](PyObject* kept) {
-                if (!Py_IsInitialized()) return;
-                const py::gil_scoped_acquire gil;
-                Py_DECREF(kept);
-            }};
 }
 
 CudaArray view_on(void* data, int device, DType dtype, std::shared_ptr<void> keep) {
@@ -143,64 +132,11 @@ CudaArray from_interface(const py::object& owner, const py::dict& interface) {
     return array;
 }
 
-// ---- PyTorch -------------------------------------------------------------------------------------
-
-py::object call_method(py::handle object, const char* name) { return object.attr(name)(); }
-
-std::optional<DType> torch_dtype(py::handle torch, py::handle dtype) {
-    if (dtype.is(torch.attr("float32"))) return DType::kFloat32;
-    if (dtype.is(torch.attr("float16"))) return DType::kFloat16;
-    if (dtype.is(torch.attr("bfloat16"))) return DType::kBFloat16;
-    if (dtype.is(torch.attr("int64"))) return DType::kInt64;
-    return std::nullopt;
-}
-
-/// The stream PyTorch works on now. Its _C function takes a tenth of current_stream()'s time.
-cuda::Stream torch_stream(py::handle torch, int device) {
-    const py::object c = torch.attr("_C");
-    if (py::hasattr(c, "_cuda_getCurrentRawStream"))
-        return c.attr("_cuda_getCurrentRawStream")(device).cast<cuda::Stream>();
-    return torch.attr("cuda").attr("current_stream")(device).attr("cuda_stream").cast<cuda::Stream>();
-}
-
-/// `where`: what an error begins with.
-CudaArray from_torch(py::handle torch, const py::object& tensor, py::handle where) {
-    auto said = [&](const std::string& text) { return std::string(py::str(where)) + text; };
-    if (PyObject_IsTrue(tensor.attr("requires_grad").ptr()))
-        throw py::type_error(said(" is a tensor that requires grad, which fastconv does not record; "
-                                  "pass it with .detach()"));
-    const std::optional<DType> dtype = torch_dtype(torch, tensor.attr("dtype"));
-    if (!dtype)
-        throw py::type_error(said(" has dtype " + std::string(py::str(tensor.attr("dtype"))) +
-                                  ", which has no kernels; float32, float16 and bfloat16 have: "
-                                  "convert it with .float()"));
-    if (PyObject_IsTrue(call_method(tensor, "is_neg").ptr()))
-        throw py::type_error(said(" is to be negated when read; pass it with .resolve_neg()"));
-    const auto strides = call_method(tensor, "stride").cast<py::tuple>();
-    const auto shape = tensor.attr("shape").cast<py::tuple>();
-    check_rank(shape.size());
-    const int device = call_method(tensor, "get_device").cast<int>();
-    CudaArray array =
-        view_on(reinterpret_cast<void*>(call_method(tensor, "data_ptr").cast<std::uintptr_t>()),
-                device, *dtype, keep_alive(tensor));
-    array.shape.reserve(shape.size());
-    array.elems.reserve(shape.size());
-    for (std::size_t d = 0; d < shape.size(); ++d) {
-        array.shape.push_back(PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), d)));
-        array.elems.push_back(PyLong_AsLongLong(PyTuple_GET_ITEM(strides.ptr(), d)));
-    }
-    if (PyErr_Occurred()) throw py::error_already_set();
-    array.stream = torch_stream(torch, device);
-    return array;
-}
-
 }  // namespace
 
 void bind_cuda_import(py::module_& module) {
     module.def("from_dlpack", &from_dlpack, py::arg("capsule"), "On our current stream");
     module.def("from_interface", &from_interface, py::arg("owner"), py::arg("interface"));
-    module.def("from_torch", &from_torch, py::arg("torch"), py::arg("tensor"), py::arg("where"));
-    module.def("torch_stream", &torch_stream, py::arg("torch"), py::arg("device"));
 }
 
 }  // namespace fastconv

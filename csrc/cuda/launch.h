@@ -4,7 +4,9 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
+#include <mutex>
 #include <utility>
 
 #include "cuda/device.h"
@@ -18,14 +20,29 @@ struct LaunchShape {
     dim3 cluster{1, 1, 1};
 };
 
+/// Allows a kernel its dynamic shared memory, once for each device and larger amount: asking CUDA
+/// again with every launch would cost a tenth of the launch.
+template <auto kKernel>
+void allow_shared_bytes(std::size_t bytes) {
+    constexpr int kDevices = 64;  // those beyond ask every time
+    static std::atomic<std::size_t> allowed[kDevices]{};
+    static std::mutex mutex;
+    const int device = current_device();
+    if (device < kDevices && bytes <= allowed[device].load(std::memory_order_acquire)) return;
+    const std::lock_guard<std::mutex> lock(mutex);  // or a smaller amount could come last
+    if (device < kDevices && bytes <= allowed[device].load(std::memory_order_relaxed)) return;
+    check(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(bytes)),
+          "cudaFuncSetAttribute");
+    if (device < kDevices) allowed[device].store(bytes, std::memory_order_release);
+}
+
 /// launch<kernel>(shape, stream, arguments...). A launch of no blocks is nothing.
 template <auto kKernel, class... Arguments>
 void launch(const LaunchShape& shape, Stream stream, Arguments&&... arguments) {
     if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
     if (shape.shared_bytes > 48 * 1024)
-        check(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shape.shared_bytes)),
-              "cudaFuncSetAttribute");
+        allow_shared_bytes<kKernel>(shape.shared_bytes);
     cudaLaunchConfig_t config{};
     config.gridDim = shape.grid;
     config.blockDim = shape.block;

@@ -12,8 +12,11 @@ _core_cuda = _core.cuda
 Array = _core_cuda.Array
 
 
-def import_array(function: str, name: str, value: Any) -> Any:
+def import_array(function: str, name: str, value: Any, for_call: bool = False) -> Any:
     """`value` as an `Array` that shares its memory, for the stream its library works on now.
+
+    An operand `for_call` lives as long as one call: memory that is allocated beside it is PyTorch's
+    where it is.
 
     Raises
     ------
@@ -27,7 +30,7 @@ def import_array(function: str, name: str, value: Any) -> Any:
         if not value.is_cuda:
             raise TypeError(f"{function}: {name} is a tensor on {value.device}, not on a GPU")
         try:
-            return _core_cuda.from_torch(sys.modules["torch"], value, f"{function}: {name}")
+            return _core_cuda.from_torch(sys.modules["torch"], value, function, name, for_call)
         except RuntimeError as error:  # sparse or nested: no strides
             raise TypeError(f"{function}: {name} is no plain array: {error}") from None
     try:
@@ -78,6 +81,9 @@ def give_like(array: Any, like: Any) -> Any:
         return array
     package = _package(like)
     if package == "torch":
+        tensor = _core_cuda.to_torch(array)
+        if tensor is not None:
+            return tensor
         torch = sys.modules["torch"]
         stream = _core_cuda.torch_stream(torch, array.device) or 1
         return torch.utils.dlpack.from_dlpack(array.__dlpack__(stream=stream))

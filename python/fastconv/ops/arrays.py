@@ -12,13 +12,16 @@ from .devices import (
     FLOAT32,
     FLOAT64,
     INT64,
+    DeviceArray,
     address,
     contiguous,
+    cuda_core,
     dtypes_with_kernels,
     has_kernels,
     new,
     refuse_devices,
     same_device,
+    same_kind,
     span,
 )
 from .devices import Array as Array
@@ -45,13 +48,15 @@ def take(function: str, name: str, value: Any) -> Array:
 
 def take_like(function: str, name: str, value: Any, first: Array, first_name: str) -> Array:
     """As `take`, and of the same device and dtype as `first`."""
-    if (
-        type(value) is np.ndarray is type(first)
-        and value.dtype is first.dtype
-        and value.flags.aligned
-    ):
-        return value
-    array = take(function, name, value)
+    if type(first) is np.ndarray:
+        if type(value) is np.ndarray and value.dtype is first.dtype and value.flags.aligned:
+            return value
+        array = take(function, name, value)
+    else:
+        array = value if type(value) is DeviceArray else take(function, name, value)
+        if type(array) is DeviceArray and same_kind(array, first):
+            return array
+        array = take(function, name, array)
     check_device(function, name, array, first_name, first)
     if array.dtype != first.dtype:
         raise TypeError(
@@ -102,6 +107,8 @@ def empty(
 ) -> Array:
     """An (N, C, H, W) result for a call on `x`: channels last if x is, where x is both the order of
     `weight`, else C order."""
+    if type(x) is DeviceArray:
+        return cuda_core.empty_images(shape, dtype, x, weight)
     last = prefers_channels_last(x)
     if last is None and weight is not None:
         last = prefers_channels_last(weight)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cuda_exchange import give_like, import_array
 from .devices import Array, DeviceArray
 
 _TORCH_DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
@@ -21,6 +22,8 @@ _CUDA, _CPU = (2,), (1, 3, 13)
 def import_any(function: str, name: str, value: Any) -> Array:
     if type(value) is DeviceArray:
         return value
+    if getattr(value, "is_cuda", False) and _package(value) == "torch":
+        return import_array(function, name, value, for_call=True)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{function}: {name} is a masked array, whose mask no function here knows; pass "
@@ -30,7 +33,7 @@ def import_any(function: str, name: str, value: Any) -> Array:
         return value.view(np.ndarray)
     if not hasattr(value, "__dlpack__"):
         if hasattr(value, "__cuda_array_interface__"):
-            return _import_from_device(function, name, value)
+            return import_array(function, name, value)
         raise TypeError(
             f"{function}: {name} is a {type(value).__name__}, not an array; "
             f"wanted a NumPy array or one that exports __dlpack__ (try numpy.asarray)"
@@ -40,14 +43,12 @@ def import_any(function: str, name: str, value: Any) -> Array:
             f"{function}: {name} is a tensor that requires grad, which fastconv does not record; "
             f"pass {name}.detach()"
         )
-    if getattr(value, "is_cuda", False):  # PyTorch's, the short way
-        return _import_from_device(function, name, value)
     try:
         device_type = int(value.__dlpack_device__()[0])
     except (ValueError, RuntimeError, BufferError) as error:  # PyTorch's meta and nested tensors
         raise ValueError(f"{function}: {name} has no memory to share: {error}") from None
     if device_type in _CUDA:
-        return _import_from_device(function, name, value)
+        return import_array(function, name, value)
     if device_type not in _CPU:
         raise ValueError(
             f"{function}: {name} is on a device without kernels (DLPack device type "
@@ -71,12 +72,6 @@ def import_any(function: str, name: str, value: Any) -> Array:
         ) from error
 
 
-def _import_from_device(function: str, name: str, value: Any) -> Array:
-    from .. import cuda
-
-    return cuda.import_array(function, name, value)
-
-
 def _package(value: Any) -> str:
     return type(value).__module__.partition(".")[0]
 
@@ -86,9 +81,7 @@ def give(result: Array, like: Any) -> Any:
     if isinstance(like, np.ndarray) or type(like) is DeviceArray:
         return result
     if type(result) is DeviceArray:
-        from .. import cuda
-
-        return cuda.give_like(result, like)
+        return give_like(result, like)
     module = sys.modules[_package(like)]
     if module.__name__ == "torch":
         return module.from_numpy(result)
