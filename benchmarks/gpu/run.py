@@ -194,16 +194,22 @@ class Session:
 
     def summarize(self) -> None:
         """Geometric means of PyTorch's time over ours."""
-        groups: dict[tuple[str, str, str], list[float]] = {}
+        groups: dict[tuple[str, ...], list[float]] = {}
         for row in self.rows:
             medians = {name: statistics.median(times) for name, times in row["times"].items()}
-            key = (row["operation"], row["direction"], row["dtype"])
+            key = (row["operation"], row["direction"], row["dtype"], self._arithmetic(row, medians))
             groups.setdefault(key, []).append(medians["pytorch"] / medians["fastconv"])
         for key, ratios in groups.items():
             mean = statistics.geometric_mean(ratios)
-            print(f"{' '.join(key):44} {len(ratios):3} rows  x{mean:.3f}  lowest {min(ratios):.2f}")
+            print(f"{' '.join(key):60} {len(ratios):3} rows  x{mean:.3f}  lowest {min(ratios):.2f}")
         for text in self.wrong:
             print(f"WRONG {text}")
+
+    def _arithmetic(self, row: dict[str, Any], medians: dict[str, float]) -> str:
+        """What is known of PyTorch's algorithm: no direct one is faster than its matrix product."""
+        peak = self.limits["matrix_flops"]["float32"]
+        fewer = row["dtype"] == "float32" and row["flops"] / medians["pytorch"] > 1.05 * peak
+        return "(PyTorch's by Winograd or FFT)" if fewer else ""
 
     def content(self) -> dict[str, Any]:
         """Everything as JSON values."""
