@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what the table below loads, for type checkers
     from .checkpoint import read_checkpoint as read_checkpoint
     from .explanation import explain as explain
     from .gradient_check import gradcheck as gradcheck
+    from .inference import compile as compile
     from .layers import Parameter as Parameter
     from .precision import float32_precision as float32_precision
     from .precision import get_float32_precision as get_float32_precision
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # what the table below loads, for type checkers
 # offers here: importing it would hide the function.
 _LAZY = {
     "Parameter": "layers",
+    "compile": "inference",
     "cuda": "cuda",
     "data": "data",
     "explain": "explanation",

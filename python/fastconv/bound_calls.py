@@ -1,0 +1,227 @@
+"""From a step of a program to a call of its kernel on memory that is given: `BINDERS`.
+
+    binder(step, sources, result, place) -> a function without arguments that writes `result`
+
+`sources` are the arrays of `step.inputs`, `residual` that of `step.residual`; `place` puts a
+constant where the kernels are, in their dtype. Shapes were checked when the graph was made, so that
+calls go to the kernels with as few checks as there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fastconv import _core, ops
+from fastconv.fusion import Step
+from fastconv.ops.conv_problem import FORWARD, PackedWeight, run
+from fastconv.ops.devices import kernels_for, new, on_device
+from fastconv.ops.geometry import Geometry, window_geometry
+from fastconv.ops.pool_arguments import AVERAGE, MAX, pool, windows_over
+
+Call = Callable[[], Any]
+Place = Callable[..., Any]  # place(array), place(array, dtype)
+Binder = Callable[[Step, list[Any], Any, Place], Call]
+
+
+def bind(step: Step, sources: list[Any], residual: Any, result: Any, place: Place) -> Call:
+    """The call of `step`.
+
+    Raises
+    ------
+    TypeError
+        If the operation has no kernel where `result` is; it names the layer.
+    """
+    if step.op == "conv2d":
+        return _bind_conv2d(step, sources[0], residual, result, place)
+    if step.op not in BINDERS:
+        raise TypeError(
+            f"compile: {step.layer} {step.path!r} computes its output itself, which no rule of "
+            f"compile knows; give it a lower(x) that makes it of layers with rules, or call the "
+            f"model"
+        )
+    if step.op in HOST_ONLY and on_device(result):
+        raise TypeError(
+            f"compile: {step.layer} {step.path!r}: {step.op} has no kernel on a CUDA device yet"
+        )
+    return BINDERS[step.op](step, sources, result, place)
+
+
+def _bind_conv2d(step: Step, x: Any, residual: Any, result: Any, place: Place) -> Call:
+    names = ("stride", "padding", "dilation")
+    window = {name: step.attributes[name] for name in names}
+    weight, groups = step.constants["weight"], int(step.attributes["groups"])
+    geometry = window_geometry("conv2d", x.shape[2:], weight.shape[2:], **window)
+    bias = step.constants.get("bias")
+    return partial(
+        _conv2d,
+        x,
+        ops.pack_weight(ops.channels_last(place(weight)), groups=groups),
+        result,
+        geometry,
+        groups,
+        None if bias is None else place(bias),
+        residual,
+        step.relu,
+    )
+
+
+def _conv2d(
+    x: Any,
+    weight: PackedWeight,
+    y: Any,
+    geometry: Geometry,
+    groups: int,
+    bias: Any,
+    residual: Any,
+    relu: bool,
+) -> None:
+    # Packed for the instruction set of then, which `fc.isa` may have changed.
+    packed = weight.packed if weight.isa == _core.current_isa() else None
+    run("conv2d", FORWARD, x, weight.weight, y, geometry, groups, -1, "auto",
+        packed=packed, bias=bias, residual=residual, relu=relu)  # fmt: skip
+
+
+def _bind_conv_transpose2d(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    names = ("stride", "padding", "output_padding", "dilation", "groups")
+    weight, bias = _weight_and_bias(step, place)
+    options = {name: step.attributes[name] for name in names}
+    return partial(ops.conv_transpose2d, sources[0], weight, bias, **options, out=result)
+
+
+def _bind_linear(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    weight, bias = _weight_and_bias(step, place)
+    activation = "relu" if step.relu else None
+    return partial(ops.linear, sources[0], weight, bias, activation=activation, out=result)
+
+
+def _weight_and_bias(step: Step, place: Place) -> tuple[Any, Any]:
+    bias = step.constants.get("bias")
+    return place(step.constants["weight"]), None if bias is None else place(bias)
+
+
+def _bind_pool2d(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    (x,), options = sources, step.attributes
+    windows = windows_over(
+        step.op, x.shape[2:], options["kernel_size"], options["stride"], options["padding"],
+        options.get("dilation", 1), options["ceil_mode"],
+    )  # fmt: skip
+    if step.op == "max_pool2d":
+        return partial(pool, MAX, x, result, None, windows.numbers)
+    return partial(
+        pool, AVERAGE, x, result, None, windows.numbers, options["count_include_pad"],
+        options["divisor_override"] or 0,
+    )  # fmt: skip
+
+
+def _bind_adaptive_average(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    return partial(pool, AVERAGE, sources[0], result, None, ())
+
+
+def _bind_batch_norm(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    dtype = "float32" if on_device(result) else result.dtype.name
+    channels = (result.shape[1],)
+    mean, rstd = new(channels, dtype, result), new(channels, dtype, result)
+    roles = ("weight", "bias", "running_mean", "running_var")
+    vectors = [place(step.constants[role], dtype) for role in roles]
+    return partial(
+        kernels_for(result).batch_norm,
+        sources[0], result, mean, rstd, *vectors, 1, False, 0.0, float(step.attributes["eps"]),
+    )  # fmt: skip
+
+
+def _bind_response_norm(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    size, *numbers = (step.attributes[name] for name in ("size", "alpha", "beta", "k"))
+    kernel = kernels_for(result).local_response_norm
+    return partial(kernel, sources[0], result, 1, int(size), *map(float, numbers))
+
+
+def _bind_elementwise(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    return partial(getattr(kernels_for(result), step.op), *sources, result)
+
+
+def _bind_softmax(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    axis = int(step.attributes["axis"]) % result.ndim
+    return partial(kernels_for(result).softmax, sources[0], result, axis)
+
+
+def _bind_position_bias(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    """An addition: the bias is spread over the batch once."""
+    spread = np.broadcast_to(step.constants["bias"], result.shape)
+    bias = place(spread)
+    if result.ndim == 4:
+        bias = ops.channels_last(bias)
+    return partial(kernels_for(result).add, sources[0], bias, result)
+
+
+def _bind_multiply(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    return partial(np.multiply, *sources, out=result)
+
+
+def _bind_highway(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    x, transformed, gate = sources
+
+    def highway() -> None:
+        np.subtract(transformed, x, out=result)
+        np.multiply(result, gate, out=result)
+        np.add(result, x, out=result)
+
+    return highway
+
+
+def _bind_flatten(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    """In the logical order of the axes, while images lie channels last."""
+    return partial(copy, result.reshape(sources[0].shape), sources[0])
+
+
+def copy(target: Any, source: Any) -> None:
+    target[...] = source
+
+
+BINDERS: dict[str, Binder] = {
+    "conv_transpose2d": _bind_conv_transpose2d,
+    "linear": _bind_linear,
+    "max_pool2d": _bind_pool2d,
+    "avg_pool2d": _bind_pool2d,
+    "adaptive_avg_pool2d": _bind_adaptive_average,
+    "global_avg_pool2d": _bind_adaptive_average,
+    "batch_norm": _bind_batch_norm,
+    "local_response_norm": _bind_response_norm,
+    "relu": _bind_elementwise,
+    "sigmoid": _bind_elementwise,
+    "tanh": _bind_elementwise,
+    "add": _bind_elementwise,
+    "softmax": _bind_softmax,
+    "position_bias": _bind_position_bias,
+    "multiply": _bind_multiply,
+    "highway": _bind_highway,
+    "flatten": _bind_flatten,
+}
+HOST_ONLY = ("multiply", "highway")
+
+
+def kernel_of(step: Step, source: Any, dtype: str) -> str:
+    """The algorithm that a convolution's plan takes, on a device with its kernel."""
+    if step.op != "conv2d" or not math.prod(step.shape):
+        return ""
+    from fastconv.explanation_cuda import explain_on_device
+
+    names = ("stride", "padding", "dilation")
+    window = {name: step.attributes[name] for name in names}
+    x, weight = tuple(source.shape), tuple(step.constants["weight"].shape)
+    numbers = window_geometry("conv2d", x[2:], weight[2:], **window).numbers(
+        int(step.attributes["groups"])
+    )
+    if on_device(source):
+        plan = explain_on_device(
+            "conv2d", FORWARD, source.device, x, weight, step.shape, numbers, dtype, True, -1
+        )
+        return plan.kernel
+    found = _core.conv2d_plan(
+        FORWARD, x, weight, step.shape, numbers, dtype == "float64", True, -1, _core.num_threads()
+    )
+    return str(found["algorithm"])

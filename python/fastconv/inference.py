@@ -1,0 +1,96 @@
+"""`compile`: a model -> its graph -> fused steps (fusion.py) -> memory (memory_plan.py) -> bound
+calls (bound_calls.py, inference_plan.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastconv.fusion import fuse, program_of
+from fastconv.graph import Graph
+from fastconv.inference_plan import InferencePlan
+from fastconv.layers.base import Layer
+from fastconv.layers.placement import (
+    HALVES,
+    check_dtype,
+    device_index,
+    device_of,
+    dtype_name,
+    host,
+)
+
+
+def compile(
+    model: Layer, input_shape: Sequence[int], *, dtype: Any = "float32", device: str | None = None
+) -> InferencePlan:
+    """Prepare a model for inference on inputs of one shape.
+
+    Batch norm (running statistics) goes into the weights before it; bias, residual addition and
+    ReLU into the convolution's call; dropout goes; branches write into their channels of a
+    concatenation; weights are packed and all memory is laid out once. On a GPU the calls are one
+    captured CUDA graph. The model is not changed, and later changes of its weights do not reach the
+    plan.
+
+    Parameters
+    ----------
+    model : Layer
+        In either mode; the plan computes what ``model.eval()`` does, up to rounding.
+    input_shape : tuple of int
+        With N.
+    dtype : "float32" or "float64"; on a CUDA device "float32", "float16" or "bfloat16"
+        Of weights, input and result. Sums are float32 in 16 bits.
+    device : "cpu", "cuda" or "cuda:1", optional
+        Where the model's parameters are, if not given.
+
+    Returns
+    -------
+    InferencePlan
+        ``plan(x)``, ``plan.run(x, out=None)``; ``print(plan)`` shows its steps.
+
+    Raises
+    ------
+    TypeError
+        If a layer has no rule, or the dtype no kernels; the message names the layer.
+    ValueError
+        If the shape does not fit the model, or there is no such device.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> L = fc.layers
+    >>> model = L.Sequential(L.Conv2d(3, 8, 3), L.BatchNorm2d(8), L.ReLU(), L.GlobalAvgPool2d())
+    >>> plan = fc.compile(model, (1, 3, 32, 32))
+    >>> plan(np.ones((1, 3, 32, 32), np.float32)).shape
+    (1, 8, 1, 1)
+    """
+    if not isinstance(model, Layer):
+        raise TypeError(f"compile: model is a {type(model).__name__}; wanted a fc.layers.Layer")
+    first = next((parameter.data for parameter in model.parameters()), None)
+    index = device_of(first) if device is None else device_index("compile", device)
+    name = dtype_name("compile", dtype)
+    check_dtype("compile", name, cuda=index is not None)
+    _check_rules(model)
+    graph = Graph.of(model, input_shape)
+    single = graph.output_shape == graph.nodes[graph.outputs[0]].shape
+    state = {key: _readable(value) for key, value in model.state_dict().items()}
+    return InferencePlan(fuse(program_of(graph, state)), name, index, single)
+
+
+def _readable(array: Any) -> Any:
+    """On the host, 16 bits widened: NumPy may not know bfloat16."""
+    return host(array.astype("float32") if array.dtype.name in HALVES else array)
+
+
+def _check_rules(model: Layer) -> None:
+    """Refuse a layer whose forward is newer than what it lowers to: the two would differ."""
+    for path, layer in model.named_layers():
+        order = type(layer).__mro__
+        forward, lower = (
+            next(i for i, base in enumerate(order) if name in base.__dict__)
+            for name in ("forward", "lower")
+        )
+        if forward < lower and order[lower] is not Layer:
+            raise TypeError(
+                f"compile: {type(layer).__name__} {path!r} has a forward of its own, but lower "
+                f"from {order[lower].__name__}; define lower(x) beside it"
+            )
