@@ -239,6 +239,18 @@ def test_out_is_written_and_checked(rng):
         plan.run(x, np.empty(plan.output_shape))
 
 
+def test_torchs_tensors_give_torchs(rng):
+    torch = pytest.importorskip("torch")
+    model, shape = model_of("inception"), MODELS["inception"][1]
+    plan, x = fc.compile(model, shape), normals(shape, rng)
+    y = plan(torch.from_numpy(x))
+    assert isinstance(y, torch.Tensor)
+    out = torch.empty(y.shape)
+    assert plan.run(torch.from_numpy(x), out) is out
+    assert np.array_equal(y.numpy(), plan(x))
+    assert torch.equal(out, y)
+
+
 def test_wrong_inputs_are_named(rng):
     plan = fc.compile(model_of("classifier"), (2, 3, 6, 8))
     with pytest.raises(ValueError, match=r"x has shape \(1, 3, 6, 8\), but what was compiled for"):
