@@ -125,11 +125,17 @@ def test_shapes(shape, rng):
     assert_exact(fc.relu_backward(x, x), reference.relu_backward(x, x))
 
 
-def test_add_in_one_pass(isa, rng):
-    a, b = normals((2, 9, 5, 7), rng), normals((2, 9, 5, 7), rng)
-    y = np.empty_like(a)
-    _core.add(fc.channels_last(a), b, y)
-    assert_exact(y, a + b)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply"])
+def test_arithmetic_in_one_pass(isa, rng, name, dtype):
+    for shape in [(2, 9, 5, 7), (0, 3), *((size,) for size in range(1, 70))]:
+        a, b = normals(shape, rng, dtype), normals(shape, rng, dtype)
+        expected = getattr(np, name)(a, b)
+        y = np.full_like(a, np.nan)
+        getattr(_core, name)(fc.channels_last(a) if a.ndim == 4 else a, b, y)
+        assert same_bits(y, expected)
+        getattr(_core, name)(a, b, a)
+        assert same_bits(a, expected)
 
 
 @pytest.mark.parametrize("name", BACKWARD)

@@ -107,9 +107,16 @@ def test_wrong_inputs_are_named(rng):
         fc.compile(model, shape)(on_gpu(x))
     with pytest.raises(TypeError, match="compile: float64 has no kernels on a CUDA device"):
         fc.compile(model, shape, dtype="float64", device="cuda")
-    highway = L.Highway(L.Linear(4, 4), L.Linear(4, 4))
-    with pytest.raises(TypeError, match="compile: Highway '': highway has no kernel on a CUDA dev"):
-        fc.compile(highway, (2, 4), device="cuda")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_highway(dtype, rng):
+    model = L.Highway(L.Sequential(L.Conv2d(8, 8, 3, padding=1), L.ReLU()), L.Conv2d(8, 8, 1))
+    for parameter in model.parameters():
+        parameter.load(rounded(parameter.data, dtype))
+    x = rounded(normals((2, 8, 5, 4), rng), dtype)
+    plan = fc.compile(model.eval(), x.shape, dtype=dtype, device="cuda")
+    close(plan(on_gpu(x, dtype)), model(x), dtype)
 
 
 def test_one_image_an_empty_batch_and_no_steps(rng):

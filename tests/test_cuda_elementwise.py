@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from cuda_support import DTYPES, ORDERS, Poisoned, eps, host, on_gpu, rounded, rounding
 from fastconv import reference
-from fastconv.layers.arithmetic import add, add_to_each, concatenate, sum_over_batch
+from fastconv.layers.arithmetic import (
+    add,
+    add_to_each,
+    concatenate,
+    multiply,
+    multiply_into,
+    subtract,
+    sum_over_batch,
+)
 from fastconv.ops.optimizer import sgd_update
 from support import assert_exact, assert_within_bound, integers, normals
 
@@ -89,6 +97,20 @@ def test_sums_between_layers(dtype, rng):
     joined = concatenate([a, b[:, :3], a])
     assert_exact(host(joined), np.concatenate([x, y[:, :3], x], axis=1))
     assert fc.is_channels_last(joined)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_differences_and_products(dtype, rng):
+    """Exact but for one rounding, in any memory order and in place."""
+    for shape in [*SHAPES, (2, 19, 5, 6)]:
+        x, y = (rounded(normals(shape, rng), dtype) for _ in range(2))
+        difference, product = rounded(x - y, dtype), rounded(x * y, dtype)
+        for order in ORDERS if len(shape) == 4 else ("C",):
+            a, b = on_gpu(x, dtype, order), on_gpu(y, dtype)
+            assert_exact(host(subtract(a, b)), difference)
+            assert_exact(host(multiply(a, b)), product)
+            multiply_into(a, b)
+            assert_exact(host(a), product)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -38,6 +38,11 @@ LAYERS = {
         lambda: L.Residual(L.Conv2d(8, 16, 1), L.Conv2d(8, 16, 1)),
         (2, 8, 5, 4),
     ),
+    "Highway": (lambda: L.Highway(L.Sequential(L.Linear(9, 9), L.Tanh()), L.Linear(9, 9)), (5, 9)),
+    "Highway images": (
+        lambda: L.Highway(L.Conv2d(8, 8, 3, padding=1), L.Conv2d(8, 8, 1)),
+        (2, 8, 5, 4),
+    ),
     "Concat": (lambda: L.Concat(L.Conv2d(8, 8, 1), L.Conv2d(8, 16, 3, padding=1)), (2, 8, 5, 4)),
 }
 
@@ -155,12 +160,6 @@ def test_parameters_are_read_only_in_eval_mode(rng):
         parameter.data[...] = 0
     with pytest.raises(ValueError, match="read-only in eval mode"):
         parameter.data = np.zeros((2, 3), np.float32)
-
-
-def test_highway_says_what_it_lacks():
-    layer = L.Highway(L.Linear(4, 4), L.Linear(4, 4)).to("cuda")
-    with pytest.raises(NotImplementedError, match="Highway"):
-        layer(on_gpu(np.ones((2, 4), np.float32)))
 
 
 def test_errors_name_the_layer(rng):

@@ -13,11 +13,21 @@ pytestmark = pytest.mark.kernels
 L = fc.layers
 
 
+def highway(channels):
+    layer = L.Highway(
+        L.Sequential(L.Conv2d(channels, channels, 3, padding=1), L.ReLU()),
+        L.Conv2d(channels, channels, 1),
+    )
+    layer.gate.bias.data -= 1
+    return layer
+
+
 def model_and_data(rng):
     model = L.Sequential(
         L.Conv2d(1, 8, 3, padding=1),
         L.BatchNorm2d(8),
         L.ReLU(),
+        highway(8),
         L.MaxPool2d(2),
         L.Dropout(0.1, seed=5),
         L.Flatten(),

@@ -1,4 +1,5 @@
-// Activations, dropout and the SGD update on CUDA: as bindings/elementwise.cpp, on device arrays.
+// Activations, arithmetic, dropout and the SGD update on CUDA: as bindings/elementwise.cpp, on device
+// arrays.
 #include <pybind11/stl.h>
 
 #include <cstdint>
@@ -32,6 +33,12 @@ void binary(const CudaArray& x, const CudaArray& other, const CudaArray& y, doub
 template <ElementwiseOp kOp>
 void def_unary(py::module_& module, const char* name) {
     module.def(name, &unary<kOp>, py::arg("x"), py::arg("y"), py::arg("parameter") = 0.0);
+}
+
+template <ElementwiseOp kOp>
+void def_binary(py::module_& module, const char* name) {
+    module.def(name, &binary<kOp>, py::arg("a"), py::arg("b"), py::arg("y"),
+               py::arg("parameter") = 0.0);
 }
 
 template <ElementwiseOp kOp>
@@ -96,8 +103,9 @@ void bind_cuda_elementwise(py::module_& module) {
     def_backward<Op::kLeakyReluBackward>(module, "leaky_relu_backward");
     def_backward<Op::kSigmoidBackward>(module, "sigmoid_backward");
     def_backward<Op::kTanhBackward>(module, "tanh_backward");
-    module.def("add", &binary<Op::kAdd>, py::arg("a"), py::arg("b"), py::arg("y"),
-               py::arg("parameter") = 0.0);
+    def_binary<Op::kAdd>(module, "add");
+    def_binary<Op::kSubtract>(module, "subtract");
+    def_binary<Op::kMultiply>(module, "multiply");
     module.def("dropout", &dropout, py::arg("x"), py::arg("y"), py::arg("seed"),
                py::arg("threshold"), py::arg("scale"));
     module.def("sgd_update", &sgd_update, py::arg("parameter"), py::arg("grad"),

@@ -15,8 +15,10 @@ enum class ElementwiseOp : std::uint8_t {
     kTanh,               // e / (e + 2) with a's sign, e = exp(2 |a|) - 1
     kTanhBackward,       // a * (1 - b * b)
     kAdd,                // a + b
+    kSubtract,           // a - b
+    kMultiply,           // a * b
 };
-constexpr int kElementwiseOps = 9;
+constexpr int kElementwiseOps = 11;
 
 enum SoftmaxKind : int { kSoftmax, kLogSoftmax, kSoftmaxBackward, kLogSoftmaxBackward };
 

@@ -1,4 +1,4 @@
-// Formulas of one element: activations and their gradients, and the words of Philox4x32-10.
+// Formulas of one element: activations, their gradients, arithmetic, and the words of Philox4x32-10.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -61,6 +61,8 @@ __device__ inline void with_formula(ElementwiseOp op, float parameter, bool coar
             case Op::kTanhBackward:
                 return body([](float a, float b) { return a * (1.0f - b * b); });
             case Op::kAdd: return body([](float a, float b) { return a + b; });
+            case Op::kSubtract: return body([](float a, float b) { return a - b; });
+            case Op::kMultiply: return body([](float a, float b) { return a * b; });
             default: break;
         }
     }

@@ -34,7 +34,7 @@ def bind(step: Step, sources: list[Any], residual: Any, result: Any, place: Plac
     Raises
     ------
     TypeError
-        If the operation has no kernel where `result` is; it names the layer.
+        If no rule is known for the operation; it names the layer.
     """
     if step.op == "conv2d":
         return _bind_conv2d(step, sources[0], residual, result, place)
@@ -43,10 +43,6 @@ def bind(step: Step, sources: list[Any], residual: Any, result: Any, place: Plac
             f"compile: {step.layer} {step.path!r} computes its output itself, which no rule of "
             f"compile knows; give it a lower(x) that makes it of layers with rules, or call the "
             f"model"
-        )
-    if step.op in HOST_ONLY and on_device(result):
-        raise TypeError(
-            f"compile: {step.layer} {step.path!r}: {step.op} has no kernel on a CUDA device yet"
         )
     return BINDERS[step.op](step, sources, result, place)
 
@@ -158,17 +154,14 @@ def _bind_position_bias(step: Step, sources: list[Any], result: Any, place: Plac
     return partial(kernels_for(result).add, sources[0], bias, result)
 
 
-def _bind_multiply(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
-    return partial(np.multiply, *sources, out=result)
-
-
 def _bind_highway(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
     x, transformed, gate = sources
+    kernels = kernels_for(result)
 
     def highway() -> None:
-        np.subtract(transformed, x, out=result)
-        np.multiply(result, gate, out=result)
-        np.add(result, x, out=result)
+        kernels.subtract(transformed, x, result)
+        kernels.multiply(result, gate, result)
+        kernels.add(result, x, result)
 
     return highway
 
@@ -197,11 +190,10 @@ BINDERS: dict[str, Binder] = {
     "add": _bind_elementwise,
     "softmax": _bind_softmax,
     "position_bias": _bind_position_bias,
-    "multiply": _bind_multiply,
+    "multiply": _bind_elementwise,
     "highway": _bind_highway,
     "flatten": _bind_flatten,
 }
-HOST_ONLY = ("multiply", "highway")
 
 
 def kernel_of(step: Step, source: Any, dtype: str) -> str:

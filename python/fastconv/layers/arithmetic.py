@@ -1,4 +1,4 @@
-"""Sums and concatenations between layers, for NumPy's arrays and on a device.
+"""Arithmetic and concatenations between layers, for NumPy's arrays and on a device.
 
 NumPy's own expressions where they will do; arrays on a CUDA device have none and go through kernels
 and copies of slices.
@@ -25,6 +25,32 @@ def add(a: Any, b: Any) -> Any:
     result = empty_like(a)
     cuda_core.add(a, b, result)
     return result
+
+
+def subtract(a: Any, b: Any) -> Any:
+    """a - b, arrays of one shape, in a's memory order."""
+    if not on_device(a):
+        return a - b
+    result = empty_like(a)
+    cuda_core.subtract(a, b, result)
+    return result
+
+
+def multiply(a: Any, b: Any) -> Any:
+    """a * b element by element, arrays of one shape, in a's memory order."""
+    if not on_device(a):
+        return a * b
+    result = empty_like(a)
+    cuda_core.multiply(a, b, result)
+    return result
+
+
+def multiply_into(product: Any, factor: Any) -> None:
+    """product *= factor."""
+    if not on_device(product):
+        product *= factor
+        return
+    cuda_core.multiply(product, factor, product)
 
 
 def add_into(total: Any, term: Any) -> None:

@@ -10,7 +10,14 @@ from fastconv import ops
 from fastconv.errors import append_to_error
 from fastconv.graph import Graph, Value
 from fastconv.layers.activation import Sigmoid
-from fastconv.layers.arithmetic import add, concatenate
+from fastconv.layers.arithmetic import (
+    add,
+    add_into,
+    concatenate,
+    multiply,
+    multiply_into,
+    subtract,
+)
 from fastconv.layers.base import Layer
 from fastconv.ops.devices import on_device
 
@@ -232,10 +239,6 @@ class Highway(Layer):
         self.gate = gate
 
     def forward(self, x: Any) -> Any:
-        if on_device(x):
-            raise NotImplementedError(
-                f"Highway {self.path!r}: there is no element-wise product on a CUDA device yet"
-            )
         h = self.transform(x)
         t = ops.sigmoid(self.gate(x))
         if h.shape != x.shape or t.shape != x.shape:
@@ -243,14 +246,26 @@ class Highway(Layer):
                 f"the input has {x.shape}, but transform gives {h.shape} and gate {t.shape}"
             )
         self.save(x, h, t)
-        return (h - x) * t + x
+        y = subtract(h, x)
+        multiply_into(y, t)
+        add_into(y, x)
+        return y
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         x, h, t = self.saved()
-        grad_gate = ops.sigmoid_backward(grad_y * (h - x), t)
-        from_transform = self.transform.backward(grad_y * t, need_input=need_input)
-        from_gate = self.gate.backward(grad_gate, need_input=need_input)
-        return grad_y * (1 - t) + from_transform + from_gate if need_input else None
+        grad_h = multiply(grad_y, t)
+        # Not the device's steps on the CPU: they would round otherwise and, by their memory order,
+        # change the bits of the sums further back.
+        here = not on_device(grad_y)
+        grad_t = grad_y * (h - x) if here else multiply(grad_y, subtract(h, x))
+        from_transform = self.transform.backward(grad_h, need_input=need_input)
+        from_gate = self.gate.backward(ops.sigmoid_backward(grad_t, t), need_input=need_input)
+        if not need_input:
+            return None
+        grad_x = grad_y * (1 - t) if here else subtract(grad_y, grad_h)
+        add_into(grad_x, from_transform)
+        add_into(grad_x, from_gate)
+        return grad_x
 
     def lower(self, x: Value) -> Value:
         h = x.graph.call(self.transform, x)
