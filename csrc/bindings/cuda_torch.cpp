@@ -1,4 +1,4 @@
-// PyTorch's tensors by their own attributes, which takes a fifth of DLPack's time, and results in
+// PyTorch's tensors by their own attributes, 0.9 us each, and results in
 // tensors that PyTorch allocates: nothing is wrapped on the way back, one pool holds all its memory,
 // and a graph that PyTorch captures owns what it must.
 // Whose stream: that on which PyTorch works now. Its allocator reuses memory in the order of that

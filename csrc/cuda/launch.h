@@ -21,7 +21,7 @@ struct LaunchShape {
 };
 
 /// Allows a kernel its dynamic shared memory, once for each device and larger amount: asking CUDA
-/// again with every launch would cost a tenth of the launch.
+/// again with every launch would be one more call into it for nothing.
 template <auto kKernel>
 void allow_shared_bytes(std::size_t bytes) {
     constexpr int kDevices = 64;  // those beyond ask every time

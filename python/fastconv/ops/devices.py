@@ -38,7 +38,7 @@ def on_device(array: Any) -> bool:
 def has_kernels(array: Any) -> bool:
     """Whether there are kernels for the dtype of `array`."""
     if type(array) is DeviceArray:
-        return bool(array.has_kernels)  # the name of one of NumPy's dtypes takes 5 us to make
+        return bool(array.has_kernels)  # the name of one of NumPy's dtypes takes 1.5 us to make
     return array.dtype in (FLOAT32, FLOAT64)
 
 
