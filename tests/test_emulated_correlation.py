@@ -16,6 +16,7 @@ EMULATION = ROOT / "tests" / "emulation"
 COMPILER = os.environ.get("CXX", "g++")
 
 pytestmark = [
+    pytest.mark.full,  # minutes of compiling; the same kernels run in tests/test_cuda_*.py
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only"),
     pytest.mark.skipif(not EMULATION.is_dir(), reason="not a checkout: the sources are not here"),
     pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"no C++ compiler ({COMPILER})"),
