@@ -82,6 +82,14 @@ def _upscaled():
     )  # fmt: skip
 
 
+class _Product(L.Layer):
+    def __init__(self):
+        self.gate = L.Sequential(L.Conv2d(4, 4, 1), L.Sigmoid())
+
+    def forward(self, x):
+        return self.gate(x) * x
+
+
 class _Reused(L.Layer):
     """Values that are needed again after what could be fused with them or written over them."""
 
@@ -121,6 +129,13 @@ MODELS = {
     "pools": (_pools, (2, 4, 6, 5), ["max_pool2d", "adaptive_avg_pool2d", "avg_pool2d", "concat"]),
     "shared": (
         _shared, (2, 4, 5, 4), ["conv2d", "conv2d + add", "add", "conv2d", "conv2d", "concat"]
+    ),
+    "gated": (
+        lambda: L.Sequential(
+            L.Highway(L.Sequential(L.Conv2d(4, 4, 1), L.ReLU()), L.Conv2d(4, 4, 1)), _Product()
+        ),
+        (2, 4, 5, 3),
+        ["conv2d + relu", "conv2d", "sigmoid", "highway", "conv2d", "sigmoid", "multiply"],
     ),
     "reused": (
         _Reused, (2, 4, 5, 4),
