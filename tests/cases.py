@@ -373,6 +373,8 @@ CONV_CUDA = [
     conv("n1c19h7w13-k17r3s3-pad1"),
     conv("n2c16h9w7-k8r2s2-st2"),  # elements in no window; phases of grad_input
     conv("n1c8h7w7-k16r3s3-st3x2-pad0.1x2.0"),
+    conv("n1c8h23w21-k16r3s3-st2-pad1"),  # phases of 132 to 110 rows: not all have as many tiles
+    conv("n1c8h5w6-k520r3s3-st2-pad1"),  # nor as many splits: depth 2080 to 520
     conv("n1c16h9w9-k16r3s2-pad2x1-dil2x3"),
     conv("n1c520h3w4-k9r1s1"),  # depth in splits
     conv("n5c8h9w8-k16r3s3-pad1"),  # rows 360: grad_weight's depth in splits

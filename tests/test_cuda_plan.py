@@ -128,3 +128,12 @@ def test_explain_prints_it() -> None:
     )  # fmt: skip
     assert "sm90_" in text
     assert "9.0" in text
+
+
+def test_phases_of_a_strided_grad_input_are_planned_together() -> None:
+    """Four of 32 * 14 * 14 rows: a quarter of them alone would fill a device only in splits."""
+    layer = (32, 256, 28, 256, 3, 2)
+    found = plan(layer, GRAD_INPUT, kernel="sm90_128x128")
+    assert (found["tiles"], found["splits"]) == (4 * 49 * 2, 1)
+    small = (32, 512, 14, 512, 3, 2)
+    assert plan(small, GRAD_INPUT, kernel="sm90_128x128")["tiles"] == 4 * 13 * 4

@@ -51,7 +51,7 @@ struct CudaConvPlan {
     std::string kernel;   // of conv_kernels(direction): target and tile, e.g. sm80_128x128
     const void* row = nullptr;  // of the kernel table, for run
     bool vector = false;  // operands are read 16 bytes at a time
-    std::int64_t tiles = 0;  // of the first phase's result
+    std::int64_t tiles = 0;  // of all phases' results
     int splits = 1;          // of the sum: partial sums are added in order
     int per_split = 0;       // terms of each but the last
     bool stores = false;     // grad_weight: the kernel stores the weight itself

@@ -9,9 +9,9 @@ namespace {
 
 template <class Arguments>
 void set_sizes(Arguments& p, const Correlation& phase) {
-    p.rows = static_cast<int>(phase.batch * phase.out_h * phase.out_w);
+    p.rows = static_cast<int>(rows_of(phase));
     p.cols = static_cast<int>(phase.cols);
-    p.depth = static_cast<int>(phase.taps_h.count * phase.taps_w.count * phase.channels);
+    p.depth = static_cast<int>(depth_of(phase));
     p.groups = static_cast<int>(phase.groups);
     p.out_h = static_cast<int>(phase.out_h);
     p.out_w = static_cast<int>(phase.out_w);
@@ -64,22 +64,16 @@ void fill_phase(const Correlation& phase, DType dtype, const void* bias, void* o
     run_copy(repeated, tensor, stream);
 }
 
-void run_correlation(const CudaConvPlan& plan, const ConvPointers& pointers, std::size_t index,
-                     void* workspace, Stream stream) {
+CorrelationArguments arguments_of(const CudaConvPlan& plan, const ConvPointers& pointers,
+                                  std::size_t index, void* workspace) {
     const Correlation& phase = plan.phases[index];
     const CudaWeight& view = plan.weights[index];
-    const DType dtype = plan.problem.dtype;
     const std::int64_t bytes = plan.problem.element_bytes();
-    const auto& kernel = *static_cast<const CorrelationKernel*>(plan.row);
     const bool forward = plan.direction == Direction::kForward;
-
     CorrelationArguments p;
     set_sizes(p, phase);
-    if (p.rows == 0 || p.cols == 0) return;
-    void* out = forward ? pointers.output : pointers.input;
-    if (p.depth == 0) return fill_phase(phase, dtype, pointers.bias, out, stream);
     p.source = forward ? pointers.input : pointers.output;
-    p.out = at(out, phase.out_first_elems * bytes);
+    p.out = at(forward ? pointers.output : pointers.input, phase.out_first_elems * bytes);
     p.bias = pointers.bias;
     p.residual = forward ? pointers.residual : nullptr;
     p.residual_strides = phase.residual;
@@ -87,19 +81,48 @@ void run_correlation(const CudaConvPlan& plan, const ConvPointers& pointers, std
     p.relu = forward && pointers.relu;
     p.weight_pitch = view.pitch;
     p.weight_group_elems = view.packed_group_elems;
-    if (view.in_place) {
-        p.weight = at(pointers.weight, view.first_elems * bytes);
-    } else {
-        void* packed = at(workspace, view.packed_offset);
-        pack_correlation_weight(phase, view, kernel.layout, dtype, pointers.weight, packed, stream);
-        p.weight = packed;
-    }
+    p.weight = view.in_place ? at(pointers.weight, view.first_elems * bytes)
+                             : at(workspace, view.packed_offset);
     // Phases of grad_input may have fewer terms than the first, which the splits were made for.
     p.depth_per_split = plan.per_split;
     p.splits = (p.depth + p.depth_per_split - 1) / p.depth_per_split;
-    if (p.splits > 1) p.partial = static_cast<float*>(at(workspace, plan.packed_bytes));
-    kernel.run(p, arithmetic_of(plan, kernel.arithmetics), plan.vector, stream);
-    if (p.splits > 1) join_correlation_splits(p, dtype, stream);
+    return p;
+}
+
+void run_correlations(const CudaConvPlan& plan, const ConvPointers& pointers, void* workspace,
+                      Stream stream) {
+    if (plan.phases.empty()) return;
+    const Correlation& first = plan.phases.front();
+    if (rows_of(first) == 0 || first.cols == 0) return;
+    const DType dtype = plan.problem.dtype;
+    const auto& kernel = *static_cast<const CorrelationKernel*>(plan.row);
+    // By falling depth: those without any are the last.
+    std::size_t computed = 0;
+    while (computed < plan.phases.size() && depth_of(plan.phases[computed]) > 0) ++computed;
+
+    if (computed > 0)
+        pack_correlation_weights(plan, kernel.layout, pointers.weight, workspace, stream);
+    auto* partial = static_cast<float*>(at(workspace, plan.packed_bytes));
+    const auto next = [&](std::size_t index) {
+        CorrelationArguments p = arguments_of(plan, pointers, index, workspace);
+        if (plan.splits > 1) {
+            p.partial = partial;
+            partial += std::int64_t{p.splits} * p.groups * p.rows * p.cols;
+        }
+        return p;
+    };
+    const auto together = static_cast<std::size_t>(
+        std::clamp<std::int64_t>(65535 / first.groups, 1, CorrelationLaunch::kMostPhases));
+    for (std::size_t i = 0; i < computed;) {
+        const std::size_t end = std::min(computed, i + together);
+        CorrelationLaunch launch(next(i));
+        while (++i < end) launch.add(next(i));
+        kernel.run(launch, arithmetic_of(plan, kernel.arithmetics), plan.vector, stream);
+        if (plan.splits > 1) join_correlation_splits(launch, dtype, stream);
+    }
+    void* out = plan.direction == Direction::kForward ? pointers.output : pointers.input;
+    for (std::size_t i = computed; i < plan.phases.size(); ++i)
+        fill_phase(plan.phases[i], dtype, pointers.bias, out, stream);
 }
 
 void run_grad_weight(const CudaConvPlan& plan, const ConvPointers& pointers, void* workspace,
@@ -134,8 +157,7 @@ void run_conv2d(const CudaConvPlan& plan, const ConvPointers& pointers, Stream s
         return run_depthwise(plan, pointers, workspace.data(), stream);
     if (plan.direction == Direction::kGradWeight)
         return run_grad_weight(plan, pointers, workspace.data(), stream);
-    for (std::size_t i = 0; i < plan.phases.size(); ++i)
-        run_correlation(plan, pointers, i, workspace.data(), stream);
+    run_correlations(plan, pointers, workspace.data(), stream);
 }
 
 }  // namespace fastconv::cuda

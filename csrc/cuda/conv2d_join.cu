@@ -42,7 +42,8 @@ __device__ void sum_of_splits(const float* partial, std::int64_t split_elems, in
 
 /// kCount neighbouring cols a thread; with kCount 4 they lie side by side in out and residual.
 template <class T, int kCount, int kWarps>
-__global__ void join_correlation(CorrelationArguments p) {
+__global__ void join_correlation(const CorrelationLaunch launched) {
+    const CorrelationArguments p = launched.phase(static_cast<int>(blockIdx.y));
     constexpr int kLanes = kJoinThreads / kWarps;
     const int chunks = (p.cols + kCount - 1) / kCount;
     const std::int64_t items = static_cast<std::int64_t>(p.groups) * p.rows * chunks;
@@ -160,16 +161,19 @@ void launch_store(const StoreArguments& p, Stream stream) {
 }
 
 template <class T, int kCount>
-void launch_join(const CorrelationArguments& p, Stream stream) {
-    const std::int64_t items =
-        static_cast<std::int64_t>(p.groups) * p.rows * ((p.cols + kCount - 1) / kCount);
-    if (p.splits <= kFewSplits) {
-        launch<join_correlation<T, kCount, 1>>({dim3(blocks_for(items, kJoinThreads, 16)),
-                                                dim3(kJoinThreads)}, stream, p);
+void launch_join(const CorrelationLaunch& phases, Stream stream) {
+    const CorrelationArguments& p = phases.first;
+    const std::int64_t items = static_cast<std::int64_t>(p.groups) * phases.most_rows() *
+                               ((p.cols + kCount - 1) / kCount);
+    const auto y = static_cast<unsigned>(phases.phases);
+    if (phases.most_splits() <= kFewSplits) {
+        launch<join_correlation<T, kCount, 1>>({dim3(blocks_for(items, kJoinThreads, 16), y),
+                                                dim3(kJoinThreads)}, stream, phases);
     } else {
-        launch<join_correlation<T, kCount, 8>>({dim3(blocks_for(items, kJoinThreads / 8, 16)),
+        launch<join_correlation<T, kCount, 8>>({dim3(blocks_for(items, kJoinThreads / 8, 16), y),
                                                 dim3(kJoinThreads / 8, 8),
-                                                kJoinThreads * kCount * sizeof(float)}, stream, p);
+                                                kJoinThreads * kCount * sizeof(float)}, stream,
+                                               phases);
     }
 }
 
@@ -184,15 +188,15 @@ bool aligned_for_4(const void* pointer, std::int64_t element_bytes) {
 
 }  // namespace
 
-void join_correlation_splits(const CorrelationArguments& p, DType dtype, Stream stream) {
-    const bool vector = p.cols % 4 == 0 && multiple_of_4(p.out_strides) &&
-                        p.out_group_elems % 4 == 0 &&
-                        aligned_for_4(p.out, element_bytes_of(dtype)) &&
-                        aligned_for_4(p.partial, 4);
+void join_correlation_splits(const CorrelationLaunch& phases, DType dtype, Stream stream) {
+    const bool single = phases.store([&](const CorrelationArguments& p) {
+        return !(p.cols % 4 == 0 && multiple_of_4(p.out_strides) && p.out_group_elems % 4 == 0 &&
+                 aligned_for_4(p.out, element_bytes_of(dtype)) && aligned_for_4(p.partial, 4));
+    });
     with_type(dtype, [&](auto tag) {
         using T = typename decltype(tag)::type;
-        if (vector) launch_join<T, 4>(p, stream);
-        else launch_join<T, 1>(p, stream);
+        if (single) launch_join<T, 1>(phases, stream);
+        else launch_join<T, 4>(phases, stream);
     });
 }
 

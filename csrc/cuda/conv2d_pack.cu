@@ -15,27 +15,42 @@ namespace {
 constexpr int kTile = 32;
 constexpr int kTileRows = 8;  // rows of a tile that a block's threads move at once
 
-struct PackArguments {
+constexpr int kMostPhases = CorrelationLaunch::kMostPhases;  // of one launch
+
+struct PackedPhase {
     const void* from;
     void* to;
-    int cols, channels, taps_w;
+    std::int64_t pitch, to_group_elems;
+    int taps_w;
+    int first_tap;  // of the launch's taps, which follow each other along the grid's y
+};
+
+struct PackArguments {
+    PackedPhase phase[kMostPhases];
+    int cols, channels;
     std::int64_t group_elems, col_elems, channel_elems, tap_h_elems, tap_w_elems;
-    std::int64_t to_group_elems, to_col_elems, to_depth_elems;
     int col_tiles;
-    bool read_along_cols, write_along_cols;
+    bool by_depth, read_along_cols;
 };
 
 /// One tile of (cols, channels) of one tap and group: read along the source's short stride, turned in
 /// shared memory, written along the destination's.
 template <class Bits>
-__global__ void pack_weight(PackArguments p) {
+__global__ void pack_weights(const PackArguments p) {
     auto* tile = reinterpret_cast<Bits*>(ptx::shared_memory());  // (kTile cols, kTile + 1 channels)
-    const int tap = blockIdx.y, tap_h = tap / p.taps_w, tap_w = tap % p.taps_w;
+    const int launched_tap = static_cast<int>(blockIdx.y);
+    int index = 0;
+    for (int i = 1; i < kMostPhases; ++i) index += launched_tap >= p.phase[i].first_tap;
+    const PackedPhase& phase = p.phase[index];
+    const int tap = launched_tap - phase.first_tap;
+    const int tap_h = tap / phase.taps_w, tap_w = tap % phase.taps_w;
     const int col0 = static_cast<int>(blockIdx.x) % p.col_tiles * kTile;
     const int channel0 = static_cast<int>(blockIdx.x) / p.col_tiles * kTile;
-    const auto* from = static_cast<const Bits*>(p.from) + blockIdx.z * p.group_elems +
+    const auto* from = static_cast<const Bits*>(phase.from) + blockIdx.z * p.group_elems +
                        tap_h * p.tap_h_elems + tap_w * p.tap_w_elems;
-    auto* to = static_cast<Bits*>(p.to) + blockIdx.z * p.to_group_elems;
+    auto* to = static_cast<Bits*>(phase.to) + blockIdx.z * phase.to_group_elems;
+    const std::int64_t to_col_elems = p.by_depth ? 1 : phase.pitch;
+    const std::int64_t to_depth_elems = p.by_depth ? phase.pitch : 1;
     const int fast = threadIdx.x;
     for (int slow = threadIdx.y; slow < kTile; slow += kTileRows) {
         const int col = p.read_along_cols ? fast : slow, channel = p.read_along_cols ? slow : fast;
@@ -45,11 +60,10 @@ __global__ void pack_weight(PackArguments p) {
     }
     __syncthreads();
     for (int slow = threadIdx.y; slow < kTile; slow += kTileRows) {
-        const int col = p.write_along_cols ? fast : slow;
-        const int channel = p.write_along_cols ? slow : fast;
+        const int col = p.by_depth ? fast : slow, channel = p.by_depth ? slow : fast;
         if (col0 + col < p.cols && channel0 + channel < p.channels) {
             const std::int64_t depth = static_cast<std::int64_t>(tap) * p.channels + channel0 + channel;
-            to[(col0 + col) * p.to_col_elems + depth * p.to_depth_elems] =
+            to[(col0 + col) * to_col_elems + depth * to_depth_elems] =
                 tile[col * (kTile + 1) + channel];
         }
     }
@@ -59,41 +73,63 @@ std::int64_t magnitude(std::int64_t x) { return x < 0 ? -x : x; }
 
 }  // namespace
 
-void pack_correlation_weight(const Correlation& phase, const CudaWeight& view, WeightLayout layout,
-                             DType dtype, const void* weight, void* packed, Stream stream) {
-    const std::int64_t bytes = element_bytes_of(dtype);
+void pack_correlation_weights(const CudaConvPlan& plan, WeightLayout layout, const void* weight,
+                              void* workspace, Stream stream) {
+    const std::int64_t bytes = plan.problem.element_bytes();
     const bool by_depth = layout == WeightLayout::kDepthCol;
-    const std::int64_t taps = phase.taps_h.count * phase.taps_w.count;
-    const std::int64_t length = by_depth ? phase.cols : taps * phase.channels;
-    if (view.pitch != length)
-        check(cudaMemsetAsync(packed, 0,
-                              static_cast<std::size_t>(phase.groups * view.packed_group_elems * bytes),
-                              stream_of(stream)),
-              "cudaMemsetAsync");
+    const auto taps_of = [](const Correlation& phase) {
+        return phase.taps_h.count * phase.taps_w.count;
+    };
+    for (std::size_t i = 0; i < plan.phases.size(); ++i) {
+        const Correlation& phase = plan.phases[i];
+        const CudaWeight& view = plan.weights[i];
+        if (!view.in_place &&
+            view.pitch != (by_depth ? phase.cols : taps_of(phase) * phase.channels)) {
+            check(cudaMemsetAsync(workspace, 0, static_cast<std::size_t>(plan.packed_bytes),
+                                  stream_of(stream)),
+                  "cudaMemsetAsync");
+            break;
+        }
+    }
+    // Phases have the same filters and channels, and the same distances between taps.
+    const Correlation& first = plan.phases.front();
+    const CudaWeight& strides = plan.weights.front();
     PackArguments p{};
-    p.from = static_cast<const char*>(weight) + view.first_elems * bytes;
-    p.to = packed;
-    p.cols = static_cast<int>(phase.cols);
-    p.channels = static_cast<int>(phase.channels);
-    p.taps_w = static_cast<int>(phase.taps_w.count);
-    p.group_elems = view.group_elems;
-    p.col_elems = view.col_elems;
-    p.channel_elems = view.channel_elems;
-    p.tap_h_elems = view.tap_h_elems;
-    p.tap_w_elems = view.tap_w_elems;
-    p.to_group_elems = view.packed_group_elems;
-    p.to_col_elems = by_depth ? 1 : view.pitch;
-    p.to_depth_elems = by_depth ? view.pitch : 1;
-    p.read_along_cols = magnitude(view.col_elems) < magnitude(view.channel_elems);
-    p.write_along_cols = by_depth;
+    p.cols = static_cast<int>(first.cols);
+    p.channels = static_cast<int>(first.channels);
+    p.group_elems = strides.group_elems;
+    p.col_elems = strides.col_elems;
+    p.channel_elems = strides.channel_elems;
+    p.tap_h_elems = strides.tap_h_elems;
+    p.tap_w_elems = strides.tap_w_elems;
+    p.by_depth = by_depth;
+    p.read_along_cols = magnitude(p.col_elems) < magnitude(p.channel_elems);
     p.col_tiles = (p.cols + kTile - 1) / kTile;
     const int channel_tiles = (p.channels + kTile - 1) / kTile;
-    const LaunchShape shape{
-        dim3(static_cast<unsigned>(p.col_tiles * channel_tiles), static_cast<unsigned>(taps),
-             static_cast<unsigned>(phase.groups)),
-        dim3(kTile, kTileRows), static_cast<std::size_t>(kTile * (kTile + 1) * bytes)};
-    if (bytes == 4) launch<pack_weight<std::uint32_t>>(shape, stream, p);
-    else launch<pack_weight<std::uint16_t>>(shape, stream, p);
+    const LaunchShape shape{dim3(static_cast<unsigned>(p.col_tiles * channel_tiles), 1,
+                                 static_cast<unsigned>(first.groups)),
+                            dim3(kTile, kTileRows),
+                            static_cast<std::size_t>(kTile * (kTile + 1) * bytes)};
+    int phases = 0, taps = 0;
+    const auto start = [&] {
+        for (int i = phases; i < kMostPhases; ++i) p.phase[i].first_tap = taps;  // no block's
+        LaunchShape now = shape;
+        now.grid.y = static_cast<unsigned>(taps);
+        if (bytes == 4) launch<pack_weights<std::uint32_t>>(now, stream, p);
+        else launch<pack_weights<std::uint16_t>>(now, stream, p);
+        phases = taps = 0;
+    };
+    for (std::size_t i = 0; i < plan.phases.size(); ++i) {
+        const CudaWeight& view = plan.weights[i];
+        if (view.in_place || taps_of(plan.phases[i]) == 0) continue;
+        if (phases == kMostPhases) start();
+        p.phase[phases++] = {static_cast<const char*>(weight) + view.first_elems * bytes,
+                             static_cast<char*>(workspace) + view.packed_offset,
+                             view.pitch, view.packed_group_elems,
+                             static_cast<int>(plan.phases[i].taps_w.count), taps};
+        taps += static_cast<int>(taps_of(plan.phases[i]));
+    }
+    if (phases > 0) start();
 }
 
 }  // namespace fastconv::cuda

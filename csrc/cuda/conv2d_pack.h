@@ -5,12 +5,20 @@
 
 namespace fastconv::cuda {
 
-/// The weights of one phase as its kernel reads them, zeros up to the pitch.
-void pack_correlation_weight(const Correlation& phase, const CudaWeight& view, WeightLayout layout,
-                             DType dtype, const void* weight, void* packed, Stream stream);
+inline std::int64_t rows_of(const Correlation& phase) {
+    return phase.batch * phase.out_h * phase.out_w;
+}
+inline std::int64_t depth_of(const Correlation& phase) {
+    return phase.taps_h.count * phase.taps_w.count * phase.channels;
+}
 
-/// arguments.partial to arguments.out, with bias, residual and ReLU.
-void join_correlation_splits(const CorrelationArguments& arguments, DType dtype, Stream stream);
+/// The weights of all phases that are not read in place, as their kernel reads them, zeros up to the
+/// pitch.
+void pack_correlation_weights(const CudaConvPlan& plan, WeightLayout layout, const void* weight,
+                              void* workspace, Stream stream);
+
+/// Each phase's partial to its out, with bias, residual and ReLU.
+void join_correlation_splits(const CorrelationLaunch& phases, DType dtype, Stream stream);
 
 /// Whether a weight lies as (groups, cols, depth), the partial sums' order.
 inline bool lies_in_order(const Correlation& view, const Strides& weight) {

@@ -87,8 +87,7 @@ void lay_out(CudaWeight& view, const Correlation& phase, WeightLayout layout, st
 // ---- the implicit GEMM -----------------------------------------------------------------------------
 
 const char* too_large(const Correlation& phase) {
-    const std::int64_t depth = phase.taps_h.count * phase.taps_w.count * phase.channels;
-    const bool fits = fits_int(phase.batch * phase.out_h * phase.out_w) && fits_int(depth) &&
+    const bool fits = fits_int(rows_of(phase)) && fits_int(depth_of(phase)) &&
                       fits_int(phase.cols) && fits_int(phase.source_h) && fits_int(phase.source_w) &&
                       phase.groups <= 65535;
     return fits ? nullptr : "a count of its matrix view exceeds 2^30, or groups 65535";
@@ -114,6 +113,21 @@ const char* why_not(const Kernel& kernel, const CudaConvPlan& plan, Arithmetic a
 bool stores(const CorrelationKernel&) { return true; }
 bool stores(const GradWeightKernel& kernel) { return kernel.stores; }
 
+bool together(const CorrelationKernel& kernel) { return kernel.together; }
+bool together(const GradWeightKernel&) { return true; }
+
+/// The best splits where phases, about equal, are launched in turn.
+Split best_split_in_turn(MatrixProblem problem, const TileShape& tile, const DeviceInfo& device,
+                         std::int64_t workspace) {
+    const std::int64_t phases = std::max<std::int64_t>(problem.phases, 1);
+    problem.m = (problem.m + phases - 1) / phases;
+    problem.phases = 1;
+    Split split = best_split(problem, tile, device, workspace / phases);
+    split.tiles *= phases;
+    split.cycles *= static_cast<double>(phases);
+    return split;
+}
+
 /// The cheapest kernel of a table for the problem; adds what it rejects to the plan.
 template <class Table>
 bool choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const DeviceInfo& device,
@@ -129,8 +143,10 @@ bool choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const
         problem.arithmetic = arithmetic;
         problem.tensor_cores = kernel.capability >= 80;
         problem.always_partial = !in_order || !stores(kernel);
-        const Split split = best_split(problem, tile_of(kernel), device,
-                                       static_cast<std::int64_t>(workspace_limit()));
+        const auto workspace = static_cast<std::int64_t>(workspace_limit());
+        const Split split = together(kernel)
+                                ? best_split(problem, tile_of(kernel), device, workspace)
+                                : best_split_in_turn(problem, tile_of(kernel), device, workspace);
         if (plan.row != nullptr && split.cycles >= plan.cycles) continue;
         plan.row = &kernel;
         plan.kernel = kernel.name;
@@ -168,9 +184,18 @@ void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligne
         plan.vector = plan.vector && reads_vectors(phase, phase.source, phase.channels,
                                                    phase.source_group_elems, vec);
     MatrixProblem problem;
-    problem.m = first.batch * first.out_h * first.out_w;
+    problem.m = 0;
     problem.n = first.cols;
-    problem.terms = first.taps_h.count * first.taps_w.count * first.channels;
+    problem.terms = depth_of(first);  // the most
+    problem.phases = 0;
+    std::int64_t products = 0;
+    for (const Correlation& phase : plan.phases) {
+        if (depth_of(phase) == 0) continue;
+        ++problem.phases;
+        problem.m += rows_of(phase);
+        products += rows_of(phase) * depth_of(phase);
+    }
+    problem.mean_terms = problem.m == 0 ? 0 : static_cast<double>(products) / problem.m;
     problem.groups = first.groups;
     problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
     choose_kernel(plan, correlation_kernels_simt(),
@@ -189,10 +214,8 @@ void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligne
         plan.weights.push_back(view);
     }
     plan.workspace_bytes = plan.packed_bytes;
-    std::int64_t rows = 0;  // the phase with the most taps need not be the largest
-    for (const Correlation& phase : plan.phases)
-        rows = std::max(rows, phase.batch * phase.out_h * phase.out_w);
-    if (plan.splits > 1) plan.workspace_bytes += plan.splits * problem.groups * rows * problem.n * 4;
+    if (plan.splits > 1)
+        plan.workspace_bytes += plan.splits * problem.groups * problem.m * problem.n * 4;
 }
 
 void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
@@ -223,12 +246,16 @@ std::string plan_direct(CudaConvPlan& plan, const DeviceInfo& device, bool align
                       ? std::vector<Correlation>{forward_phase(plan.problem, plan.strides)}
                       : dense_phases(plan.problem, plan.direction, plan.strides);
     // The phases of grad_input differ in size by one row at most; those without taps are filled.
+    const auto computed = std::count_if(plan.phases.begin(), plan.phases.end(),
+                                        [](const Correlation& p) { return p.taps_h.count > 0; });
     for (Correlation& phase : plan.phases) {
         settle(phase);
         if (const char* reason = too_large(phase)) return reason;
         if (grad_weight && plan.problem.taps() > kMostTaps) return "it has more than 1024 taps";
-        const bool pointwise = phase.taps_h.count == 1 && phase.taps_w.count == 1 &&
-                               phase.taps_h.offset == 0 && phase.taps_w.offset == 0;
+        // Phases of one launch have the same strides.
+        const bool pointwise = computed == 1 && phase.taps_h.count == 1 &&
+                               phase.taps_w.count == 1 && phase.taps_h.offset == 0 &&
+                               phase.taps_w.offset == 0;
         const bool inside =
             pointwise && (phase.out_h - 1) * phase.taps_h.step < phase.source_h &&
             (phase.out_w - 1) * phase.taps_w.step < phase.source_w;

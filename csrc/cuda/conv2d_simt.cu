@@ -113,12 +113,19 @@ void run_storage(const CorrelationArguments& a, bool vector, Stream stream) {
 
 /// Few tiles have 16-bit storage, to keep the instances few.
 template <class Tile, bool k16BitToo>
-void run(const CorrelationArguments& a, Arithmetic storage, bool vector, Stream stream) {
+void run_phase(const CorrelationArguments& a, Arithmetic storage, bool vector, Stream stream) {
     if constexpr (k16BitToo) {
         if (storage == Arithmetic::kFloat16) return run_storage<Half, Tile>(a, vector, stream);
         if (storage == Arithmetic::kBFloat16) return run_storage<BFloat16, Tile>(a, vector, stream);
     }
     run_storage<float, Tile>(a, vector, stream);
+}
+
+/// A launch a phase: the registers that one launch of all needs would be spilled in the main loop.
+template <class Tile, bool k16BitToo>
+void run(const CorrelationLaunch& phases, Arithmetic storage, bool vector, Stream stream) {
+    for (int i = 0; i < phases.phases; ++i)
+        run_phase<Tile, k16BitToo>(phases.phase(i), storage, vector, stream);
 }
 
 template <class Tile, bool k16BitToo>
@@ -137,7 +144,8 @@ constexpr CorrelationKernel row(const char* name, float efficiency) {
             run<Tile, k16BitToo>,
             shared_bytes<Tile>(Source<float, Tile, false>::kTableBytes),
             efficiency,
-            true};
+            true,
+            false};
 }
 
 // Registers decide how many blocks fit: 168 or 128 a thread for 8 x 8 sums, 128 below. Efficiencies as

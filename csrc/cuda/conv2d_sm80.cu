@@ -38,7 +38,7 @@ void start(const CorrelationArguments& p, Stream stream) {
 }
 
 template <class Tile, bool kVector>
-void start(const CorrelationArguments& p, Arithmetic arithmetic, Stream stream) {
+void start_phase(const CorrelationArguments& p, Arithmetic arithmetic, Stream stream) {
     switch (arithmetic) {
         case Arithmetic::kFloat16: return start<Half, Tile, kVector>(p, stream);
         case Arithmetic::kBFloat16: return start<BFloat16, Tile, kVector>(p, stream);
@@ -47,17 +47,25 @@ void start(const CorrelationArguments& p, Arithmetic arithmetic, Stream stream) 
     }
 }
 
+/// A launch a phase: the registers that one launch of all needs would be spilled in some tiles'
+/// main loops.
+template <class Tile, bool kVector>
+void start(const CorrelationLaunch& phases, Arithmetic arithmetic, Stream stream) {
+    for (int i = 0; i < phases.phases; ++i)
+        start_phase<Tile, kVector>(phases.phase(i), arithmetic, stream);
+}
+
 /// A tile and, where there is one, the tile that does without 16-byte reads.
 template <class Tile>
-void run(const CorrelationArguments& p, Arithmetic arithmetic, bool vector, Stream stream) {
+void run(const CorrelationLaunch& phases, Arithmetic arithmetic, bool vector, Stream stream) {
     if (!vector)
         throw std::invalid_argument("sm80 correlation: this tile reads 16 bytes at a time");
-    start<Tile, true>(p, arithmetic, stream);
+    start<Tile, true>(phases, arithmetic, stream);
 }
 template <class Tile, class ScalarTile>
-void run(const CorrelationArguments& p, Arithmetic arithmetic, bool vector, Stream stream) {
-    if (vector) return start<Tile, true>(p, arithmetic, stream);
-    start<ScalarTile, false>(p, arithmetic, stream);
+void run(const CorrelationLaunch& phases, Arithmetic arithmetic, bool vector, Stream stream) {
+    if (vector) return start<Tile, true>(phases, arithmetic, stream);
+    start<ScalarTile, false>(phases, arithmetic, stream);
 }
 
 template <class Tile>
@@ -75,7 +83,8 @@ constexpr CorrelationKernel row(const char* name, float efficiency,
             run,
             Tile::kSharedBytes,
             efficiency,
-            scalar};
+            scalar,
+            false};
 }
 
 //                             block     warp    stages, blocks a multiprocessor

@@ -20,24 +20,28 @@ namespace fastconv::cuda {
 namespace {
 
 template <class T, class Tile>
-void start(const CorrelationArguments& p, Stream stream) {
-    if (p.rows == 0 || p.cols == 0) return;
+void start(const CorrelationLaunch& phases, Stream stream) {
+    const int rows = phases.most_rows(), cols = phases.first.cols;
+    if (rows == 0 || cols == 0) return;
     LaunchShape shape;
-    const int row_tiles = (p.rows - 1) / Tile::kBlockRows + 1;
-    const int col_tiles = (p.cols - 1) / Tile::kBlockCols + 1;
+    const int row_tiles = (rows - 1) / Tile::kBlockRows + 1;
+    const int col_tiles = (cols - 1) / Tile::kBlockCols + 1;
     shape.grid = dim3(static_cast<unsigned>(row_tiles) * static_cast<unsigned>(col_tiles),
-                      static_cast<unsigned>(p.groups), static_cast<unsigned>(p.splits));
+                      static_cast<unsigned>(phases.phases * phases.first.groups),
+                      static_cast<unsigned>(phases.most_splits()));
     shape.block = dim3(Tile::kThreads);
     shape.shared_bytes = Tile::kSharedBytes;
-    launch<sm90::correlation<T, Tile>>(shape, stream, p, sm80::store_of(p, sizeof(T)));
+    const sm80::Store store = phases.store(
+        [](const CorrelationArguments& p) { return sm80::store_of(p, sizeof(T)); });
+    launch<sm90::correlation<T, Tile>>(shape, stream, phases, store);
 }
 
 template <class Tile>
-void run(const CorrelationArguments& p, Arithmetic arithmetic, bool vector, Stream stream) {
+void run(const CorrelationLaunch& phases, Arithmetic arithmetic, bool vector, Stream stream) {
     if (!vector) throw std::invalid_argument("sm90 correlation: reads 16 bytes at a time");
     switch (arithmetic) {
-        case Arithmetic::kFloat16: return start<Half, Tile>(p, stream);
-        case Arithmetic::kBFloat16: return start<BFloat16, Tile>(p, stream);
+        case Arithmetic::kFloat16: return start<Half, Tile>(phases, stream);
+        case Arithmetic::kBFloat16: return start<BFloat16, Tile>(phases, stream);
         default: throw std::invalid_argument("sm90 correlation: multiplies 16-bit elements");
     }
 }
@@ -57,6 +61,7 @@ constexpr CorrelationKernel row(const char* name, float efficiency) {
             Tile::kSharedBytes,
             efficiency,
             false,
+            true,
             90};
 }
 

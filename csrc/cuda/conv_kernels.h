@@ -20,30 +20,73 @@
 
 namespace fastconv::cuda {
 
-/// Operands and sizes of one dense correlation, passed to the kernel by value. Every count fits 32
-/// bits, and so does rows * 2; offsets within an operand may need 64.
-struct CorrelationArguments {
-    const void* source = nullptr;
+/// What the phases of grad_input differ in.
+struct CorrelationPhase {
     const void* weight = nullptr;  // packed as the kernel's WeightLayout says
     void* out = nullptr;           // null where `partial` is written
-    const void* bias = nullptr;
-    const void* residual = nullptr;
     float* partial = nullptr;  // (splits, groups, rows, cols): sums of depth_per_split terms each
-
-    int rows = 0, cols = 0, depth = 0, groups = 1;  // cols, depth: of one group
-    int out_h = 0, out_w = 0;
-    int source_h = 0, source_w = 0;
-    int taps_h = 1, taps_w = 1, channels = 0;
-    int step_h = 1, step_w = 1, offset_h = 0, offset_w = 0, offset_step_h = 1, offset_step_w = 1;
-
     std::int64_t weight_pitch = 0;        // elements from one row of the packed weight to the next
     std::int64_t weight_group_elems = 0;  // from one group's packed weight to the next's
+
+    int rows = 0, depth = 0;  // depth: of one group
+    int out_h = 0, out_w = 0;
+    int taps_h = 1, taps_w = 1, offset_h = 0, offset_w = 0;
+    int splits = 1;  // blocks that share an output tile, each with a part of the depth
+};
+
+/// Operands and sizes of one dense correlation. Every count fits 32 bits, and so does rows * 2;
+/// offsets within an operand may need 64.
+struct CorrelationArguments : CorrelationPhase {
+    const void* source = nullptr;
+    const void* bias = nullptr;
+    const void* residual = nullptr;
+
+    int cols = 0, groups = 1;  // cols: of one group
+    int source_h = 0, source_w = 0;
+    int channels = 0;
+    int step_h = 1, step_w = 1, offset_step_h = 1, offset_step_w = 1;
+
     Strides source_strides, out_strides, residual_strides;
     std::int64_t source_group_elems = 0, out_group_elems = 0, residual_group_elems = 0;
 
-    int splits = 1;           // blocks that share an output tile, each with a part of the depth
     int depth_per_split = 0;  // a multiple of the kernel's block_depth
     bool relu = false;
+};
+
+/// What a kernel is launched with: one correlation, or the phases of one grad_input, which alone
+/// would each leave most of a device idle: the one with most taps, whose blocks are the longest,
+/// first. Kernels that are `together` have the blocks of phase x and group y at blockIdx.y
+/// x * groups + y.
+struct CorrelationLaunch {
+    static constexpr int kMostPhases = 4;  // those of stride 2
+    CorrelationArguments first;
+    CorrelationPhase further[kMostPhases - 1];
+    int phases = 1;  // phases * groups <= 65535
+
+    CorrelationLaunch(const CorrelationArguments& only) : first(only) {}
+    void add(const CorrelationPhase& phase) { further[phases++ - 1] = phase; }
+
+    constexpr CorrelationArguments phase(int index) const {
+        CorrelationArguments arguments = first;
+        if (index > 0) static_cast<CorrelationPhase&>(arguments) = further[index - 1];
+        return arguments;
+    }
+    int most_rows() const {
+        int rows = first.rows;
+        for (int i = 1; i < phases; ++i) rows = further[i - 1].rows > rows ? further[i - 1].rows : rows;
+        return rows;
+    }
+    int most_splits() const { return first.splits; }  // it has most taps
+    /// The last in their enumeration of the ways in which phases could be stored.
+    template <class StoreOf>
+    auto store(const StoreOf& store_of) const {
+        auto store = store_of(first);
+        for (int i = 1; i < phases; ++i) {
+            const auto other = store_of(phase(i));
+            if (store < other) store = other;
+        }
+        return store;
+    }
 };
 
 /// How a correlation kernel wants its weights. Beyond the operand's end up to the pitch stand zeros.
@@ -67,11 +110,11 @@ struct CorrelationKernel {
     /// `vector`: source and weight are read 16 bytes at a time. Then channels are unit stride and,
     /// like every stride and group offset of the source, a multiple of 16 bytes, and 16-byte aligned.
     /// Otherwise source may have any strides. The weight always is as `layout` says.
-    void (*run)(const CorrelationArguments& arguments, Arithmetic arithmetic, bool vector,
-                Stream stream);
+    void (*run)(const CorrelationLaunch& phases, Arithmetic arithmetic, bool vector, Stream stream);
     std::int64_t shared_bytes;
     float efficiency;  // share of the peak that a full device reaches in the main loop (cost model)
     bool scalar;       // also does without `vector`
+    bool together;     // a launch computes all its phases; else they are launched in turn
     int last_capability = 1000;  // the newest devices that have its instructions
 };
 

@@ -33,6 +33,7 @@
 
 #include <cstdint>
 
+#include "cuda/correlation_phases.cuh"
 #include "cuda/correlation_sm80.cuh"
 #include "cuda/ptx_sm90.cuh"
 
@@ -140,10 +141,13 @@ private:
 
 template <class T, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    correlation(const CorrelationArguments p, const sm80::Store store) {
+    correlation(const CorrelationLaunch launched, const sm80::Store store) {
     constexpr int kLastStage = (Tile::kStages - 1) * Tile::kStageBytes;
     unsigned char* const ring = ptx::shared_memory();
-    const int group = static_cast<int>(blockIdx.y), split = static_cast<int>(blockIdx.z);
+    const BlockPhase phase(launched);
+    const CorrelationArguments p = launched.phase(phase.index);
+    const int group = phase.group, split = static_cast<int>(blockIdx.z);
+    if (launched.phases > 1 && !has_tile<Tile::kBlockRows, Tile::kBlockCols>(p, split)) return;
     const sm80::BlockOrigin<Tile> origin(p);
     const sm80::DepthRange<T> range(p, split);
     WarpgroupTile<T, Tile> warpgroup;

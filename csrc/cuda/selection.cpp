@@ -44,7 +44,11 @@ double cycles_of(const MatrixProblem& problem, const TileShape& tile, const Devi
         std::min<std::int64_t>(on_one, tile.blocks_per_multiprocessor));
     const double hidden = 0.6 + 0.4 * together / tile.blocks_per_multiprocessor;
     const double step = std::max({arithmetic / hidden, traffic, kStepLatency / together});
-    double cycles = static_cast<double>(on_one) * (steps * step + stored) +
+    const double share = problem.mean_terms > 0
+                             ? problem.mean_terms / static_cast<double>(problem.terms) : 1;
+    const double main = std::max(static_cast<double>(on_one) * (share * steps * step + stored),
+                                 steps * step + stored);  // no less than the longest block
+    double cycles = main +
                     static_cast<double>(ceil_div(on_one, tile.blocks_per_multiprocessor)) *
                         kPrologueCycles;
 
@@ -60,7 +64,9 @@ double cycles_of(const MatrixProblem& problem, const TileShape& tile, const Devi
 Split best_split(const MatrixProblem& problem, const TileShape& tile, const DeviceInfo& device,
                  std::int64_t workspace) {
     Split best;
-    best.tiles = ceil_div(problem.m, tile.tile_m) * ceil_div(problem.n, tile.tile_n) * problem.groups;
+    const std::int64_t phases = std::max<std::int64_t>(problem.phases, 1);
+    best.tiles = phases * ceil_div(ceil_div(problem.m, phases), tile.tile_m) *
+                 ceil_div(problem.n, tile.tile_n) * problem.groups;
     const std::int64_t steps = std::max<std::int64_t>(ceil_div(problem.terms, tile.step), 1);
     const std::int64_t result_bytes = problem.m * problem.n * problem.groups * 4;
     best.cycles = -1;

@@ -31,6 +31,8 @@ inline TileShape tile_of(const GradWeightKernel& kernel) {
 
 struct MatrixProblem {
     std::int64_t m = 0, n = 0, terms = 0, groups = 1;
+    std::int64_t phases = 1;  // that make up m, about equally, and are computed together
+    double mean_terms = 0;    // of a result, where phases differ: `terms` are the most; else 0
     Arithmetic arithmetic = Arithmetic::kFloat32;
     bool tensor_cores = false;
     int element_bytes = 4;
