@@ -23,14 +23,13 @@
 
 namespace fastconv::cuda::grad_weight {
 
-template <int kCols_, int kDepth_, int kWarpgroups_, int kRows_, int kStages_, int kBlocks_,
-          bool kSourceCached_>
+template <int kCols_, int kDepth_, int kWarpgroups_, int kRows_, int kStages_, int kBlocks_>
 struct WarpgroupTile {
     static constexpr int kCols = kCols_, kDepth = kDepth_, kWarpgroups = kWarpgroups_;
     static constexpr int kRows = kRows_, kStages = kStages_;
     static constexpr int kBlocks = kBlocks_;  // a multiprocessor
     static constexpr int kThreads = kWarpgroups * 128;
-    static constexpr bool kSourceCached = kSourceCached_;  // copies go through L1
+    static constexpr bool kSourceCached = true;  // copies go through L1
     static constexpr int kLanes = 8;  // of VectorLoader: a line
     static constexpr int kLine = 128;  // bytes, as all below
     static constexpr int kOutPitch = kLine, kSourcePitch = kLine;
