@@ -413,7 +413,7 @@ def test_threads_launch_at_once(emulated: ctypes.CDLL, rng: np.random.Generator)
     seeds = rng.integers(0, 1 << 30, 16)
 
     def work(seed: int) -> str:
-        return str((emulated.misuse(b"nothing") + emulated.misuse(b"graphs")).decode())
+        return str(emulated.misuse(b"nothing").decode())
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert set(pool.map(work, seeds)) == {""}
