@@ -265,6 +265,33 @@ def test_same_bits_from_run_to_run_and_in_any_thread_order(direction, kernel, rn
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [16, 12])
+def test_weights_whose_rows_begin_between_16_byte_lines(dtype, channels, rng):
+    """Aligned at its first element, but a slice of filters of three more channels."""
+    x, wide = integers((2, channels, 5, 4), rng), integers((24, channels + 3, 1, 1), rng)
+    grad = integers((2, 24, 5, 4), rng)
+    dx, dg = on_gpu(x, dtype, "channels_last"), on_gpu(grad, dtype, "channels_last")
+    weight = on_gpu(wide, dtype)[:, :channels]
+    assert weight.ptr % 16 == 0
+    assert weight.strides[0] % 16 != 0
+    kernel = wide[:, :channels]
+    expected = reference.conv2d(*float64(x, kernel))
+    assert_exact(host(fc.conv2d(dx, weight)), rounded(expected, dtype))
+    expected = reference.conv2d_grad_input(*float64(grad, kernel), x.shape)
+    assert_exact(host(fc.conv2d_grad_input(dg, weight, x.shape)), rounded(expected, dtype))
+
+
+def test_without_channels_bias_residual_and_relu_are_left(rng):
+    x, weight = np.zeros((2, 0, 3, 4), np.float32), np.zeros((5, 0, 1, 1), np.float32)
+    bias, residual = integers((5,), rng), integers((2, 5, 3, 4), rng)
+    arguments = {"activation": "relu"}
+    expected = reference.conv2d(x, weight, bias, residual=residual, **arguments)
+    operands = [fc.cuda.asarray(array) for array in (x, weight, bias)]
+    result = fc.conv2d(*operands, residual=fc.cuda.asarray(residual), **arguments)
+    assert_exact(host(result), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_bias_gradient(dtype, rng):
     for shape in [(2, 3, 5, 7), (1, 65, 1, 1), (3, 8, 4, 4), (0, 3, 2, 2), (5, 130, 3, 1)]:
         grad = integers(shape, rng)

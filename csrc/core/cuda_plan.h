@@ -31,6 +31,9 @@ struct MemoryStats {
 /// fc.set_float32_precision: what float32 operands may be multiplied as.
 enum class Precision : std::uint8_t { kHighest, kHigh, kTf32 };
 
+/// What elements are multiplied as, always with float32 sums.
+enum class Arithmetic : std::uint8_t { kFloat32, kTf32, kFloat16, kBFloat16 };
+
 /// Where the weights of one correlation lie in the convolution's weight, and where it reads them:
 /// element (group, col, a, b, c) is first + group * group + col * col + a * tap_h + b * tap_w + c *
 /// channel, each in elements.
@@ -50,6 +53,7 @@ struct CudaConvPlan {
     Algorithm algorithm = Algorithm::kDirect;
     std::string kernel;   // of conv_kernels(direction): target and tile, e.g. sm80_128x128
     const void* row = nullptr;  // of the kernel table, for run
+    Arithmetic arithmetic = Arithmetic::kFloat32;
     bool vector = false;  // operands are read 16 bytes at a time
     std::int64_t tiles = 0;  // of all phases' results
     int splits = 1;          // of the sum: partial sums are added in order

@@ -36,14 +36,6 @@ void* at(void* base, std::int64_t bytes) {
     return base == nullptr ? nullptr : static_cast<char*>(base) + bytes;
 }
 
-Arithmetic arithmetic_of(const CudaConvPlan& plan, unsigned offered) {
-    switch (plan.problem.dtype) {
-        case DType::kFloat16: return Arithmetic::kFloat16;
-        case DType::kBFloat16: return Arithmetic::kBFloat16;
-        default: return offered & bit(Arithmetic::kFloat32) ? Arithmetic::kFloat32 : Arithmetic::kTf32;
-    }
-}
-
 /// Positions of grad_input that no tap reaches: the bias, or 0.
 void fill_phase(const Correlation& phase, DType dtype, const void* bias, void* out, Stream stream) {
     Tensor tensor;
@@ -117,7 +109,7 @@ void run_correlations(const CudaConvPlan& plan, const ConvPointers& pointers, vo
         const std::size_t end = std::min(computed, i + together);
         CorrelationLaunch launch(next(i));
         while (++i < end) launch.add(next(i));
-        kernel.run(launch, arithmetic_of(plan, kernel.arithmetics), plan.vector, stream);
+        kernel.run(launch, plan.arithmetic, plan.vector, stream);
         if (plan.splits > 1) join_correlation_splits(launch, dtype, stream);
     }
     void* out = plan.direction == Direction::kForward ? pointers.output : pointers.input;
@@ -142,7 +134,7 @@ void run_grad_weight(const CudaConvPlan& plan, const ConvPointers& pointers, voi
     } else {
         p.partial = static_cast<float*>(workspace);
     }
-    kernel.run(p, arithmetic_of(plan, kernel.arithmetics), plan.vector, stream);
+    kernel.run(p, plan.arithmetic, plan.vector, stream);
     if (plan.stores) return;
     store_grad_weight_splits(view, plan.strides.weight, plan.splits, p.partial, plan.problem.dtype,
                              pointers.accumulate, pointers.weight, stream);

@@ -8,6 +8,7 @@
 
 #include "core/phases.h"
 #include "core/workspace.h"
+#include "cuda/conv2d_operands.h"
 #include "cuda/conv2d_pack.h"
 #include "cuda/conv_kernels.h"
 #include "cuda/selection.h"
@@ -18,70 +19,12 @@ namespace {
 constexpr std::int64_t kWorkspaceAlignment = 256;
 constexpr std::int64_t kMostTaps = 1024;  // whose sums of 32 channels fit into shared memory
 
-std::int64_t round_up(std::int64_t value, std::int64_t unit) {
-    return (value + unit - 1) / unit * unit;
-}
-
 bool fits_int(std::int64_t value) { return value <= INT_MAX / 2; }
 
 Arithmetic arithmetic_of(DType dtype, bool tf32) {
     if (dtype == DType::kFloat16) return Arithmetic::kFloat16;
     if (dtype == DType::kBFloat16) return Arithmetic::kBFloat16;
     return tf32 ? Arithmetic::kTf32 : Arithmetic::kFloat32;
-}
-
-// ---- operands --------------------------------------------------------------------------------------
-
-/// Whether channels can be read 16 bytes at a time: unit stride, and everything else a multiple.
-bool reads_vectors(const Correlation& phase, const Strides& strides, std::int64_t channels,
-                   std::int64_t group_elems, std::int64_t vec) {
-    const auto multiple = [vec](std::int64_t size, std::int64_t elems) {
-        return size == 1 || elems % vec == 0;
-    };
-    const bool output = &strides == &phase.out;
-    return strides.channel_elems == 1 && channels % vec == 0 &&
-           multiple(phase.groups, group_elems) && multiple(phase.batch, strides.batch_elems) &&
-           multiple(output ? phase.out_h : phase.source_h, strides.height_elems) &&
-           multiple(output ? phase.out_w : phase.source_w, strides.width_elems);
-}
-
-CudaWeight weight_view(const CudaConvPlan& plan, const Correlation& phase) {
-    const Strides& w = plan.strides.weight;
-    const bool forward = plan.direction == Direction::kForward;
-    CudaWeight view;
-    view.first_elems =
-        phase.taps_h.kernel * w.height_elems + phase.taps_w.kernel * w.width_elems;
-    view.group_elems = plan.problem.group_out() * w.batch_elems;
-    view.col_elems = forward ? w.batch_elems : w.channel_elems;
-    view.channel_elems = forward ? w.channel_elems : w.batch_elems;
-    view.tap_h_elems = phase.taps_h.kernel_step * w.height_elems;
-    view.tap_w_elems = phase.taps_w.kernel_step * w.width_elems;
-    return view;
-}
-
-/// Completes a view: read in place where the memory already has the layout, else packed.
-void lay_out(CudaWeight& view, const Correlation& phase, WeightLayout layout, std::int64_t vec,
-             bool aligned) {
-    const std::int64_t a = phase.taps_h.count, b = phase.taps_w.count, c = phase.channels;
-    const std::int64_t depth = a * b * c;
-    const bool by_depth = layout == WeightLayout::kDepthCol;
-    // Distance between neighbours along depth if it is the same everywhere.
-    const std::int64_t step = c > 1 ? view.channel_elems : b > 1 ? view.tap_w_elems : view.tap_h_elems;
-    const bool even = (b == 1 || view.tap_w_elems == c * step) &&
-                      (a == 1 || view.tap_h_elems == b * c * step);
-    const std::int64_t unit = by_depth ? view.col_elems : step;
-    const std::int64_t pitch = by_depth ? step : view.col_elems;
-    const std::int64_t length = by_depth ? phase.cols : depth;
-    view.in_place = aligned && even && (unit == 1 || length == 1) && length % vec == 0 &&
-                    pitch >= length && pitch % vec == 0 && view.first_elems % vec == 0 &&
-                    (phase.groups == 1 || view.group_elems % vec == 0);
-    if (view.in_place) {
-        view.pitch = pitch;
-        view.packed_group_elems = view.group_elems;
-    } else {
-        view.pitch = round_up(length, vec);
-        view.packed_group_elems = view.pitch * (by_depth ? depth : phase.cols);
-    }
 }
 
 // ---- the implicit GEMM -----------------------------------------------------------------------------
@@ -130,9 +73,8 @@ Split best_split_in_turn(MatrixProblem problem, const TileShape& tile, const Dev
 
 /// The cheapest kernel of a table for the problem; adds what it rejects to the plan.
 template <class Table>
-bool choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const DeviceInfo& device,
+void choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const DeviceInfo& device,
             Arithmetic arithmetic, const std::string& forced) {
-    bool found = false;
     const bool in_order = !problem.always_partial;
     for (const auto& kernel : table) {
         if (!forced.empty() && forced != kernel.name) continue;
@@ -155,9 +97,8 @@ bool choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const
         plan.per_split = split.per_split;
         plan.stores = split.splits == 1 && !problem.always_partial;
         plan.tiles = split.tiles;
-        found = true;
+        plan.arithmetic = arithmetic;
     }
-    return found;
 }
 
 /// All targets' tables; float32 by tf32 and exactly in turn where precision allows both.
@@ -181,8 +122,7 @@ void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligne
     const Correlation& first = plan.phases.front();
     plan.vector = aligned;
     for (const Correlation& phase : plan.phases)
-        plan.vector = plan.vector && reads_vectors(phase, phase.source, phase.channels,
-                                                   phase.source_group_elems, vec);
+        plan.vector = plan.vector && source_reads_vectors(phase, vec);
     MatrixProblem problem;
     problem.m = 0;
     problem.n = first.cols;
@@ -203,13 +143,13 @@ void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligne
 
     const auto& kernel = *static_cast<const CorrelationKernel*>(plan.row);
     for (const Correlation& phase : plan.phases) {
-        CudaWeight view = weight_view(plan, phase);
-        lay_out(view, phase, kernel.layout, vec, aligned);
+        CudaWeight view = weight_for(plan, phase, kernel.layout, vec, aligned);
         if (!view.in_place) {
             view.packed_offset = plan.packed_bytes;
-            plan.packed_bytes += round_up(
-                phase.groups * view.packed_group_elems * plan.problem.element_bytes(),
-                kWorkspaceAlignment);
+            const std::int64_t bytes =
+                phase.groups * view.packed_group_elems * plan.problem.element_bytes();
+            plan.packed_bytes +=
+                (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
         }
         plan.weights.push_back(view);
     }
@@ -222,13 +162,11 @@ void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned
                       const std::string& forced) {
     const std::int64_t vec = 16 / plan.problem.element_bytes();
     const Correlation& view = plan.phases.front();
-    plan.vector = aligned &&
-                  reads_vectors(view, view.source, view.channels, view.source_group_elems, vec) &&
-                  reads_vectors(view, view.out, view.cols, view.out_group_elems, vec);
+    plan.vector = aligned && source_reads_vectors(view, vec) && out_reads_vectors(view, vec);
     MatrixProblem problem;
     problem.m = view.cols;
-    problem.n = view.taps_h.count * view.taps_w.count * view.channels;
-    problem.terms = view.batch * view.out_h * view.out_w;
+    problem.n = depth_of(view);
+    problem.terms = rows_of(view);
     problem.groups = view.groups;
     problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
     problem.always_partial = !lies_in_order(view, plan.strides.weight);
@@ -242,6 +180,9 @@ void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned
 std::string plan_direct(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
                         const std::string& forced) {
     const bool grad_weight = plan.direction == Direction::kGradWeight;
+    // What it would fill has no residual and no ReLU.
+    if (plan.direction == Direction::kForward && plan.problem.group_in() == 0)
+        return "there are no channels to sum over";
     plan.phases = grad_weight
                       ? std::vector<Correlation>{forward_phase(plan.problem, plan.strides)}
                       : dense_phases(plan.problem, plan.direction, plan.strides);
@@ -319,7 +260,6 @@ CudaConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStr
     std::string reason;
     for (const Algorithm algorithm : order) {
         CudaConvPlan plan = fresh;
-        plan.rejected = fresh.rejected;
         const std::string name = kAlgorithmNames[static_cast<int>(algorithm)];
         reason = plan_by(plan, algorithm, device, aligned, kernel);
         if (reason.empty()) return plan;

@@ -1,5 +1,5 @@
 // What a convolution kernel gets and what it says of itself: the contract between conv2d_plan.cpp
-// (which kernel), conv2d.cu (packing, launches) and the kernels, one file a target:
+// (which kernel), conv2d.cpp (packing, launches) and the kernels, one file a target:
 // conv2d_<target>.cu and conv2d_grad_weight_<target>.cu. Host-only: no CUDA header is included.
 //
 // Matrix view, for each group by itself:
@@ -95,8 +95,6 @@ enum class WeightLayout : std::uint8_t {
     kDepthCol,  // (depth, cols), cols fastest, pitch a multiple of 16 bytes
 };
 
-/// What elements are multiplied as.
-enum class Arithmetic : std::uint8_t { kFloat32, kTf32, kFloat16, kBFloat16 };
 constexpr unsigned bit(Arithmetic a) { return 1u << static_cast<unsigned>(a); }
 
 struct CorrelationKernel {
@@ -112,18 +110,21 @@ struct CorrelationKernel {
     /// Otherwise source may have any strides. The weight always is as `layout` says.
     void (*run)(const CorrelationLaunch& phases, Arithmetic arithmetic, bool vector, Stream stream);
     std::int64_t shared_bytes;
-    float efficiency;  // share of the peak that a full device reaches in the main loop (cost model)
+    float efficiency;  // share of the cost model's rate that a full device reaches (selection.cpp)
     bool scalar;       // also does without `vector`
     bool together;     // a launch computes all its phases; else they are launched in turn
     int last_capability = 1000;  // the newest devices that have its instructions
 };
 
-struct Kernels {
-    const CorrelationKernel* begin_;
-    const CorrelationKernel* end_;
-    const CorrelationKernel* begin() const { return begin_; }
-    const CorrelationKernel* end() const { return end_; }
+/// A target's rows, for range-for.
+template <class Kernel>
+struct KernelTable {
+    const Kernel* begin_;
+    const Kernel* end_;
+    const Kernel* begin() const { return begin_; }
+    const Kernel* end() const { return end_; }
 };
+using Kernels = KernelTable<CorrelationKernel>;
 Kernels correlation_kernels_simt();  // float32, and 16-bit storage with float32 arithmetic
 Kernels correlation_kernels_sm80();  // mma.sync: tf32, float16, bfloat16
 Kernels correlation_kernels_sm90();  // wgmma, of 9.0 alone: float16, bfloat16
@@ -168,24 +169,19 @@ struct GradWeightKernel {
     int last_capability = 1000;
 };
 
-struct GradWeightKernels {
-    const GradWeightKernel* begin_;
-    const GradWeightKernel* end_;
-    const GradWeightKernel* begin() const { return begin_; }
-    const GradWeightKernel* end() const { return end_; }
-};
+using GradWeightKernels = KernelTable<GradWeightKernel>;
 GradWeightKernels grad_weight_kernels_simt();
 GradWeightKernels grad_weight_kernels_sm80();
 GradWeightKernels grad_weight_kernels_sm90();  // wgmma, of 9.0 alone: float16, bfloat16
 
-/// Depthwise (one channel and one filter a group... or several filters), all directions, and the naive
-/// kernel of every direction: any strides, any dtype, one thread an output element, float32 sums.
-/// Depthwise returns false where its kernels do not do the problem.
+/// Depthwise: one channel a group, with one filter or several, in all directions. Accepts or not;
+/// where it does, run_depthwise wants a workspace of that many bytes.
 bool depthwise_accepts(const Conv& problem, Direction direction, const ConvStrides& strides);
 std::int64_t depthwise_workspace_bytes(const Conv& problem, Direction direction,
                                        const DeviceInfo& device);
 void run_depthwise(const CudaConvPlan& plan, const ConvPointers& pointers, void* workspace,
                    Stream stream);
+/// Every direction by its definition: any strides, one thread a result, float32 sums.
 void run_naive(const CudaConvPlan& plan, const ConvPointers& pointers, Stream stream);
 
 }  // namespace fastconv::cuda

@@ -3,8 +3,8 @@
 //
 //   time = launches + waves over the multiprocessors * (main loop + epilogue of a tile) + joining splits
 //
-// A main-loop step of a block costs the larger of its multiply-adds over the multiprocessor's rate and
-// its tile bytes over what L2 delivers to one multiprocessor.
+// A main-loop step of a block costs the most of its multiply-adds over the multiprocessor's rate, its
+// tile bytes over what L2 delivers to one multiprocessor, and a latency that blocks beside it hide.
 #pragma once
 
 #include <cstdint>
