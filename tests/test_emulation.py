@@ -404,7 +404,7 @@ def test_misuse_is_reported(
     assert emulated.misuse(b"nothing") == b""
 
 
-@pytest.mark.parametrize("name", ["graphs", "captures", "memory"])
+@pytest.mark.parametrize("name", ["graphs", "captures", "captures_and_threads", "memory"])
 def test_runtime(emulated: ctypes.CDLL, name: str) -> None:
     assert emulated.misuse(name.encode()).decode() == ""
 
@@ -413,7 +413,7 @@ def test_threads_launch_at_once(emulated: ctypes.CDLL, rng: np.random.Generator)
     seeds = rng.integers(0, 1 << 30, 16)
 
     def work(seed: int) -> str:
-        return str(emulated.misuse(b"nothing").decode())
+        return str((emulated.misuse(b"nothing") + emulated.misuse(b"graphs")).decode())
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert set(pool.map(work, seeds)) == {""}

@@ -139,6 +139,8 @@ const char* cudaGetErrorString(cudaError_t error) {
             return "operation would make the legacy stream depend on a capturing blocking stream";
         case cudaErrorCapturedEvent:
             return "operation not permitted on an event last recorded in a capturing stream";
+        case cudaErrorStreamCaptureWrongThread:
+            return "attempt to terminate a thread-local capture sequence from another thread";
         default: return "an error of the emulation";
     }
 }

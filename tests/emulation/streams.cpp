@@ -64,8 +64,14 @@ cudaError_t refuse_while_capturing() {
     const std::lock_guard lock(mutex);
     cudaError_t error = cudaSuccess;
     for (CUstream_st* stream : streams) {
-        if (!stream->recording || stream->recording->mode == cudaStreamCaptureModeRelaxed) continue;
-        stream->recording->invalid = true;
+        Recording* recording = stream->recording.get();
+        if (!recording || recording->mode == cudaStreamCaptureModeRelaxed) continue;
+        // Captures of other threads concern this one only where both are of mode Global.
+        const bool own = recording->thread == std::this_thread::get_id();
+        if (!own && (capture_mode != cudaStreamCaptureModeGlobal ||
+                     recording->mode != cudaStreamCaptureModeGlobal))
+            continue;
+        recording->invalid = true;
         error = cudaErrorStreamCaptureUnsupported;
     }
     return error;
@@ -217,6 +223,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     const auto recording = recording_of(stream);
     if (!recording) return returned(cudaErrorInvalidValue);
     if (!stream->origin) return returned(cudaErrorStreamCaptureUnmatched);
+    if (recording->mode != cudaStreamCaptureModeRelaxed &&
+        recording->thread != std::this_thread::get_id())
+        return returned(cudaErrorStreamCaptureWrongThread);
     for (CUstream_st* other : streams) {
         if (other->recording == recording) other->recording = nullptr, other->origin = false;
     }

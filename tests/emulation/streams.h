@@ -1,8 +1,10 @@
 // Streams do what is enqueued at once, or record it while they are captured into a graph.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "include/emulation/api.h"
@@ -17,7 +19,8 @@ struct Recording {
     std::vector<Work> work;
     std::vector<void*> memory;
     cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
-    bool invalid = false;
+    std::thread::id thread = std::this_thread::get_id();  // where it began
+    std::atomic<bool> invalid{false};  // other threads spoil captures of mode Global
     ~Recording();
 };
 
@@ -30,8 +33,9 @@ cudaError_t enqueue(cudaStream_t stream, Work work);
 /// The capture that `stream` takes part in, or null.
 std::shared_ptr<Recording> recording_of(cudaStream_t stream);
 
-/// For what no capture allows in its thread (cudaMalloc, synchronisation): an error that also
-/// spoils the captures that are going on.
+/// For what no capture allows in its thread (cudaMalloc, synchronisation), nor one of mode Global
+/// in other threads: an error that also spoils those captures. The rules are those of
+/// cudaThreadExchangeStreamCaptureMode in the CUDA Runtime API.
 cudaError_t refuse_while_capturing();
 
 int device_count();

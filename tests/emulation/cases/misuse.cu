@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "cuda/ptx.cuh"
 
@@ -217,6 +218,51 @@ std::string captures() {
     return {};
 }
 
+/// What a capture forbids to other threads: all that it forbids to its own if both are of mode
+/// Global, else only to end it.
+std::string captures_and_threads() {
+    constexpr cudaStreamCaptureMode kGlobal = cudaStreamCaptureModeGlobal;
+    constexpr cudaStreamCaptureMode kThreadLocal = cudaStreamCaptureModeThreadLocal;
+    constexpr cudaStreamCaptureMode kRelaxed = cudaStreamCaptureModeRelaxed;
+    const struct {
+        cudaStreamCaptureMode capture, other_thread;
+        bool refused;
+    } pairs[] = {{kGlobal, kGlobal, true},       {kGlobal, kThreadLocal, false},
+                 {kGlobal, kRelaxed, false},     {kThreadLocal, kGlobal, false},
+                 {kThreadLocal, kRelaxed, false}, {kRelaxed, kGlobal, false}};
+    cudaStream_t stream = nullptr;
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    for (const auto& pair : pairs) {
+        cudaGraph_t graph = nullptr;
+        cudaError_t allocated{}, synchronised{}, ended{};
+        FASTCONV_EXPECT(cudaStreamBeginCapture(stream, pair.capture) == cudaSuccess);
+        std::thread([&] {
+            cudaStreamCaptureMode mode = pair.other_thread;
+            cudaThreadExchangeStreamCaptureMode(&mode);
+            void* data = nullptr;
+            allocated = cudaMalloc(&data, 4);
+            synchronised = cudaDeviceSynchronize();
+            cudaFree(data);
+            if (pair.capture != kRelaxed) ended = cudaStreamEndCapture(stream, &graph);
+        }).join();
+        FASTCONV_EXPECT((allocated != cudaSuccess) == pair.refused);
+        FASTCONV_EXPECT((synchronised != cudaSuccess) == pair.refused);
+        FASTCONV_EXPECT(pair.capture == kRelaxed || ended == cudaErrorStreamCaptureWrongThread);
+        FASTCONV_EXPECT(cudaStreamEndCapture(stream, &graph) ==
+                        (pair.refused ? cudaErrorStreamCaptureInvalidated : cudaSuccess));
+        cudaGraphDestroy(graph);
+    }
+    // Any thread may end one of mode Relaxed.
+    cudaGraph_t graph = nullptr;
+    cudaError_t ended = cudaErrorUnknown;
+    FASTCONV_EXPECT(cudaStreamBeginCapture(stream, kRelaxed) == cudaSuccess);
+    std::thread([&] { ended = cudaStreamEndCapture(stream, &graph); }).join();
+    FASTCONV_EXPECT(ended == cudaSuccess);
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
+    return {};
+}
+
 std::string memory() {
     void *data = nullptr, *pinned = nullptr, *huge = nullptr;
     float host[10] = {};
@@ -260,6 +306,7 @@ extern "C" __attribute__((visibility("default"))) const char* misuse(const char*
     text = std::string("no case ") + name;
     if (std::strcmp(name, "graphs") == 0) text = graphs();
     if (std::strcmp(name, "captures") == 0) text = captures();
+    if (std::strcmp(name, "captures_and_threads") == 0) text = captures_and_threads();
     if (std::strcmp(name, "memory") == 0) text = memory();
     for (const Case& which : kCases) {
         if (std::strcmp(which.name, name) != 0) continue;
