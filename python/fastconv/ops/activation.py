@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from .arguments import take_number
-from .arrays import give, take
-from .devices import kernels_for
-from .elementwise import result_for, take_pair
+from .arrays import take
+from .elementwise import apply, apply_backward
 
 
 def relu(x: Any, *, out: Any = None) -> Any:
@@ -239,15 +238,9 @@ def tanh_backward(grad_output: Any, output: Any, *, out: Any = None) -> Any:
 
 
 def _apply(name: str, x: Any, parameter: float, out: Any) -> Any:
-    array = take(name, "x", x)
-    result = result_for(name, array, out, x=array)
-    getattr(kernels_for(array), name)(array, result, parameter)
-    return give(result, x) if out is None else out
+    return apply(name, x, take(name, "x", x), out, parameter)
 
 
 def _apply_backward(name: str, grad_output: Any, output: Any, parameter: float, out: Any) -> Any:
     grads = take(name, "grad_output", grad_output)
-    stored = take_pair(name, "output", output, grads, "grad_output", "grad_output's shape")
-    result = result_for(name, grads, out, grad_output=grads, output=stored)
-    getattr(kernels_for(grads), name)(grads, stored, result, parameter)
-    return give(result, grad_output) if out is None else out
+    return apply_backward(name, grad_output, grads, output, out, parameter)

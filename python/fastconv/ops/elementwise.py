@@ -1,11 +1,12 @@
-"""What functions of one array shape share: taking operands, allocating the result, `out=`."""
+"""What functions of one array shape share: taking operands, allocating the result, `out=`, the call of
+the kernel, which has the function's name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .arrays import Array, check_shape, empty, take_like, take_out
-from .devices import new
+from .arrays import Array, check_shape, empty, give, take_like, take_out
+from .devices import kernels_for, new
 
 
 def empty_like(x: Array) -> Array:
@@ -32,3 +33,21 @@ def take_pair(
     array = take_like(function, name, value, first, first_name)
     check_shape(function, name, array, first.shape, why)
     return array
+
+
+def apply(function: str, x: Any, array: Array, out: Any, *parameters: Any) -> Any:
+    """The kernel `function` over `array`, which is the caller's `x` taken."""
+    result = result_for(function, array, out, x=array)
+    getattr(kernels_for(array), function)(array, result, *parameters)
+    return give(result, x) if out is None else out
+
+
+def apply_backward(
+    function: str, grad_output: Any, grads: Array, output: Any, out: Any, *parameters: Any
+) -> Any:
+    """The kernel `function` over `grads`, which is the caller's `grad_output` taken, and the stored
+    `output` of the forward function."""
+    stored = take_pair(function, "output", output, grads, "grad_output", "grad_output's shape")
+    result = result_for(function, grads, out, grad_output=grads, output=stored)
+    getattr(kernels_for(grads), function)(grads, stored, result, *parameters)
+    return give(result, grad_output) if out is None else out

@@ -8,7 +8,7 @@ from typing import Any
 from .arguments import take_integer, take_number
 from .arrays import give, take
 from .devices import kernels_for
-from .elementwise import result_for, take_pair
+from .elementwise import apply, result_for, take_pair
 from .normalization import channel_axis
 
 
@@ -60,10 +60,7 @@ def local_response_norm(
     array = take(name, "x", x)
     axis = channel_axis(name, array)
     window = take_integer(name, "size", size, 1)
-    result = result_for(name, array, out, x=array)
-    numbers = _take_numbers(name, alpha, beta, k)
-    kernels_for(array).local_response_norm(array, result, axis, window, *numbers)
-    return give(result, x) if out is None else out
+    return apply(name, x, array, out, axis, window, *_take_numbers(name, alpha, beta, k))
 
 
 def local_response_norm_backward(

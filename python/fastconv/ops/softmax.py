@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arrays import Array, give, take
-from .devices import kernels_for
-from .elementwise import result_for, take_pair
+from .arrays import Array, take
+from .elementwise import apply, apply_backward
 
 
 def softmax(x: Any, axis: int = 1, *, out: Any = None) -> Any:
@@ -139,16 +138,10 @@ def _axis_of(name: str, array: Array, axis: int) -> int:
 
 def _forward(name: str, x: Any, axis: int, out: Any) -> Any:
     array = take(name, "x", x)
-    index = _axis_of(name, array, axis)
-    result = result_for(name, array, out, x=array)
-    getattr(kernels_for(array), name)(array, result, index)
-    return give(result, x) if out is None else out
+    return apply(name, x, array, out, _axis_of(name, array, axis))
 
 
 def _backward(name: str, grad_output: Any, output: Any, axis: int, out: Any) -> Any:
     grads = take(name, "grad_output", grad_output)
-    stored = take_pair(name, "output", output, grads, "grad_output", "grad_output's shape")
     index = _axis_of(name, grads, axis)
-    result = result_for(name, grads, out, grad_output=grads, output=stored)
-    getattr(kernels_for(grads), name)(grads, stored, result, index)
-    return give(result, grad_output) if out is None else out
+    return apply_backward(name, grad_output, grads, output, out, index)
