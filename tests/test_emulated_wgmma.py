@@ -6,25 +6,15 @@ and that it catches the mistakes it is there to catch.
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated_program import EMULATION, build, build_for_gpu, needs_compiler
 from support import Array
 
-ROOT = Path(__file__).resolve().parent.parent
-EMULATION = ROOT / "tests" / "emulation"
-COMPILER = os.environ.get("CXX", "g++")
-
-pytestmark = [
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only"),
-    pytest.mark.skipif(not EMULATION.is_dir(), reason="not a checkout: the sources are not here"),
-    pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"no C++ compiler ({COMPILER})"),
-]
+pytestmark = needs_compiler
+SOURCE = EMULATION / "cases" / "wgmma.cu"
 
 BUGS = [
     "none",
@@ -40,11 +30,6 @@ BUGS = [
 ]
 
 
-def build(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.warpgroup_multiply.restype = ctypes.c_char_p
@@ -53,21 +38,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    made = tmp_path_factory.mktemp("wgmma") / "wgmma.so"
-    flags = ["-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-ffp-contract=off", "-Wall"]
-    flags += ["-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fstack-clash-protection"]
-    flags += [
-        "-fvisibility=hidden",
-        "-I",
-        str(EMULATION / "include"),
-        "-I",
-        str(ROOT / "csrc"),
-        "-x",
-        "c++",
-    ]
-    sources = [EMULATION / "cases" / "wgmma.cu", *sorted(EMULATION.glob("*.cpp"))]
-    build([COMPILER, *flags, *map(str, sources), "-ldl", "-lpthread", "-o", str(made)])
-    return load(made)
+    return load(build(tmp_path_factory.mktemp("wgmma") / "wgmma.so", [SOURCE]))
 
 
 @pytest.fixture(scope="module", params=["emulated", "gpu"])
@@ -77,21 +48,8 @@ def library(
     if request.param == "emulated":
         found: ctypes.CDLL = request.getfixturevalue("emulated")
         return found
-    if os.environ.get("FASTCONV_TEST_GPU") != "1":
-        pytest.skip("FASTCONV_TEST_GPU is not 1")
     made = tmp_path_factory.mktemp("wgmma_gpu") / "wgmma.so"
-    nvcc = os.environ.get("CUDACXX", "nvcc")
-    command = [
-        nvcc,
-        "-std=c++17",
-        "-gencode=arch=compute_90a,code=sm_90a",
-        "-Xcompiler",
-        "-fPIC",
-        "-shared",
-    ]
-    source = EMULATION / "cases" / "wgmma.cu"
-    build([*command, "-I", str(ROOT / "csrc"), str(source), "-o", str(made)])
-    return load(made)
+    return load(build_for_gpu(made, SOURCE, "-gencode=arch=compute_90a,code=sm_90a"))
 
 
 def multiply(

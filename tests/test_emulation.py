@@ -7,58 +7,25 @@ from __future__ import annotations
 
 import concurrent.futures
 import ctypes
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated_program import EMULATION, build, build_for_gpu, needs_compiler
 from support import Array
 
-ROOT = Path(__file__).resolve().parent.parent
-EMULATION = ROOT / "tests" / "emulation"
-COMPILER = os.environ.get("CXX", "g++")
-
-pytestmark = [
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only"),
-    pytest.mark.skipif(not EMULATION.is_dir(), reason="not a checkout: the sources are not here"),
-    pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"no C++ compiler ({COMPILER})"),
-]
+pytestmark = needs_compiler
 
 ORDERS = ["ascending", "descending", "random:1", "random:2"]
-
-
-def build(commands: list[list[str]]) -> None:
-    def run(command: list[str]) -> None:
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, commands))
 
 
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The cases with the emulation, as one shared library."""
-    folder = tmp_path_factory.mktemp("emulation")
-    sources = sorted([*EMULATION.glob("*.cpp"), *EMULATION.glob("cases/*.cu")])
-    objects = [folder / f"{source.stem}.o" for source in sources]
-    common = [COMPILER, "-std=c++17", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra"]
-    common += ["-fstack-clash-protection", "-Wno-unknown-pragmas", "-Werror", "-fvisibility=hidden"]
-    common += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
-    common += ["-I", str(EMULATION / "include"), "-I", str(ROOT / "csrc")]
-    build(
-        [
-            [*common, "-O1", "-x", "c++", "-c", str(source), "-o", str(made)]
-            for source, made in zip(sources, objects)
-        ]
-    )
-    library = folder / "cases.so"
-    build([[COMPILER, "-shared", *map(str, objects), "-ldl", "-lpthread", "-o", str(library)]])
-    return load(library)
+    made = tmp_path_factory.mktemp("emulation") / "cases.so"
+    flags = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+    return load(build(made, sorted(EMULATION.glob("cases/*.cu")), flags))
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -76,14 +43,8 @@ def library(
     if request.param == "emulated":
         found: ctypes.CDLL = request.getfixturevalue("emulated")
         return found
-    if os.environ.get("FASTCONV_TEST_GPU") != "1":
-        pytest.skip("FASTCONV_TEST_GPU is not 1")
     made = tmp_path_factory.mktemp("gpu") / "cases.so"
-    nvcc = os.environ.get("CUDACXX", "nvcc")
-    command = [nvcc, "-std=c++17", "-arch=native", "-Xcompiler", "-fPIC", "-shared"]
-    source = EMULATION / "cases" / "conformance.cu"
-    build([[*command, "-I", str(ROOT / "csrc"), str(source), "-o", str(made)]])
-    return load(made)
+    return load(build_for_gpu(made, EMULATION / "cases" / "conformance.cu", "-arch=native"))
 
 
 def conform(library: ctypes.CDLL, name: str, given: Array, out: Array) -> Array:

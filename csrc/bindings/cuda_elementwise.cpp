@@ -6,46 +6,33 @@
 #include <stdexcept>
 
 #include "bindings/cuda_array.h"
+#include "bindings/elementwise_functions.h"
 #include "ops.h"
 
 namespace fastconv {
 namespace {
 
-template <ElementwiseOp kOp>
-void unary(const CudaArray& x, const CudaArray& y, double parameter) {
-    require_alike(x, y);
-    const Tensor a = tensor_of(x), result = written_tensor_of(y);
-    const CudaCall call({&x, &y});
-    py::gil_scoped_release release;
-    cuda::run_elementwise(kOp, a, nullptr, result, parameter, call.stream());
-}
+struct Cuda {
+    template <ElementwiseOp kOp>
+    static void unary(const CudaArray& x, const CudaArray& y, double parameter) {
+        require_alike(x, y);
+        const Tensor a = tensor_of(x), result = written_tensor_of(y);
+        const CudaCall call({&x, &y});
+        py::gil_scoped_release release;
+        cuda::run_elementwise(kOp, a, nullptr, result, parameter, call.stream());
+    }
 
-template <ElementwiseOp kOp>
-void binary(const CudaArray& x, const CudaArray& other, const CudaArray& y, double parameter) {
-    require_alike(x, y);
-    require_alike(other, y);
-    const Tensor a = tensor_of(x), b = tensor_of(other), result = written_tensor_of(y);
-    const CudaCall call({&x, &other, &y});
-    py::gil_scoped_release release;
-    cuda::run_elementwise(kOp, a, &b, result, parameter, call.stream());
-}
-
-template <ElementwiseOp kOp>
-void def_unary(py::module_& module, const char* name) {
-    module.def(name, &unary<kOp>, py::arg("x"), py::arg("y"), py::arg("parameter") = 0.0);
-}
-
-template <ElementwiseOp kOp>
-void def_binary(py::module_& module, const char* name) {
-    module.def(name, &binary<kOp>, py::arg("a"), py::arg("b"), py::arg("y"),
-               py::arg("parameter") = 0.0);
-}
-
-template <ElementwiseOp kOp>
-void def_backward(py::module_& module, const char* name) {
-    module.def(name, &binary<kOp>, py::arg("grad_output"), py::arg("output"),
-               py::arg("grad_input"), py::arg("parameter") = 0.0);
-}
+    template <ElementwiseOp kOp>
+    static void binary(const CudaArray& x, const CudaArray& other, const CudaArray& y,
+                       double parameter) {
+        require_alike(x, y);
+        require_alike(other, y);
+        const Tensor a = tensor_of(x), b = tensor_of(other), result = written_tensor_of(y);
+        const CudaCall call({&x, &other, &y});
+        py::gil_scoped_release release;
+        cuda::run_elementwise(kOp, a, &b, result, parameter, call.stream());
+    }
+};
 
 void dropout(const CudaArray& x, const CudaArray& y, std::uint64_t seed, std::uint64_t threshold,
              double scale) {
@@ -94,18 +81,7 @@ void sgd_update(const CudaArray& parameter, const CudaArray& grad, py::handle ol
 }  // namespace
 
 void bind_cuda_elementwise(py::module_& module) {
-    using Op = ElementwiseOp;
-    def_unary<Op::kRelu>(module, "relu");
-    def_unary<Op::kLeakyRelu>(module, "leaky_relu");
-    def_unary<Op::kSigmoid>(module, "sigmoid");
-    def_unary<Op::kTanh>(module, "tanh");
-    def_backward<Op::kReluBackward>(module, "relu_backward");
-    def_backward<Op::kLeakyReluBackward>(module, "leaky_relu_backward");
-    def_backward<Op::kSigmoidBackward>(module, "sigmoid_backward");
-    def_backward<Op::kTanhBackward>(module, "tanh_backward");
-    def_binary<Op::kAdd>(module, "add");
-    def_binary<Op::kSubtract>(module, "subtract");
-    def_binary<Op::kMultiply>(module, "multiply");
+    def_elementwise<Cuda>(module);
     module.def("dropout", &dropout, py::arg("x"), py::arg("y"), py::arg("seed"),
                py::arg("threshold"), py::arg("scale"));
     module.def("sgd_update", &sgd_update, py::arg("parameter"), py::arg("grad"),

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "bindings/elementwise_functions.h"
 #include "bindings/tensor.h"
 #include "core/parallel.h"
 #include "ops.h"
@@ -10,41 +11,26 @@
 namespace fastconv {
 namespace {
 
-template <ElementwiseOp kOp>
-void unary(const py::array& x, py::array y, double parameter) {
-    const Tensor a = tensor_of(x), result = writable_tensor_of(y);
-    require_alike(a, result);
-    const cpu::Isa& isa = cpu::current_isa();
-    py::gil_scoped_release release;
-    cpu::run_elementwise(kOp, a, nullptr, result, parameter, isa, num_threads());
-}
+struct Cpu {
+    template <ElementwiseOp kOp>
+    static void unary(const py::array& x, py::array y, double parameter) {
+        const Tensor a = tensor_of(x), result = writable_tensor_of(y);
+        require_alike(a, result);
+        const cpu::Isa& isa = cpu::current_isa();
+        py::gil_scoped_release release;
+        cpu::run_elementwise(kOp, a, nullptr, result, parameter, isa, num_threads());
+    }
 
-template <ElementwiseOp kOp>
-void binary(const py::array& x, const py::array& other, py::array y, double parameter) {
-    const Tensor a = tensor_of(x), b = tensor_of(other), result = writable_tensor_of(y);
-    require_alike(a, result);
-    require_alike(b, result);
-    const cpu::Isa& isa = cpu::current_isa();
-    py::gil_scoped_release release;
-    cpu::run_elementwise(kOp, a, &b, result, parameter, isa, num_threads());
-}
-
-template <ElementwiseOp kOp>
-void def_unary(py::module_& module, const char* name) {
-    module.def(name, &unary<kOp>, py::arg("x"), py::arg("y"), py::arg("parameter") = 0.0);
-}
-
-template <ElementwiseOp kOp>
-void def_binary(py::module_& module, const char* name) {
-    module.def(name, &binary<kOp>, py::arg("a"), py::arg("b"), py::arg("y"),
-               py::arg("parameter") = 0.0);
-}
-
-template <ElementwiseOp kOp>
-void def_backward(py::module_& module, const char* name) {
-    module.def(name, &binary<kOp>, py::arg("grad_output"), py::arg("output"),
-               py::arg("grad_input"), py::arg("parameter") = 0.0);
-}
+    template <ElementwiseOp kOp>
+    static void binary(const py::array& x, const py::array& other, py::array y, double parameter) {
+        const Tensor a = tensor_of(x), b = tensor_of(other), result = writable_tensor_of(y);
+        require_alike(a, result);
+        require_alike(b, result);
+        const cpu::Isa& isa = cpu::current_isa();
+        py::gil_scoped_release release;
+        cpu::run_elementwise(kOp, a, &b, result, parameter, isa, num_threads());
+    }
+};
 
 void dropout(const py::array& x, py::array y, std::uint64_t seed, std::uint64_t threshold,
              double scale) {
@@ -75,18 +61,7 @@ void sgd_update(py::array parameter, const py::array& grad, std::optional<py::ar
 }  // namespace
 
 void bind_elementwise(py::module_& module) {
-    using Op = ElementwiseOp;
-    def_unary<Op::kRelu>(module, "relu");
-    def_unary<Op::kLeakyRelu>(module, "leaky_relu");
-    def_unary<Op::kSigmoid>(module, "sigmoid");
-    def_unary<Op::kTanh>(module, "tanh");
-    def_backward<Op::kReluBackward>(module, "relu_backward");
-    def_backward<Op::kLeakyReluBackward>(module, "leaky_relu_backward");
-    def_backward<Op::kSigmoidBackward>(module, "sigmoid_backward");
-    def_backward<Op::kTanhBackward>(module, "tanh_backward");
-    def_binary<Op::kAdd>(module, "add");
-    def_binary<Op::kSubtract>(module, "subtract");
-    def_binary<Op::kMultiply>(module, "multiply");
+    def_elementwise<Cpu>(module);
     module.def("dropout", &dropout, py::arg("x"), py::arg("y"), py::arg("seed"),
                py::arg("threshold"), py::arg("scale"));
     module.def("sgd_update", &sgd_update, py::arg("parameter"), py::arg("grad"),

@@ -1,5 +1,5 @@
-"""What functions of one array shape share: taking operands, allocating the result, `out=`, the call of
-the kernel, which has the function's name."""
+"""What functions of one array shape share: taking operands, allocating the result, `out=`, the call
+of the kernel, which has the function's name."""
 
 from __future__ import annotations
 
