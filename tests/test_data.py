@@ -226,6 +226,22 @@ def test_batches_cover_an_epoch_and_can_start_anywhere():
     assert list(np.concatenate(in_order)) == list(range(10))
 
 
+def test_an_epoch_may_be_a_part_that_the_data_set_chooses():
+    class Parts(data.Dataset):
+        def __len__(self):
+            return 4
+
+        def order(self, seed, epoch):
+            return np.arange(4) + 4 * (epoch % 3)
+
+    parts = Parts(np.zeros((12, 1, 1, 1), np.uint8), np.arange(12))
+    for epoch, first in ((0, 0), (2, 8), (3, 0)):
+        taken = [y.tolist() for _, y in data.batches(parts, 3, seed=5, epoch=epoch)]
+        assert taken == [[first, first + 1, first + 2], [first + 3]]
+        rest = [y.tolist() for _, y in data.batches(parts, 3, seed=5, epoch=epoch, start=1)]
+        assert rest == taken[1:]
+
+
 def test_batches_are_channels_last_and_scaled():
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 6), np.uint8)
     source = data.Dataset(images, np.arange(5), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))

@@ -82,6 +82,14 @@ class Dataset:
             classes=self.classes,
         )
 
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """What a training epoch takes from ``batch``, in this order: ``len(self)`` numbers.
+
+        A function of (seed, epoch) alone. A data set whose epochs are parts of a large whole, or
+        that numbers transformed copies with labels of their own, overrides it.
+        """
+        return epoch_order(len(self), seed, epoch)
+
     def batch(self, indices: Any, dtype: Any = np.float32) -> tuple[Any, Any]:
         """(x, labels) of some images: x scaled, of ``dtype``, images channels last in memory."""
         picked = self.images[indices]
@@ -148,7 +156,7 @@ def batches(
     dataset : Dataset or (images, labels)
     batch_size : int
     shuffle : bool
-        Take the images in an order that depends on (seed, epoch).
+        Take the images in the data set's ``order`` for (seed, epoch).
     augment : callable, optional
         ``augment(x, rng) -> x`` with a generator that depends on (seed, epoch, batch number).
 
@@ -163,7 +171,7 @@ def batches(
     source = as_dataset(dataset)
     if batch_size < 1:
         raise ValueError(f"batches: batch_size={batch_size!r}, but at least 1 is needed")
-    order = epoch_order(len(source), seed, epoch) if shuffle else np.arange(len(source))
+    order = source.order(seed, epoch) if shuffle else np.arange(len(source))
     for number in range(start, -(-len(source) // batch_size)):
         x, labels = source.batch(order[number * batch_size : (number + 1) * batch_size], dtype)
         if augment is not None:
