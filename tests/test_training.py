@@ -239,7 +239,7 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
     train(net(), epochs=1, checkpoint=path)
     with pytest.raises(ValueError, match="was written with seed 0, but this run has 1"):
         train(net(), checkpoint=path, resume=True, seed=1)
-    with pytest.raises(ValueError, match="schedule 'CosineAnnealingLR'"):
+    with pytest.raises(ValueError, match=r"schedule 'CosineAnnealingLR\(.*has 'StepLR"):
         train(net(), checkpoint=path, resume=True, schedule=lambda o: optim.StepLR(o, 1))
     with pytest.raises(ValueError, match="entries do not fit"):
         train(net(dropout=False)[:4], checkpoint=path, resume=True)

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 
-COMMANDS = ("info", "doctor", "summary", "train", "classify")
+COMMANDS = ("info", "doctor", "summary", "train", "plot", "classify")
 
 
 def main(arguments: list[str] | None = None) -> int:

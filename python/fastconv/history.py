@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from typing import Any, TextIO
 class History:
     """Rows of numbers, one an epoch: epoch, loss, accuracy, val_loss, val_accuracy, lr, seconds.
 
-    ``history["loss"]`` is a column, ``history[-1]`` a row, ``history.to_csv(path)`` writes all.
-    Values that were not measured are None.
+    ``history["loss"]`` is a column, ``history[-1]`` a row, ``history.to_csv(path)`` writes all and
+    ``History.from_csv(path)`` reads it. Values that were not measured are None.
 
     Examples
     --------
@@ -46,8 +47,27 @@ class History:
             writer.writeheader()
             writer.writerows(self.rows)
 
+    @classmethod
+    def from_csv(cls, path: str | PathLike[str]) -> History:
+        """What ``to_csv`` wrote; ``ValueError`` where a value is no number."""
+        with open(path, newline="") as file:
+            try:
+                return cls([_numbers(row) for row in csv.DictReader(file)])
+            except (ValueError, TypeError, AttributeError, csv.Error) as error:
+                raise ValueError(
+                    f"{os.fspath(path)} is no history of a training run: {error}"
+                ) from error
+
     def __repr__(self) -> str:
         return f"History({len(self)} epochs" + (f", last: {self.rows[-1]})" if self.rows else ")")
+
+
+def _numbers(row: dict[str, str]) -> dict[str, Any]:
+    """A line of a CSV file; an empty field is None."""
+    values = {name: None if text == "" else float(text) for name, text in row.items()}
+    if values.get("epoch") is None:
+        raise ValueError("a line has no epoch")
+    return {**values, "epoch": int(row["epoch"])}
 
 
 class Progress:

@@ -20,9 +20,24 @@ import numpy as np
 from fastconv.layers.parameter import Parameter
 from fastconv.layers.placement import HALVES, device_of, host, placed, zeros_like
 from fastconv.ops.optimizer import sgd_update
-from fastconv.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR
+from fastconv.schedules import (
+    CosineAnnealingLR,
+    MultiStepLR,
+    ReduceLROnPlateau,
+    Schedule,
+    StepLR,
+    WarmUp,
+)
 
-__all__ = ["SGD", "CosineAnnealingLR", "ReduceLROnPlateau", "Schedule", "StepLR"]
+__all__ = [
+    "SGD",
+    "CosineAnnealingLR",
+    "MultiStepLR",
+    "ReduceLROnPlateau",
+    "Schedule",
+    "StepLR",
+    "WarmUp",
+]
 
 
 class SGD:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastconv.optim import SGD
 
+Row = Mapping[str, Any]  # an epoch of the history: loss, accuracy, val_loss, val_accuracy, ...
+
 
 class Schedule:
     """Base of schedules: ``step()`` once after each epoch sets ``optimizer.lr``."""
 
-    # What state_dict saves, beside the optimiser's own state.
-    saved: tuple[str, ...] = ()
+    # Names of attributes: what the user chose, and what changes from epoch to epoch.
+    settings: tuple[str, ...] = ()
+    counters: tuple[str, ...] = ()
 
     def __init__(self, optimizer: SGD) -> None:
         self.optimizer = optimizer
@@ -25,18 +29,29 @@ class Schedule:
         self.epoch += 1
         self.optimizer.lr = self.rate()
 
+    def step_epoch(self, row: Row) -> None:
+        """As ``step``, with what ``fit`` knows of the epoch."""
+        self.step()
+
     def rate(self) -> float:
         """The learning rate of the epoch now begun."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers that ``load_state_dict`` takes back (JSON types)."""
-        return {name: getattr(self, name) for name in ("base_lr", "epoch", *self.saved)}
+        return {name: getattr(self, name) for name in self._saved()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what ``state_dict`` gave; the optimiser's own state holds the rate."""
-        for name in ("base_lr", "epoch", *self.saved):
+        for name in self._saved():
             setattr(self, name, state[name])
+
+    def _saved(self) -> tuple[str, ...]:
+        return ("base_lr", "epoch", *self.settings, *self.counters)
+
+    def __repr__(self) -> str:
+        chosen = "".join(f", {name}={getattr(self, name)!r}" for name in self.settings)
+        return f"{type(self).__name__}(base_lr={self.base_lr!r}{chosen})"
 
 
 class StepLR(Schedule):
@@ -53,7 +68,7 @@ class StepLR(Schedule):
     0.5
     """
 
-    saved = ("step_size", "gamma")
+    settings = ("step_size", "gamma")
 
     def __init__(self, optimizer: SGD, step_size: int, gamma: float = 0.1) -> None:
         super().__init__(optimizer)
@@ -63,6 +78,35 @@ class StepLR(Schedule):
 
     def rate(self) -> float:
         return float(self.base_lr * self.gamma ** (self.epoch // self.step_size))
+
+
+class MultiStepLR(Schedule):
+    """Multiply the learning rate by ``gamma`` after each of the epochs in ``milestones``.
+
+    The fixed steps of He et al. 2015, section 4.2.
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> optimizer = fc.optim.SGD([fc.Parameter([0.0])], lr=1.0)
+    >>> schedule = fc.optim.MultiStepLR(optimizer, milestones=[1, 3], gamma=0.5)
+    >>> for _ in range(3):
+    ...     schedule.step()
+    >>> optimizer.lr
+    0.25
+    """
+
+    settings = ("milestones", "gamma")
+
+    def __init__(self, optimizer: SGD, milestones: Sequence[int], gamma: float = 0.1) -> None:
+        super().__init__(optimizer)
+        if any(milestone < 0 for milestone in milestones):
+            raise ValueError(f"MultiStepLR: milestones={milestones!r}, but at least 0 is needed")
+        self.milestones, self.gamma = sorted(int(m) for m in milestones), gamma
+
+    def rate(self) -> float:
+        passed = sum(milestone <= self.epoch for milestone in self.milestones)
+        return float(self.base_lr * self.gamma**passed)
 
 
 class CosineAnnealingLR(Schedule):
@@ -78,7 +122,7 @@ class CosineAnnealingLR(Schedule):
     0.5
     """
 
-    saved = ("T_max", "eta_min")
+    settings = ("T_max", "eta_min")
 
     def __init__(self, optimizer: SGD, T_max: int, eta_min: float = 0.0) -> None:
         super().__init__(optimizer)
@@ -110,10 +154,10 @@ class ReduceLROnPlateau(Schedule):
     0.1
     """
 
-    saved = (
+    settings = (
         "mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps",
-        "best", "bad_epochs", "cooldown_left",
     )  # fmt: skip
+    counters = ("best", "bad_epochs", "cooldown_left")
 
     def __init__(
         self,
@@ -168,3 +212,81 @@ class ReduceLROnPlateau(Schedule):
             if self.optimizer.lr - lower > self.eps:
                 self.optimizer.lr = lower
             self.cooldown_left, self.bad_epochs = self.cooldown, 0
+
+    def step_epoch(self, row: Row) -> None:
+        kind = "loss" if self.mode == "min" else "accuracy"
+        validated = row[f"val_{kind}"]
+        self.step(row[kind] if validated is None else validated)
+
+
+class WarmUp(Schedule):
+    """Hold the learning rate at ``lr`` until the training accuracy of an epoch exceeds
+    ``accuracy``, then follow ``schedule``, which counts epochs from the start.
+
+    He et al. 2015, section 4.2, start ResNet-110 with 0.01 until the training error is below 80 %
+    (about 400 steps of 128 images, an epoch of CIFAR-10) and go on with 0.1.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        What comes after; its optimiser's present rate is the one to go on with.
+    lr, accuracy : float
+        The low rate, and the accuracy (0 to 1) that ends it.
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> optimizer = fc.optim.SGD([fc.Parameter([0.0])], lr=0.1)
+    >>> schedule = fc.optim.WarmUp(fc.optim.MultiStepLR(optimizer, [3]), lr=0.01)
+    >>> rates = [optimizer.lr]
+    >>> for accuracy in (0.15, 0.3, 0.4):
+    ...     schedule.step(accuracy)
+    ...     rates.append(round(optimizer.lr, 4))
+    >>> rates
+    [0.01, 0.01, 0.1, 0.01]
+    """
+
+    settings = ("lr", "accuracy")
+    counters = ("warm", "next_lr")
+
+    def __init__(self, schedule: Schedule, lr: float = 0.01, accuracy: float = 0.2) -> None:
+        super().__init__(schedule.optimizer)
+        if not lr >= 0:
+            raise ValueError(f"WarmUp: lr={lr!r}, but a number of at least 0 is needed")
+        if not 0 <= accuracy < 1:
+            raise ValueError(f"WarmUp: accuracy={accuracy!r}, but 0 to 1 (a share) is needed")
+        self.schedule, self.lr, self.accuracy = schedule, lr, accuracy
+        self.warm = False
+        self.next_lr = self.optimizer.lr  # what the schedule says
+        self.optimizer.lr = lr
+
+    def step(self, metric: float | None = None) -> None:
+        """Count one epoch with its training accuracy."""
+        self._step(metric, None)
+
+    def step_epoch(self, row: Row) -> None:
+        self._step(row["accuracy"], row)
+
+    def _step(self, accuracy: float | None, row: Row | None) -> None:
+        if accuracy is None:
+            raise ValueError("WarmUp: step(metric) needs the epoch's training accuracy")
+        self.epoch += 1
+        self.optimizer.lr = self.next_lr
+        if row is None:
+            self.schedule.step()
+        else:
+            self.schedule.step_epoch(row)
+        self.next_lr = self.optimizer.lr
+        self.warm = self.warm or accuracy > self.accuracy
+        if not self.warm:
+            self.optimizer.lr = self.lr
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.schedule.load_state_dict(state["schedule"])
+
+    def __repr__(self) -> str:
+        return f"WarmUp({self.schedule!r}, lr={self.lr!r}, accuracy={self.accuracy!r})"

@@ -13,7 +13,7 @@ from fastconv.data.dataset import batches
 from fastconv.history import History, Progress
 from fastconv.layers.base import Layer
 from fastconv.layers.placement import host
-from fastconv.optim import SGD, ReduceLROnPlateau, Schedule
+from fastconv.optim import SGD, Schedule
 from fastconv.training_device import Feed, Totals
 
 # Writing may take this share of the time at most: the pause grows for large models.
@@ -114,11 +114,8 @@ class Run:
             "lr": float(self.optimizer.lr),
             "seconds": self.totals.seconds + measured.seconds,
         }
-        if isinstance(self.schedule, ReduceLROnPlateau):
-            kind = "loss" if self.schedule.mode == "min" else "accuracy"
-            self.schedule.step(row[kind] if held is None else row[f"val_{kind}"])
-        elif self.schedule is not None:
-            self.schedule.step()
+        if self.schedule is not None:
+            self.schedule.step_epoch(row)
         self.history.append(row)
         line.end_epoch(row, self.totals.images / max(self.totals.seconds, 1e-9))
         self.epoch, self.batch, self.totals = self.epoch + 1, 0, Totals()
@@ -151,11 +148,15 @@ class Run:
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a resume to make sense."""
+        hyper = self.optimizer.state_dict()["hyper"]
         return {
             "batch_size": self.batch_size,
             "seed": self.seed,
             "training images": len(self.train),
-            "schedule": type(self.schedule).__name__,
+            "schedule": repr(self.schedule),  # its settings, not its counters
+            "loss": _settings(self.loss),
+            "augmentation": _settings(self.augment),
+            **{name: hyper[name] for name in ("momentum", "weight_decay", "nesterov")},
         }
 
     def save(self, path: str) -> None:
@@ -183,10 +184,7 @@ class Run:
 
     def restore(self, path: str) -> None:
         """Take up the state of the run that wrote ``path``."""
-        arrays, metadata = read_safetensors(path)
-        if "fastconv_training" not in metadata:
-            raise ValueError(f"resume: {path} holds weights, but not the state of a training run")
-        numbers = json.loads(metadata["fastconv_training"])
+        arrays, numbers = _read_state(path)
         for name, value in self._identity().items():
             if numbers["identity"].get(name) != value:
                 raise ValueError(
@@ -214,3 +212,22 @@ class Run:
 def _set_mode(loss: Any, training: bool) -> None:
     if isinstance(loss, Layer):
         loss.train(training)
+
+
+def read_history(path: str | PathLike[str]) -> History:
+    """The finished epochs of the run that wrote the checkpoint ``path``."""
+    return History(_read_state(path)[1]["history"])
+
+
+def _read_state(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(arrays, numbers) of a checkpoint."""
+    arrays, metadata = read_safetensors(path)
+    if "fastconv_training" not in metadata:
+        raise ValueError(f"{os.fspath(path)} holds weights, but not the state of a training run")
+    return arrays, json.loads(metadata["fastconv_training"])
+
+
+def _settings(part: Any) -> str:
+    """A part's ``repr``; its type where that holds an address, which differs from run to run."""
+    text = repr(part)
+    return type(part).__name__ if " at 0x" in text else text

@@ -5,44 +5,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from fastconv.data import CropAndFlip
 from fastconv.layers.base import Layer
 from fastconv.models.lenet5 import lenet5
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a network is trained when nothing else is said."""
-
-    dataset: str  # a name that `fastconv.cli.train` loads
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augment: Callable[..., Any] | None = None
-
-
-@dataclass(frozen=True)
 class Entry:
-    """A network: the function that makes it, one input's shape, and its recipe if it has one."""
+    """A network: the function that makes it and one input's shape; recipes.py trains it."""
 
     build: Callable[..., Layer]
     image_shape: tuple[int, int, int]
-    recipe: Recipe | None = None
 
 
 MODELS: dict[str, Entry] = {
-    # A digit's mirror image is no digit: shifts alone.
-    "lenet5": Entry(
-        lenet5,
-        (1, 28, 28),
-        Recipe(
-            "mnist", epochs=8, batch_size=64, lr=0.03, augment=CropAndFlip(padding=1, flip=False)
-        ),
-    ),
+    "lenet5": Entry(lenet5, (1, 28, 28)),
 }
 
 
