@@ -12,6 +12,7 @@ import tarfile
 import numpy as np
 import pytest
 from fastconv import data
+from fastconv.data import cifar10
 from fastconv.data.cifar10 import parse_pickle
 
 
@@ -173,6 +174,31 @@ def test_arrays_pickled_by_old_and_new_numpy():
     np.testing.assert_array_equal(parse_pickle(old)[1], labels)
 
 
+def test_the_official_form_of_python_2():
+    """Byte strings, NumPy's old names, more entries than are read: as data_batch_1 begins."""
+
+    def string(raw):
+        return b"T" + struct.pack("<i", len(raw)) + raw
+
+    pixels, labels = cifar_arrays(0)
+    text = string(b"leptodactylus_pentadactylus_s_000004.png")
+    raw = b"".join(
+        [
+            b"\x80\x02}q\x01(" + string(b"batch_label") + string(b"training batch 1 of 5"),
+            string(b"labels") + b"](" + b"".join(b"K" + bytes([n]) for n in labels) + b"e",
+            string(b"data"),
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + string(b"b"),
+            b"\x87R(K\x01K\x04M\x00\x0c\x86cnumpy\ndtype\n" + string(b"u1"),
+            b"K\x00K\x01\x87R(K\x03" + string(b"|"),
+            b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89" + string(pixels.tobytes()) + b"tb",
+            string(b"filenames") + b"](" + text * len(labels) + b"eu.",
+        ]
+    )
+    images, read = parse_pickle(raw)
+    np.testing.assert_array_equal(images.reshape(COUNT, -1), pixels)
+    np.testing.assert_array_equal(read, labels)
+
+
 class Evil:
     def __reduce__(self):
         return (os.system, ("touch /should-not-exist",))
@@ -191,6 +217,16 @@ def test_hostile_pickles_run_nothing(tmp_path):
         pickle.dumps([1, 2]),
         b"cbuiltins\neval\n(S'1/0'\ntR.",
         b"cnumpy\nload\n(S'x'\ntR.",
+        # BUILD on a name itself, which would set attributes of ours.
+        *(
+            b"\x80\x02c" + name + b"\nN}X\x01\x00\x00\x00zK\x01s\x86b."
+            for name in (
+                b"_codecs\nencode",
+                b"numpy\ndtype",
+                b"numpy\nndarray",
+                b"numpy.core.multiarray\n_reconstruct",
+            )
+        ),
         b"",
         *(raw[:cut] for cut in range(0, len(raw), 997)),
     ]
@@ -198,6 +234,8 @@ def test_hostile_pickles_run_nothing(tmp_path):
         with pytest.raises(ValueError, match="data"):
             parse_pickle(text)
     assert not os.path.exists("/should-not-exist")
+    stand_ins = (getattr(cifar10, name) for name in ("_Latin1", "_Dtype", "_Stored"))
+    assert not any(hasattr(stand_in, "z") for stand_in in stand_ins)
 
 
 def test_cifar10_missing_parts(tmp_path):

@@ -166,17 +166,24 @@ class ByteArrayUnpickler(pickle.Unpickler):
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return _Dtype if name == "dtype" else _Stored
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in protocol 2
-            return _latin1
+            return _Latin1
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("persistent ids are not allowed")
 
 
-def _latin1(text: Any, encoding: Any) -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise pickle.UnpicklingError(f"bytes in {encoding!r} are not allowed")
-    return text.encode("latin1")
+class _Latin1:
+    """Makes bytes, not itself. A class with ``__setstate__``, since a pickle could set attributes
+    of a function."""
+
+    def __new__(cls, text: Any, encoding: Any) -> Any:
+        if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+            raise pickle.UnpicklingError(f"bytes in {encoding!r} are not allowed")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 class _Dtype:
