@@ -31,6 +31,12 @@ _EPS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _TINY = {"float32": 2.0**-126, "float16": 2.0**-24, "bfloat16": 2.0**-126}
 
 
+def numbers(shape: tuple[int, ...], dtype: str = "float32") -> Array:
+    """Values that float16 holds exactly; the same ones for the same shape."""
+    x = np.random.default_rng(7).integers(-99, 100, shape)
+    return (x / 8 if dtype != "int64" else x).astype(dtype)
+
+
 def eps(dtype: str) -> float:
     """The distance from 1 to the next number: twice the largest relative rounding error."""
     return _EPS[dtype]
