@@ -126,6 +126,7 @@ def pair_of_schedules(name, **options):
     ("name", "options"),
     [
         ("StepLR", {"step_size": 3, "gamma": 0.2}),
+        ("MultiStepLR", {"milestones": [2, 5, 5, 8], "gamma": 0.5}),
         ("CosineAnnealingLR", {"T_max": 10}),
         ("CosineAnnealingLR", {"T_max": 7, "eta_min": 0.05}),
     ],
@@ -177,6 +178,9 @@ def test_plateau_against_torch(options):
         lambda o: optim.StepLR(o, 2, gamma=0.5),
         lambda o: optim.CosineAnnealingLR(o, 6),
         lambda o: optim.ReduceLROnPlateau(o, patience=0, cooldown=1),
+        lambda o: optim.MultiStepLR(o, [2, 4]),
+        lambda o: optim.WarmUp(optim.MultiStepLR(o, [4]), lr=0.01),
+        lambda o: optim.WarmUp(optim.ReduceLROnPlateau(o, patience=0), lr=0.01),
     ],
 )
 def test_schedule_state_round_trip(make):
@@ -193,9 +197,39 @@ def test_schedule_state_round_trip(make):
                 schedule.load_state_dict(state)
                 fresh.load_state_dict(optimizer.state_dict())
                 optimizer = fresh
-            schedule.step(1.0)
+            accuracy = 0.1 * epoch  # ends the warm-up after the epoch whose number is 3
+            row = {"accuracy": accuracy, "val_accuracy": accuracy, "loss": 1.0, "val_loss": 1.0}
+            schedule.step_epoch(row)
             rates[resumed].append(optimizer.lr)
     assert rates[True] == rates[False]
+
+
+def test_warm_up_goes_on_with_the_schedule_which_counted_from_the_start():
+    optimizer = optim.SGD([Parameter([0.0])], lr=0.1)
+    schedule = optim.WarmUp(optim.MultiStepLR(optimizer, [3, 5]), lr=0.01, accuracy=0.2)
+    rates = [optimizer.lr]
+    for accuracy in (0.1, 0.2, 0.25, 0.15, 0.3):
+        schedule.step(accuracy)
+        rates.append(optimizer.lr)
+    # Milestone 3 was reached as the warm-up ended.
+    np.testing.assert_allclose(rates, [0.01, 0.01, 0.01, 0.01, 0.01, 0.001])
+    optimizer.lr = 0.1
+    schedule = optim.WarmUp(optim.ReduceLROnPlateau(optimizer, "max", patience=0), lr=0.01)
+    row = {"accuracy": 0.5, "loss": 1.0, "val_accuracy": 0.4, "val_loss": 1.0}
+    for expected in (0.1, 0.01):  # warm after one epoch; no better in the next
+        schedule.step_epoch(row)
+        assert optimizer.lr == pytest.approx(expected)
+
+
+def test_a_schedule_tells_its_settings_and_not_its_counters():
+    optimizer = optim.SGD([Parameter([0.0])], lr=0.1)
+    schedule = optim.WarmUp(optim.MultiStepLR(optimizer, [3]), lr=0.01)
+    before = repr(schedule)
+    assert before == (
+        "WarmUp(MultiStepLR(base_lr=0.1, milestones=[3], gamma=0.1), lr=0.01, accuracy=0.2)"
+    )
+    schedule.step(0.5)
+    assert repr(schedule) == before
 
 
 def test_bad_schedule_arguments():
@@ -203,6 +237,10 @@ def test_bad_schedule_arguments():
     for make, text in (
         (lambda: optim.StepLR(optimizer, 0), "step_size=0"),
         (lambda: optim.CosineAnnealingLR(optimizer, 0), "T_max=0"),
+        (lambda: optim.MultiStepLR(optimizer, [3, -1]), r"milestones=\[3, -1\]"),
+        (lambda: optim.WarmUp(optim.StepLR(optimizer, 1), lr=-1), "lr=-1"),
+        (lambda: optim.WarmUp(optim.StepLR(optimizer, 1), accuracy=20), "accuracy=20"),
+        (lambda: optim.WarmUp(optim.StepLR(optimizer, 1)).step(), "training accuracy"),
         (lambda: optim.ReduceLROnPlateau(optimizer, mode="least"), "mode='least'"),
         (lambda: optim.ReduceLROnPlateau(optimizer, factor=1.0), "factor=1.0"),
         (lambda: optim.ReduceLROnPlateau(optimizer).step(), "needs the epoch's loss"),

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from fastconv import data, init, optim
 from fastconv import layers as L
+from fastconv.__main__ import main
 from fastconv.checkpoint import read_checkpoint, write_safetensors
 from fastconv.history import History, Progress
+from fastconv.plotting import plot_histories
 from fastconv.training import Checkpoint, fit
 
 
@@ -41,8 +43,8 @@ def net(seed=0, dropout=True):
         )
 
 
-def train(model, epochs=3, schedule=None, **options):
-    optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+def train(model, epochs=3, schedule=None, momentum=0.9, **options):
+    optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=momentum, weight_decay=1e-3)
     return fit(
         model,
         blobs(),
@@ -51,9 +53,8 @@ def train(model, epochs=3, schedule=None, **options):
         batch_size=16,
         optimizer=optimizer,
         schedule=schedule(optimizer) if schedule else optim.CosineAnnealingLR(optimizer, 3),
-        augment=data.CropAndFlip(1),
         progress=False,
-        **options,
+        **{"augment": data.CropAndFlip(1), **options},
     )
 
 
@@ -241,6 +242,13 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
         train(net(), checkpoint=path, resume=True, seed=1)
     with pytest.raises(ValueError, match=r"schedule 'CosineAnnealingLR\(.*has 'StepLR"):
         train(net(), checkpoint=path, resume=True, schedule=lambda o: optim.StepLR(o, 1))
+    for options, text in (
+        ({"loss": L.CrossEntropyLoss(label_smoothing=0.1)}, r"loss 'CrossEntropyLoss\(\)'"),
+        ({"augment": data.CropAndFlip(2)}, r"augmentation 'CropAndFlip\(padding=1"),
+        ({"momentum": 0.5}, r"momentum 0\.9, but this run has 0\.5"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            train(net(), checkpoint=path, resume=True, **options)
     with pytest.raises(ValueError, match="entries do not fit"):
         train(net(dropout=False)[:4], checkpoint=path, resume=True)
     write_safetensors(path, net().state_dict())
@@ -256,6 +264,56 @@ def test_history_columns_and_csv(tmp_path):
     assert history["loss"] == [0.5, 0.25]
     history.to_csv(tmp_path / "h.csv")
     assert (tmp_path / "h.csv").read_text().split() == ["epoch,loss", "1,0.5", "2,0.25"]
+
+
+def test_history_reads_what_it_wrote(tmp_path):
+    history = train(net(), epochs=2)
+    history.rows[0]["val_loss"] = None
+    history.to_csv(tmp_path / "h.csv")
+    assert History.from_csv(tmp_path / "h.csv").rows == history.rows
+    for text in ("epoch,loss\n1,x\n", "loss\n1\n", "epoch,loss\n1\n", "epoch\n1,2\n", "\0\n1\n"):
+        (tmp_path / "h.csv").write_text(text)
+        with pytest.raises(ValueError, match=r"h\.csv is no history"):
+            History.from_csv(tmp_path / "h.csv")
+
+
+def draws(path):
+    """Whether ``path`` holds a picture that is not blank."""
+    image = pytest.importorskip("matplotlib.image").imread(path)
+    return image.shape[0] > 100 and float(image[..., :3].std()) > 0.01
+
+
+def test_plot_of_runs(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    history = train(net(), epochs=2, checkpoint=tmp_path / "run.safetensors")
+    history.to_csv(tmp_path / "h.csv")
+    runs = [str(tmp_path / "h.csv"), f"resumed={tmp_path / 'run.safetensors'}"]
+    assert main(["plot", *runs, "--output", str(tmp_path / "a.png"), "--title", "Two"]) == 0
+    assert draws(tmp_path / "a.png")
+    unvalidated = History([{"epoch": 1, "loss": 1.0, "lr": 0.1, "val_loss": None}])
+    plot_histories({"one": unvalidated}, tmp_path / "b.svg")
+    assert "<svg" in (tmp_path / "b.svg").read_text()
+
+
+def test_plot_errors(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    train(net(), epochs=1).to_csv(tmp_path / "h.csv")
+    one = str(tmp_path / "h.csv")
+    for arguments, text in (
+        ([one, one, "--output", "a.png"], "two runs are called 'h'"),
+        ([str(tmp_path / "none.csv"), "--output", "a.png"], "none.csv"),
+        ([one, "--output", "a.jpeg"], "'a.jpeg' does not end in .png, .svg, .pdf"),
+    ):
+        assert main(["plot", *arguments]) == 2
+        assert text in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no finished epochs"):
+        plot_histories({"one": History()}, "a.png")
+
+
+def test_plot_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ValueError, match="pip install matplotlib"):
+        plot_histories({}, "a.png")
 
 
 class Terminal(io.StringIO):
