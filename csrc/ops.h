@@ -130,6 +130,9 @@ void run_grad_bias(const Conv& conv, const Strides& grad_output, const Isa& isa,
 void run_elementwise(ElementwiseOp op, const Tensor& a, const Tensor* b, const Tensor& y,
                      double parameter, const Isa& isa, int threads);
 
+/// to = from.
+void run_copy(const Tensor& from, const Tensor& to, const Isa& isa, int threads);
+
 /// y = x * scale where element i (in C order of the shape) is kept, else 0: kept if the i-th word of
 /// Philox4x32-10 keyed by seed is at least threshold, 0 .. 2^32.
 void run_dropout(const Tensor& x, const Tensor& y, std::uint64_t seed, std::uint64_t threshold,

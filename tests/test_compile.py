@@ -141,6 +141,106 @@ def test_float64(rng):
         plan(x.astype(np.float32))
 
 
+def _forward_only():
+    """Every operation that has a rule, none of which is folded into another."""
+    features = L.Sequential(
+        L.Conv2d(4, 8, 3, padding=1), L.ReLU(), L.MaxPool2d(2, stride=1), L.Tanh(),
+        L.BatchNorm2d(8), L.Sigmoid(), L.LocalResponseNorm(3), L.PositionBias(8, 6, 5),
+        L.AvgPool2d(3, stride=1, padding=1), L.ConvTranspose2d(8, 6, 2),
+        L.Concat(L.Conv2d(6, 3, 1), L.Sequential()), L.Highway(L.Conv2d(9, 9, 1), L.Tanh()),
+        L.Residual(L.MaxPool2d(3, stride=1, padding=1)),
+    )  # fmt: skip
+    head = L.Sequential(
+        L.AdaptiveAvgPool2d((3, 2)), L.Flatten(), L.Linear(54, 70), L.ReLU(), L.Linear(70, 5),
+        L.Softmax(),
+    )  # fmt: skip
+    return L.Sequential(features, head).eval()
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3, 5])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_every_step_has_the_bits_of_its_own_call(batch, threads, rng):
+    model, shape = _forward_only(), (batch, 4, 7, 6)
+    before = fc.get_num_threads()
+    try:
+        plan, x = fc.compile(model, shape), normals(shape, rng)
+        wanted = model(x)
+        fc.set_num_threads(threads)  # of the run, not of the compilation
+        poison(plan)
+        assert np.array_equal(plan(x), wanted)
+        assert plan._threads == threads
+    finally:
+        fc.set_num_threads(before)
+
+
+def test_any_strides_in_and_out(rng):
+    plan = fc.compile(L.Sequential(L.Conv2d(3, 5, 3, padding=1)).eval(), (2, 3, 6, 7))
+    wide = normals((4, 6, 12, 9), rng)
+    x = wide[::2, ::-2, ::-2, 1:8]
+    assert x.shape == plan.input_shape
+    room = np.full((2, 8, 9, 6), np.nan, np.float32)
+    out = room.transpose(0, 1, 3, 2)[:, 1:6, :, ::-1][..., 1:8]
+    assert plan.run(x, out) is out
+    assert np.array_equal(out, plan(x.copy()))
+    assert np.isnan(room).sum() == room.size - out.size
+
+
+def test_a_call_that_fails_ends_the_recording(monkeypatch):
+    def refuse(*arguments, **options):
+        raise ValueError("refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastconv.bound_calls.ops.linear", refuse)
+        with pytest.raises(ValueError, match="refused"):
+            fc.compile(L.Sequential(L.Linear(3, 2)), (1, 3))
+    x = np.float32([[-1, 2]])
+    assert np.array_equal(fc.relu(x), [[0, 2]])  # runs, is not recorded
+    assert fc.compile(L.ReLU(), (1, 2))(x).tolist() == [[0, 2]]
+
+
+def test_other_threads_calls_are_not_recorded():
+    program, x, done = fc._core.Program(), np.float32([-1, 2]), []
+    program.begin()
+    try:
+        with pytest.raises(RuntimeError, match="records a program already"):
+            program.begin()
+        other = threading.Thread(target=lambda: done.append(fc.relu(x)))
+        other.start()
+        other.join()
+        assert len(program) == 0
+        result = np.zeros(2, np.float32)
+        fc._core.relu(x, result)
+        assert (len(program), result.tolist()) == (1, [0, 0])
+    finally:
+        program.end()
+    assert done[0].tolist() == [0, 2]
+    program.run([], [])
+    assert result.tolist() == [0, 2]
+    x[:] = 3
+    (seconds,) = program.run_timed()
+    assert result.tolist() == [3, 3]
+    assert seconds > 0
+
+
+def test_a_profile_names_every_step(rng):
+    model, shape = model_of("inception"), MODELS["inception"][1]
+    plan, x = fc.compile(model, shape), normals(shape, rng)
+    profile = plan.profile(x, repeats=3)
+    assert [step.row for step in profile.steps] == list(plan.rows)
+    assert all(step.seconds >= 0 for step in profile.steps)
+    conv = profile.steps[0]
+    assert conv.row.multiply_adds == 2 * 8 * 4 * 5 * 4
+    assert conv.row.bytes == 4 * (2 * 4 * 20 + 2 * 8 * 20 + 8 * 4 + 8)
+    assert sum(step.row.multiply_adds for step in profile.steps) == plan.multiply_adds
+    concat = next(step for step in profile.steps if step.row.operation == "concat")
+    assert concat.seconds == concat.row.bytes == 0  # in place: there is no call
+    text = str(profile)
+    assert len(text.splitlines()) == len(plan.rows) + 3
+    assert f"ms in {len(plan.rows)} steps" in text
+    with pytest.raises(ValueError, match="repeats=0; at least 1 is needed"):
+        plan.profile(x, repeats=0)
+
+
 def test_highway_and_one_image(rng):
     model = L.Highway(L.Sequential(L.Linear(6, 6), L.ReLU()), L.Linear(6, 6)).eval()
     x = normals((3, 6), rng)

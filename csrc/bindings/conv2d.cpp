@@ -5,6 +5,7 @@
 
 #include "bindings/array.h"
 #include "bindings/conv_problem.h"
+#include "bindings/perform.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
 #include "ops.h"
@@ -25,8 +26,8 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     }
     const Conv problem = problem_of(input.shape(), weight.shape(), output.shape(),
                                     geometry_of(geometry), dtype_of(input));
-    const auto plan = cpu::plan_conv2d(problem, direction, strides, cpu::current_isa(),
-                                       num_threads(), algorithm_of(algorithm));
+    ConvPlan plan = cpu::plan_conv2d(problem, direction, strides, cpu::current_isa(),
+                                     num_threads(), algorithm_of(algorithm));
     ConvPointers pointers;
     py::array& result = direction == Direction::kForward     ? output
                         : direction == Direction::kGradInput ? input
@@ -40,12 +41,13 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     if (residual) pointers.residual = residual->data();
     pointers.relu = relu;
     pointers.accumulate = accumulate;
-    {
-        py::gil_scoped_release release;
-        const Workspace workspace = Workspace::acquire(plan.workspace_bytes);
-        cpu::run_conv2d(plan, pointers, workspace.data());
-    }
-    return static_cast<int>(plan.algorithm);
+    const int chosen = static_cast<int>(plan.algorithm);
+    perform(plan.workspace_bytes,
+            {input, weight, output, handle_of(packed), handle_of(bias), handle_of(residual)},
+            [plan = std::move(plan), pointers](void* workspace) {
+                cpu::run_conv2d(plan, pointers, workspace);
+            });
+    return chosen;
 }
 
 // The forward packing of a weight (K, C // groups, R, S): it depends on nothing else of a problem.

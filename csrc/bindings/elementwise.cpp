@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "bindings/elementwise_functions.h"
+#include "bindings/perform.h"
 #include "bindings/tensor.h"
 #include "core/parallel.h"
 #include "ops.h"
@@ -16,9 +17,10 @@ struct Cpu {
     static void unary(const py::array& x, py::array y, double parameter) {
         const Tensor a = tensor_of(x), result = writable_tensor_of(y);
         require_alike(a, result);
-        const cpu::Isa& isa = cpu::current_isa();
-        py::gil_scoped_release release;
-        cpu::run_elementwise(kOp, a, nullptr, result, parameter, isa, num_threads());
+        perform(0, {x, y},
+                [=, &isa = cpu::current_isa(), threads = num_threads()](void*) {
+                    cpu::run_elementwise(kOp, a, nullptr, result, parameter, isa, threads);
+                });
     }
 
     template <ElementwiseOp kOp>
@@ -26,11 +28,21 @@ struct Cpu {
         const Tensor a = tensor_of(x), b = tensor_of(other), result = writable_tensor_of(y);
         require_alike(a, result);
         require_alike(b, result);
-        const cpu::Isa& isa = cpu::current_isa();
-        py::gil_scoped_release release;
-        cpu::run_elementwise(kOp, a, &b, result, parameter, isa, num_threads());
+        perform(0, {x, other, y},
+                [=, &isa = cpu::current_isa(), threads = num_threads()](void*) {
+                    cpu::run_elementwise(kOp, a, &b, result, parameter, isa, threads);
+                });
     }
 };
+
+void copy(const py::array& x, py::array y) {
+    const Tensor from = tensor_of(x), to = writable_tensor_of(y);
+    require_alike(from, to);
+    perform(0, {x, y},
+            [=, &isa = cpu::current_isa(), threads = num_threads()](void*) {
+                cpu::run_copy(from, to, isa, threads);
+            });
+}
 
 void dropout(const py::array& x, py::array y, std::uint64_t seed, std::uint64_t threshold,
              double scale) {
@@ -62,6 +74,7 @@ void sgd_update(py::array parameter, const py::array& grad, std::optional<py::ar
 
 void bind_elementwise(py::module_& module) {
     def_elementwise<Cpu>(module);
+    module.def("copy", &copy, py::arg("x"), py::arg("y"));
     module.def("dropout", &dropout, py::arg("x"), py::arg("y"), py::arg("seed"),
                py::arg("threshold"), py::arg("scale"));
     module.def("sgd_update", &sgd_update, py::arg("parameter"), py::arg("grad"),

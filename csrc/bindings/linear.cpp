@@ -4,8 +4,8 @@
 #include <optional>
 
 #include "bindings/array.h"
+#include "bindings/perform.h"
 #include "core/parallel.h"
-#include "core/workspace.h"
 #include "ops.h"
 
 namespace fastconv {
@@ -40,12 +40,12 @@ void linear(int direction_index, py::array x, py::array weight, py::array y,
     if (bias) pointers.bias = bias->data();
     pointers.relu = relu;
     pointers.accumulate = accumulate;
-    const cpu::Isa& isa = cpu::current_isa();
-    const int threads = num_threads();
-    py::gil_scoped_release release;
-    const LinearPlan plan = cpu::plan_linear(problem, direction, strides, isa, threads);
-    const Workspace workspace = Workspace::acquire(plan.workspace_bytes);
-    cpu::run_linear(plan, pointers, workspace.data());
+    LinearPlan plan =
+        cpu::plan_linear(problem, direction, strides, cpu::current_isa(), num_threads());
+    perform(plan.workspace_bytes, {x, weight, y, handle_of(bias)},
+            [plan = std::move(plan), pointers](void* workspace) {
+                cpu::run_linear(plan, pointers, workspace);
+            });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "bindings/perform.h"
 #include "bindings/tensor.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
@@ -20,9 +21,10 @@ void softmax(const py::array& x, py::array y, int axis) {
     const Tensor a = tensor_of(x), result = writable_tensor_of(y);
     require_alike(a, result);
     if (axis < 0 || axis >= a.rank) throw std::invalid_argument("_core: axis out of range");
-    const cpu::Isa& isa = cpu::current_isa();
-    py::gil_scoped_release release;
-    cpu::run_softmax(kKind, result, a, nullptr, axis, isa, num_threads());
+    perform(0, {x, y},
+            [=, &isa = cpu::current_isa(), threads = num_threads()](void*) {
+                cpu::run_softmax(kKind, result, a, nullptr, axis, isa, threads);
+            });
 }
 
 template <SoftmaxKind kKind>

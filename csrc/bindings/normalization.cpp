@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "bindings/perform.h"
 #include "bindings/tensor.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
@@ -48,23 +49,26 @@ void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd,
     call.rstd = vector_of(rstd, true, call.x, axis);
     const Vector w(weight, false, call.x, axis), b(bias, false, call.x, axis);
     const Vector m(running_mean, training, call.x, axis), v(running_var, training, call.x, axis);
-    call.weight = w.get();
-    call.bias = b.get();
-    call.running_mean = m.get();
-    call.running_var = v.get();
     call.axis = axis;
     call.training = training;
     call.momentum = momentum;
     call.eps = eps;
-    if (!training && (!call.running_mean || !call.running_var))
+    if (!training && (!m.given || !v.given))
         throw std::invalid_argument("_core: evaluation needs running statistics");
     if ((call.mean.size[0] > 1 && call.mean.elems[0] != 1) ||
         (call.rstd.size[0] > 1 && call.rstd.elems[0] != 1))
         throw std::invalid_argument("_core: mean and rstd need unit stride");
-    const cpu::Isa& isa = cpu::current_isa();
-    py::gil_scoped_release release;
-    const Workspace workspace = Workspace::acquire(cpu::batch_norm_workspace_bytes(call));
-    cpu::run_batch_norm(call, workspace.data(), isa, num_threads());
+    perform(cpu::batch_norm_workspace_bytes(call),
+            {x, y, mean, rstd, handle_of(weight), handle_of(bias), handle_of(running_mean),
+             handle_of(running_var)},
+            [=, &isa = cpu::current_isa(), threads = num_threads()](void* workspace) {
+                BatchNorm whole = call;  // its vectors are this function's
+                whole.weight = w.get();
+                whole.bias = b.get();
+                whole.running_mean = m.get();
+                whole.running_var = v.get();
+                cpu::run_batch_norm(whole, workspace, isa, threads);
+            });
 }
 
 void batch_norm_backward(const py::array& grad_output, const py::array& x, py::array mean,
@@ -104,9 +108,10 @@ void local_response_norm(const py::array& x, py::array y, int axis, std::int64_t
     const ResponseNorm call = response_norm_of(x, axis, size, alpha, beta, k);
     const Tensor result = writable_tensor_of(y);
     require_alike(call.x, result);
-    const cpu::Isa& isa = cpu::current_isa();
-    py::gil_scoped_release release;
-    cpu::run_response_norm(call, result, isa, num_threads());
+    perform(0, {x, y},
+            [=, &isa = cpu::current_isa(), threads = num_threads()](void*) {
+                cpu::run_response_norm(call, result, isa, threads);
+            });
 }
 
 void local_response_norm_backward(const py::array& grad_output, const py::array& x,

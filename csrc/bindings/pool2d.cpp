@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "bindings/array.h"
+#include "bindings/perform.h"
 #include "bindings/pool_problem.h"
 #include "core/parallel.h"
 #include "ops.h"
@@ -41,9 +42,9 @@ void pool2d(int operation, py::array input, py::array output, std::optional<py::
         pointers.indices = static_cast<std::int64_t*>(
             problem.backward() ? data_of(*indices) : writable_data_of(*indices));
     }
-    py::gil_scoped_release release;
-    cpu::run_pool2d(cpu::plan_pool2d(problem, strides, cpu::current_isa(), num_threads()),
-                    pointers);
+    PoolPlan plan = cpu::plan_pool2d(problem, strides, cpu::current_isa(), num_threads());
+    perform(0, {input, output, handle_of(indices)},
+            [plan = std::move(plan), pointers](void*) { cpu::run_pool2d(plan, pointers); });
 }
 
 /// Returns the first index found outside the image, or -1.

@@ -172,7 +172,10 @@ def _bind_flatten(step: Step, sources: list[Any], result: Any, place: Place) -> 
 
 
 def copy(target: Any, source: Any) -> None:
-    target[...] = source
+    if on_device(target):
+        target[...] = source
+    else:
+        _core.copy(source, target)
 
 
 BINDERS: dict[str, Binder] = {

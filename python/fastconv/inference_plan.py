@@ -5,59 +5,42 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from fastconv import _core
-from fastconv.bound_calls import bind, copy, kernel_of
+from fastconv.config import get_isa, isa
 from fastconv.cuda_streams import Stream, capture
 from fastconv.cuda_streams import on_device as current
-from fastconv.fusion import Program, Step
-from fastconv.graph import Shape
-from fastconv.layers.placement import device_of, placed
+from fastconv.fusion import Program
+from fastconv.inference_steps import bind_steps
+from fastconv.inference_table import Profile, StepTime, plan_table
+from fastconv.layers.placement import device_of
 from fastconv.memory_plan import (
     ITEM_BYTES,
-    MemoryPlan,
-    Place,
-    arena_range,
     arrays_in,
     new_arena,
     plan_memory,
 )
-from fastconv.ops.arrays import Array, check_shape, empty, take, take_out
+from fastconv.ops.arrays import check_shape, empty, take, take_out
 from fastconv.ops.devices import device_name, new
 from fastconv.ops.families import give
 
 _cuda = _core.cuda
 
 
-@dataclass(frozen=True)
-class Row:
-    """A step as `str(plan)` prints it.
-
-    `kernel` is a convolution's algorithm, on a GPU its kernel; `buffer` the bytes of the arena that
-    the result lies in, with its channels where others lie between them.
-    """
-
-    operation: str
-    layer: str
-    inputs: tuple[Shape, ...]
-    output: Shape
-    kernel: str
-    buffer: str
-
-
 class InferencePlan:
     """What `fc.compile` returns: a model's inference for inputs of one shape, dtype and device.
 
-    May be called from many threads, whose runs take turns: there is one arena. On the CPU a run
-    makes its calls one by one from Python (one call into C++ is later work). On a GPU a run
-    enqueues a copy of x, the graph and copies of the results on x's stream and does not wait; it
-    must not be captured itself, and kernels and `fc.float32_precision` are those of compilation.
+    May be called from many threads, whose runs take turns: there is one arena, and each run has all
+    the cores. On the CPU a run is one call into C++ (copy x, the steps, copy the results), without
+    the GIL; its steps have the bits that the layers' own calls give where nothing was folded. On a
+    GPU it enqueues the same as a captured graph on x's stream and does not wait; it must not be
+    captured itself. Kernels, the instruction set and `fc.float32_precision` are those of
+    compilation, threads are as many as `fc.set_num_threads` says at the run.
 
     Attributes
     ----------
@@ -94,47 +77,38 @@ class InferencePlan:
             buffers = arrays_in(program, memory, self._arena)
             self._input = buffers[0]
             self._results = [buffers[value] for value in program.outputs]
-            bound = [self._bind(step, program, memory, buffers) for step in program.steps]
-            self._calls = [call for calls, _ in bound for call in calls]
+            bound = bind_steps(program, memory, buffers, dtype, index)
+            self._calls = [calls for calls, _ in bound]  # of each row
             self.rows = tuple(row for _, row in bound)
-            if index is not None:
+            if index is None:
+                self._isa = get_isa()
+                self._record()
+            else:
                 self._capture()
 
-    def _bind(
-        self, step: Step, program: Program, memory: MemoryPlan, buffers: dict[int, Any]
-    ) -> tuple[list[Callable[[], Any]], Row]:
-        """The calls of a step, and its row."""
-        sources = [buffers[value] for value in step.inputs]
-        if step.op == "concat":
-            calls = _copies(step, program, memory, buffers)
-            kernel = f"{len(calls)} copies" if calls else "in place"
-        else:
-            residual = None if step.residual is None else buffers[step.residual]
-            calls = [bind(step, sources, residual, buffers[step.output], self._place)]
-            kernel = kernel_of(step, sources[0], self.dtype)
-        row = Row(
-            " + ".join([step.op, *step.fused]),
-            step.path,
-            tuple(program.shapes[value] for value in step.reads),
-            step.shape,
-            kernel,
-            arena_range(step, program, memory),
-        )
-        return calls, row
-
-    def _place(self, array: Array, dtype: str = "") -> Any:
-        """A copy of a constant where the plan runs; 16 bits are rounded by way of float32."""
-        name = dtype or self.dtype
-        rounded = np.array(array, np.float64 if name == "float64" else np.float32, order="C")
-        return placed(rounded, self._index, name)
+    def _record(self) -> None:
+        """The calls as one C++ program for the number of threads that is set now."""
+        self._threads = _core.num_threads()
+        self._program, ends = _core.Program(), []
+        with isa(self._isa):  # the one that the weights are packed for
+            self._program.begin()
+            try:
+                for calls in self._calls:
+                    for call in calls:
+                        call()
+                    ends.append(len(self._program))
+            finally:
+                self._program.end()
+        self._ends = ends  # of each row, its steps' end in the program
 
     def _capture(self) -> None:
         self._order = Stream(self._index)  # behind the last run, whichever stream that was on
         self._arena.fill(0)
-        for call in self._calls:  # loads the kernels, which a capture must not
+        flat = [call for calls in self._calls for call in calls]
+        for call in flat:  # loads the kernels, which a capture must not
             call()
         with capture(self._index) as self._graph:
-            for call in self._calls:
+            for call in flat:
                 call()
         _cuda.wait_for(self._order.ptr, _cuda.current_stream())
 
@@ -167,19 +141,67 @@ class InferencePlan:
         image = array.ndim < len(self.input_shape)
         outs = None if out is None else self._take_outs(out, array, image)
         with self._lock, self._on_stream_of(array):
-            self._input[...] = array
-            if self._index is None:
-                for call in self._calls:
-                    call()
-            else:
-                self._graph.launch()
             results = [_fresh(buffer) for buffer in self._results] if outs is None else outs
-            for result, buffer in zip(results, self._results, strict=True):
-                result[...] = buffer
+            if self._index is None:
+                self._run_program(array[None] if image else array, results)
+            else:
+                self._input[...] = array
+                self._graph.launch()
+                for result, buffer in zip(results, self._results, strict=True):
+                    result[...] = buffer
         if out is not None:
             return out
         given = tuple(give(result[0] if image else result, x) for result in results)
         return given[0] if self._single else given
+
+    def _run_program(self, x: Any, results: list[Any]) -> None:
+        if self._threads != _core.num_threads():
+            self._record()
+        self._program.run([(x, self._input)], list(zip(self._results, results, strict=True)))
+
+    def profile(self, x: Any, *, repeats: int = 20) -> Profile:
+        """Time every step of a plan on the CPU, beside what the machine allows.
+
+        Parameters
+        ----------
+        x : array
+            As `run` takes it.
+        repeats : int
+            Runs, of which medians are taken.
+
+        Returns
+        -------
+        Profile
+            ``print(plan.profile(x))`` is a table of the steps.
+
+        Raises
+        ------
+        ValueError
+            If repeats is less than 1, or the plan is a GPU's, whose steps are one graph.
+        """
+        if self._index is not None:
+            raise ValueError(
+                f"plan.profile: this plan is one graph on {self.device}: its steps cannot be timed "
+                f"apart; use a profiler such as Nsight Systems"
+            )
+        if repeats < 1:
+            raise ValueError(f"plan.profile: repeats={repeats}; at least 1 is needed")
+        whole, ends = [], []
+        for _ in range(repeats):
+            self.run(x)  # so that the caches hold what a run leaves there
+            begin = perf_counter()
+            self.run(x)
+            whole.append(perf_counter() - begin)
+            with self._lock:
+                ends.append(np.cumsum([0.0, *self._program.run_timed()])[self._ends])
+        seconds = np.median(np.diff(ends, axis=1, prepend=0), axis=0)
+        peak = _core.probe_fma(0.05, self._threads, self.dtype)
+        return Profile(
+            tuple(map(StepTime, self.rows, map(float, seconds))),
+            float(np.median(whole)),
+            peak,
+            _core.probe_read(0.05, self._threads),
+        )
 
     def _take(self, x: Any) -> Any:
         array = take("plan", "x", x)
@@ -236,40 +258,13 @@ class InferencePlan:
         )
 
     def __str__(self) -> str:
-        head = ("operation", "layer", "inputs", "output", "kernel", "bytes of the arena")
-        lines = [head]
-        for row in self.rows:
-            shapes = " + ".join(str(shape) for shape in row.inputs)
-            lines.append(
-                (row.operation, row.layer, shapes, str(row.output), row.kernel, row.buffer)
-            )
-        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-        text = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
-            for line in lines
-        ]
-        rule = "-" * max(map(len, text))
+        lines = plan_table(self.rows)
         totals = (
             f"{self.dtype} on {self.device}: {self.multiply_adds:,} multiply-adds, weights "
             f"{self.weight_bytes / 1e6:.2f} MB, activations {self.activation_bytes / 1e6:.2f} MB "
             f"({self.unshared_bytes / 1e6:.2f} MB without sharing)"
         )
-        return "\n".join([text[0], rule, *text[1:], rule, totals])
-
-
-def _copies(
-    step: Step, program: Program, memory: MemoryPlan, buffers: dict[int, Any]
-) -> list[Callable[[], Any]]:
-    """Copies of those parts of a concatenation that were not written there at once."""
-    storage, channel = memory.places[step.output]
-    copies: list[Callable[[], Any]] = []
-    begin = 0
-    for value in step.inputs:
-        end = begin + program.shapes[value][1]
-        if memory.places.get(value) != Place(storage, channel + begin):
-            copies.append(partial(copy, buffers[step.output][:, begin:end], buffers[value]))
-        begin = end
-    return copies
+        return "\n".join([*lines, lines[1], totals])
 
 
 def _fresh(buffer: Any) -> Any:
