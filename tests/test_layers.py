@@ -408,6 +408,16 @@ def test_replacing_and_deleting_attributes_updates_the_registry():
     assert layer.num_parameters == 0
 
 
+def test_a_replaced_layer_keeps_its_place():
+    model = L.Sequential({"a": L.Conv2d(1, 2, 3), "pool": L.MaxPool2d(2), "b": L.Conv2d(2, 2, 3)})
+    model.pool = L.AvgPool2d(2)
+    assert [type(layer).__name__ for layer in model] == ["Conv2d", "AvgPool2d", "Conv2d"]
+    model.a.weight = fc.Parameter(np.ones((2, 1, 3, 3), np.float32))
+    assert [name for name, _ in model.a.named_parameters()] == ["weight", "bias"]
+    model.pool = None
+    assert len(model) == 2
+
+
 def test_parameter_rules():
     source = np.ones((2, 2), np.float32)
     view = source[:1]

@@ -75,8 +75,11 @@ class Layer:
             cls.backward = located_backward(cls.__dict__["backward"])  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._parameters.pop(name, None)
-        self._layers.pop(name, None)
+        # An entry that is replaced by one of its kind keeps its place in the order.
+        if not isinstance(value, Parameter):
+            self._parameters.pop(name, None)
+        if not isinstance(value, Layer):
+            self._layers.pop(name, None)
         if isinstance(value, Parameter):
             self._parameters[name] = value
             value.name = f"{self.path}.{name}".lstrip(".")
