@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 
+import fastconv as fc
 import numpy as np
 import pytest
 from fastconv.checkpoint import read_checkpoint
 from fastconv.cli import summary as summary_command
 from fastconv.cli import train as train_command
-from fastconv.models import MODELS, find, lenet5
+from fastconv.graph import Graph
+from fastconv.models import MODELS, find, googlenet, lenet5
+from fastconv.models.googlenet import CAFFE_LAYERS
 
 
 def write_mnist(folder):
@@ -52,6 +55,71 @@ def test_lenet5_errors():
         lenet5(variant="old")
 
 
+def test_googlenet_figures():
+    model = googlenet(aux_logits=False, variant="torchvision")
+    assert model.num_parameters == 6_624_904
+    table = fc.summary(model, (1, 3, 224, 224))
+    assert f"{table.multiply_adds / 1e9:.1f}" == "1.5"
+    # The paper's, by BVLC's weights: table 1's rows have these parameters.
+    paper = googlenet(aux_logits=False)
+    assert paper.num_parameters == 6_998_552
+    by_module = {
+        name: layer.num_parameters for name, layer in paper.named_layers() if name[-2:-1] in "345"
+    }
+    assert by_module["inception3a"] == 163_696
+    assert by_module["inception5b"] == 1_444_080
+
+
+def test_googlenet_in_training_gives_its_heads_and_takes_their_gradients(rng):
+    model = googlenet(num_classes=5, variant="torchvision", seed=0)
+    x = rng.standard_normal((2, 3, 64, 64)).astype(np.float32)
+    y = model(x)
+    assert [part.shape for part in y] == [(2, 5)] * 3
+    assert model.output_shape(x.shape) == ((2, 5),) * 3
+    ones = np.ones((2, 5), np.float32)
+    assert model.backward((ones, None, ones)).shape == x.shape
+    assert not model.aux1.fc2.weight.grad.any()
+    assert model.aux2.fc2.weight.grad.any()
+    with pytest.raises(ValueError, match=r"has 1 gradient, but a tuple of 3 .*aux1's, aux2's"):
+        model.backward(ones)
+    assert model.eval()(x).shape == model.output_shape(x.shape) == (2, 5)
+    assert model(x[0]).shape == (5,)
+    assert [part.shape for part in model.train()(x[0])] == [(5,)] * 3
+    assert model.backward((ones[0],) * 3).shape == x.shape[1:]
+
+
+def test_googlenet_without_heads_is_an_ordinary_network(rng):
+    model = googlenet(num_classes=5, aux_logits=False)
+    x = rng.standard_normal((1, 3, 32, 32)).astype(np.float32)
+    y = model(x)
+    assert y.shape == (1, 5)
+    assert model.backward(np.ones_like(y), need_input=False) is None
+    assert "aux1" not in model.state_dict()
+
+
+def test_a_plan_of_googlenet_leaves_out_the_heads_in_either_mode(rng):
+    model = googlenet(num_classes=5)
+    shape = (1, 3, 224, 224)
+    x = rng.standard_normal(shape).astype(np.float32)
+    plan = fc.compile(model, shape)
+    assert not any(row.layer.startswith("aux") for row in plan.rows)
+    np.testing.assert_allclose(plan(x), model.eval()(x), rtol=1e-4, atol=1e-5)
+    assert len(Graph.of(model, shape, training=True).outputs) == 3
+
+
+def test_googlenet_errors():
+    with pytest.raises(ValueError, match="googlenet: variant='caffe', but 'paper' or 'torch"):
+        googlenet(variant="caffe")
+    with pytest.raises(ValueError, match="googlenet: num_classes=0, but a whole number"):
+        googlenet(num_classes=0)
+
+
+def test_googlenet_has_a_place_for_each_of_caffes_layers():
+    layers = {name for name, _ in googlenet().named_layers()}
+    assert set(CAFFE_LAYERS.values()) <= layers
+    assert len(set(CAFFE_LAYERS.values())) == len(CAFFE_LAYERS) == 64
+
+
 def test_seeds():
     one, same, other = lenet5(seed=3), lenet5(seed=3), lenet5(seed=4)
     np.testing.assert_array_equal(one.c1.weight.data, same.c1.weight.data)
@@ -69,7 +137,8 @@ def test_find_suggests():
 @pytest.mark.parametrize("name", MODELS)
 def test_catalogue_shapes(name):
     entry = MODELS[name]
-    assert entry.build().output_shape((2, *entry.image_shape))[0] == 2
+    model = entry.build().eval()
+    assert model.output_shape((2, *entry.image_shape))[0] == 2
 
 
 def test_summary_command(capsys):

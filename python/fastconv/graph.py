@@ -66,21 +66,25 @@ class Value:
 
 
 class Graph:
-    """Nodes in the order of execution; ``outputs`` are the indices of the results."""
+    """Nodes in the order of execution; ``outputs`` are the indices of the results.
 
-    def __init__(self, input_shape: Sequence[int]) -> None:
+    ``training`` is the mode that is lowered, for layers whose results differ (auxiliary heads).
+    """
+
+    def __init__(self, input_shape: Sequence[int], *, training: bool = False) -> None:
         shape = tuple(int(size) for size in input_shape)
         if not shape or min(shape) < 0:
             raise ValueError(f"input_shape={input_shape!r}, but (N, C, H, W) or (N, C) is needed")
         self.nodes: list[Node] = [Node(0, "input", (), shape, layer="input")]
         self.outputs: tuple[int, ...] = (0,)
+        self.training = training
         self._scopes: list[tuple[Layer, str]] = []
         self._single = False
 
     @classmethod
-    def of(cls, model: Layer, input_shape: Sequence[int]) -> Graph:
-        """Lower ``model`` for an input of ``input_shape`` (with N)."""
-        graph = cls(input_shape)
+    def of(cls, model: Layer, input_shape: Sequence[int], *, training: bool | None = None) -> Graph:
+        """Lower ``model`` for an input of ``input_shape`` (with N), by default in its own mode."""
+        graph = cls(input_shape, training=model.training if training is None else training)
         result = graph.call(model, Value(graph, 0))
         graph._single = isinstance(result, Value)
         graph.outputs = (result.index,) if graph._single else tuple(v.index for v in result)

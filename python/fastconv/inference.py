@@ -70,7 +70,7 @@ def compile(
     name = dtype_name("compile", dtype)
     check_dtype("compile", name, cuda=index is not None)
     _check_rules(model)
-    graph = Graph.of(model, input_shape)
+    graph = Graph.of(model, input_shape, training=False)
     single = graph.output_shape == graph.nodes[graph.outputs[0]].shape
     state = {key: _readable(value) for key, value in model.state_dict().items()}
     return InferencePlan(fuse(program_of(graph, state)), name, index, single)

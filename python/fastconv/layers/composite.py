@@ -171,6 +171,11 @@ class Residual(Layer):
 class Concat(Layer):
     """The branches' results one after another along the channels (Szegedy et al. 2014).
 
+    Parameters
+    ----------
+    *branches : Layer
+        Named "0", "1", ...; or one dict of name -> layer.
+
     Examples
     --------
     >>> import fastconv as fc
@@ -179,11 +184,23 @@ class Concat(Layer):
     (1, 10, 5, 5)
     """
 
-    def __init__(self, *branches: Layer) -> None:
-        if not branches:
+    def __init__(self, *branches: Any) -> None:
+        if len(branches) == 1 and isinstance(branches[0], Mapping):
+            named = dict(branches[0])
+        else:
+            named = {str(index): branch for index, branch in enumerate(branches)}
+        if not named:
             raise ValueError("Concat: at least one branch is needed")
-        for index, branch in enumerate(branches):
-            setattr(self, str(index), branch)
+        for name, branch in named.items():
+            if not isinstance(branch, Layer):
+                raise TypeError(
+                    f"Concat: {name!r} is a {type(branch).__name__}, but a Layer is needed"
+                )
+            if not name or "." in name or hasattr(type(self), name):
+                raise ValueError(
+                    f"Concat: name {name!r} is taken by Concat itself, empty or has a dot"
+                )
+            setattr(self, name, branch)
 
     def forward(self, x: Any) -> Any:
         parts = [branch(x) for branch in self._layers.values()]

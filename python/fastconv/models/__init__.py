@@ -1,6 +1,7 @@
 """Networks, each in a file of its own. ``MODELS`` lists them for the command line."""
 
 from fastconv.models.catalogue import MODELS, Entry, find
+from fastconv.models.googlenet import googlenet
 from fastconv.models.lenet5 import lenet5
 
-__all__ = ["MODELS", "Entry", "find", "lenet5"]
+__all__ = ["MODELS", "Entry", "find", "googlenet", "lenet5"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from fastconv.layers.base import Layer
+from fastconv.models.googlenet import googlenet
 from fastconv.models.lenet5 import lenet5
 
 
@@ -20,6 +22,8 @@ class Entry:
 
 MODELS: dict[str, Entry] = {
     "lenet5": Entry(lenet5, (1, 28, 28)),
+    "googlenet": Entry(googlenet, (3, 224, 224)),
+    "googlenet_torchvision": Entry(partial(googlenet, variant="torchvision"), (3, 224, 224)),
 }
 
 
