@@ -6,6 +6,7 @@ Memory     `in_order(array, order)`: the same values behind other strides, or ri
            a page that may not be touched; what lies between the values is NaN.
 Outputs    `poisoned`: full of NaN, so that an element which is not written shows;
            `assert_only_wrote`: and the NaN around it must survive.
+Files      `shared_data`: real data that lies outside the repository; the test is skipped without.
 Bounds     n * eps * sum |a| |b|, the sum by calling the reference on absolute values in float64.
 """
 
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +63,20 @@ def emulated() -> bool:
     import fastconv as fc
 
     return fc.cuda.is_available() and "Emulated" in fc.cuda.device_info()["name"]
+
+
+def shared_data(name: str) -> Path:
+    """A file or folder of the real data that the repository does not hold; skips where it is not.
+
+    Looked for in the folder that FASTCONV_TEST_DATA names, else in `shared/data` beside the
+    checkout or beside the folder it lies in.
+    """
+    named = os.environ.get("FASTCONV_TEST_DATA")
+    beside = [folder / "shared" / "data" for folder in Path(__file__).resolve().parents[2:4]]
+    for folder in [Path(named)] if named else beside:
+        if (folder / name).exists():
+            return folder / name
+    pytest.skip(f"no {name} in FASTCONV_TEST_DATA={named}, nor in ../shared/data")
 
 
 def exact_algorithms(function: Callable[..., Any]) -> list[str]:
