@@ -82,6 +82,14 @@ def _upscaled():
     )  # fmt: skip
 
 
+def _option_a():
+    return L.Sequential(
+        L.Conv2d(4, 4, 1),
+        L.Residual(L.Conv2d(4, 7, 3, stride=2, padding=1), L.ZeroPaddedShortcut(4, 7, stride=2)),
+        L.Concat(L.ZeroPaddedShortcut(7, 7, stride=3), L.ZeroPaddedShortcut(7, 10, stride=3)),
+    )
+
+
 class _Product(L.Layer):
     def __init__(self):
         self.gate = L.Sequential(L.Conv2d(4, 4, 1), L.Sigmoid())
@@ -141,6 +149,11 @@ MODELS = {
         _Reused, (2, 4, 5, 4),
         ["conv2d", "conv2d + relu", "batch_norm", "batch_norm", "conv2d + add", "batch_norm",
          "relu", "add", "add"],
+    ),
+    "option_a": (
+        _option_a, (2, 4, 5, 6),
+        ["conv2d", "zero_padded_shortcut", "conv2d + add", "zero_padded_shortcut",
+         "zero_padded_shortcut", "concat"],
     ),
     "upscaled": (
         _upscaled, (2, 4, 3, 4), ["conv_transpose2d", "batch_norm", "avg_pool2d", "conv2d + add"]

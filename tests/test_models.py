@@ -12,7 +12,7 @@ from fastconv.checkpoint import read_checkpoint
 from fastconv.cli import summary as summary_command
 from fastconv.cli import train as train_command
 from fastconv.graph import Graph
-from fastconv.models import MODELS, find, googlenet, lenet5
+from fastconv.models import MODELS, cifar_plain, cifar_resnet, find, googlenet, lenet5
 from fastconv.models.googlenet import CAFFE_LAYERS
 
 
@@ -118,6 +118,43 @@ def test_googlenet_has_a_place_for_each_of_caffes_layers():
     layers = {name for name, _ in googlenet().named_layers()}
     assert set(CAFFE_LAYERS.values()) <= layers
     assert len(set(CAFFE_LAYERS.values())) == len(CAFFE_LAYERS) == 64
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters", "millions"),
+    [(20, 269_722, 41), (32, 464_154, 69), (44, 658_586, 97), (56, 853_018, 125),
+     (110, 1_727_962, 253)],
+)  # fmt: skip
+@pytest.mark.parametrize("make", [cifar_resnet, cifar_plain])
+def test_cifar_networks_have_the_papers_figures(make, depth, parameters, millions):
+    model = make(depth)
+    assert model.num_parameters == parameters
+    assert round(fc.summary(model, (1, 3, 32, 32)).multiply_adds / 1e6) == millions
+    convolutions = [n for n, p in model.named_parameters() if p.data.ndim == 4]
+    assert len(convolutions) + 1 == depth
+
+
+def test_the_first_blocks_pass_on_what_they_get_where_their_body_gives_nothing(rng):
+    """Option A: every other pixel, as many channels of zeros before as after."""
+    model = cifar_resnet(8, seed=0)
+    block, x = model.layer2[0].eval(), rng.standard_normal((2, 16, 8, 8)).astype(np.float32)
+    block.bn2.load_state_dict({**block.bn2.state_dict(), "weight": np.zeros(32, np.float32)})
+    wanted = np.zeros((2, 32, 4, 4), np.float32)
+    wanted[:, 8:24] = np.maximum(x[:, :, ::2, ::2], 0)
+    np.testing.assert_array_equal(block(x), wanted)
+
+
+def test_cifar_networks_of_other_depths_by_name():
+    assert find("cifar_plain8").build().num_parameters == cifar_resnet(8).num_parameters
+    for depth in (0, 2, 9, 21):
+        with pytest.raises(ValueError, match=f"cifar_resnet: depth={depth}, but "):
+            find(f"cifar_resnet{depth}").build()
+    with pytest.raises(ValueError, match=r"depth=21, but 6 n .* such as 20"):
+        cifar_resnet(21)
+    with pytest.raises(ValueError, match="cifar_plain: num_classes=-1, but"):
+        cifar_plain(20, num_classes=-1)
+    with pytest.raises(ValueError, match="unknown model 'cifar_resnet'; did you mean"):
+        find("cifar_resnet")
 
 
 def test_seeds():

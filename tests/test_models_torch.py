@@ -93,3 +93,44 @@ def test_googlenet(rng):
     ours = fc.models.googlenet(num_classes=10, seed=1)
     state = {name: np.array(array) for name, array in ours.state_dict().items()}
     assert_same(ours, PaperGoogLeNet(state), (1, 3, 224, 224), rng, order=(0, 1, 2), jumps=True)
+
+
+class CifarBlock(nn.Module):
+    """As published with the checkpoints whose names ours has."""
+
+    def __init__(self, channels, width, stride, residual):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.stride, self.extra, self.residual = stride, (width - channels) // 2, residual
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        if self.residual:
+            step, extra = self.stride, self.extra
+            y = y + nn.functional.pad(x[:, :, ::step, ::step], (0, 0, 0, 0, extra, extra))
+        return y.relu()
+
+
+class CifarNet(nn.Module):
+    def __init__(self, depth, residual):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        blocks = (depth - 2) // 6
+        for stage, (channels, width) in enumerate(((16, 16), (16, 32), (32, 64)), start=1):
+            first = CifarBlock(channels, width, 1 + (stage > 1), residual)
+            others = [CifarBlock(width, width, 1, residual) for _ in range(blocks - 1)]
+            setattr(self, f"layer{stage}", nn.Sequential(first, *others))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.layer1(self.bn1(self.conv1(x)).relu())
+        return self.linear(self.layer3(self.layer2(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("depth", "residual"), [(8, True), (20, True), (20, False)])
+def test_cifar_networks(depth, residual, rng):
+    make = fc.models.cifar_resnet if residual else fc.models.cifar_plain
+    assert_same(make(depth, seed=1), CifarNet(depth, residual), (4, 3, 16, 16), rng)

@@ -166,6 +166,19 @@ def _bind_highway(step: Step, sources: list[Any], result: Any, place: Place) -> 
     return highway
 
 
+def _bind_zero_padded_shortcut(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
+    (x,), stride, begin = sources, step.attributes["stride"], step.attributes["before"]
+    end = begin + x.shape[1]
+    sampled, zero = x[:, :, ::stride, ::stride], np.zeros((), result.dtype)
+
+    def shortcut() -> None:
+        for zeros in (result[:, :begin], result[:, end:]):
+            copy(zeros, 0 if on_device(result) else np.broadcast_to(zero, zeros.shape))
+        copy(result[:, begin:end], sampled)
+
+    return shortcut
+
+
 def _bind_flatten(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
     """In the logical order of the axes, while images lie channels last."""
     return partial(copy, result.reshape(sources[0].shape), sources[0])
@@ -196,6 +209,7 @@ BINDERS: dict[str, Binder] = {
     "multiply": _bind_elementwise,
     "highway": _bind_highway,
     "flatten": _bind_flatten,
+    "zero_padded_shortcut": _bind_zero_padded_shortcut,
 }
 
 

@@ -210,6 +210,17 @@ def _linear_cost(inputs: Sequence[Shape], output: Shape, attributes: Attributes)
     return math.prod(output) * int(attributes["weight_shape"][1])
 
 
+def _padded_shortcut(inputs: Sequence[Shape], attributes: Attributes) -> Shape:
+    n, _, h, w = _image(inputs[0])
+    step = attributes["stride"]
+    return (n, attributes["channels"], -(-h // step), -(-w // step))
+
+
+def _sampled(inputs: Sequence[Shape], attributes: Attributes) -> tuple[Window, Window]:
+    step = Fraction(attributes["stride"])
+    return (1, step), (1, step)
+
+
 def _index_bytes(output: Shape, attributes: Attributes) -> int:
     return 8 * math.prod(output)  # int64
 
@@ -247,4 +258,5 @@ RULES: dict[str, Rule] = {
     "multiply": Rule(_equal, keeps_input=True),
     "highway": Rule(_equal, keeps_input=True),
     "concat": Rule(_concatenated),
+    "zero_padded_shortcut": Rule(_padded_shortcut, window=_sampled),
 }

@@ -10,6 +10,7 @@ from fastconv.layers.loss import CrossEntropyLoss
 from fastconv.layers.normalization import BatchNorm2d, LocalResponseNorm
 from fastconv.layers.parameter import Parameter
 from fastconv.layers.pooling import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from fastconv.layers.shortcut import ZeroPaddedShortcut
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -35,4 +36,5 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "ZeroPaddedShortcut",
 ]

@@ -1,11 +1,15 @@
-"""What the networks share: convolution with what follows it, and checks of their arguments."""
+"""What the networks share: convolution with what follows it, the residual block, and checks of
+their arguments."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from fastconv.layers import BatchNorm2d, Conv2d, ReLU, Sequential
+from fastconv.graph import Value
+from fastconv.layers import BatchNorm2d, Conv2d, Layer, ReLU, Sequential
 from fastconv.layers.arguments import positive
+from fastconv.layers.arithmetic import add
 
 
 def check_arguments(function: str, variant: str, variants: tuple[str, ...], **sizes: int) -> None:
@@ -34,3 +38,53 @@ def conv_norm_relu(
             "relu": ReLU(),
         }
     )
+
+
+class ResidualBlock(Layer):
+    """y = relu(body(x) + shortcut(x)), with the body's layers as the block's own.
+
+    ``Residual`` would name them ``body.conv1``; published weights have ``conv1``.
+
+    Parameters
+    ----------
+    body : dict of name -> Layer
+        One after another.
+    shortcut : (name, Layer), optional
+        Without it the input itself.
+    """
+
+    def __init__(
+        self, body: Mapping[str, Layer], shortcut: tuple[str, Layer] | None = None
+    ) -> None:
+        self._body = tuple(body)
+        self._shortcut = None if shortcut is None else shortcut[0]
+        for name, layer in body.items():
+            setattr(self, name, layer)
+        if shortcut is not None:
+            setattr(self, *shortcut)
+        self.relu = ReLU()
+
+    def forward(self, x: Any) -> Any:
+        self.save()
+        y = x
+        for name in self._body:
+            y = self._layers[name](y)
+        side = x if self._shortcut is None else self._layers[self._shortcut](x)
+        return self.relu(add(y, side))
+
+    def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
+        self.saved()
+        grad = side = self.relu.backward(grad_y)
+        if self._shortcut is not None:
+            side = self._layers[self._shortcut].backward(side, need_input=need_input)
+        for name in reversed(self._body):
+            needed = need_input or name != self._body[0]
+            grad = self._layers[name].backward(grad, need_input=needed)
+        return add(grad, side) if need_input else None
+
+    def lower(self, x: Value) -> Any:
+        y = x
+        for name in self._body:
+            y = x.graph.call(self._layers[name], y)
+        side = x if self._shortcut is None else x.graph.call(self._layers[self._shortcut], x)
+        return x.graph.call(self.relu, y + side)
