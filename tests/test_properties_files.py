@@ -17,6 +17,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import checkpoint_files as make
 import fastconv as fc
 import numpy as np
 import pytest
@@ -53,6 +54,22 @@ def valid(suffix):
         file = io.BytesIO()
         np.savez_compressed(file, a=np.arange(12.0).reshape(3, 4), b=np.zeros(2, np.int64))
         return file.getvalue()
+    if suffix in (".pt", ".pth"):
+        tensors = {
+            "a": make.simple_tensor("0", "Float", (2, 3)),
+            "b": make.tensor(make.storage("1", "BFloat16", 4), 1, (2,), (2,)),
+        }
+        storages = {"0": np.arange(6, dtype=np.float32), "1": np.arange(4, dtype=np.uint16)}
+        form = make.zip_file if suffix == ".pt" else make.legacy_file
+        return form(
+            make.dict_({"epoch": make.number(3), "model": make.state_dict(tensors)}), storages
+        )
+    if suffix == ".caffemodel":
+        weight, bias = make.blob(np.ones((2, 3, 1, 1))), make.blob(np.ones(2), old=True)
+        linear = make.layer_v1("fc", 14, make.blob(np.ones((2, 2)), old=True))
+        return make.layer("conv", "Convolution", weight, bias) + linear
+    if suffix == ".binaryproto":
+        return make.blob(np.ones((3, 2, 2), np.float32), old=True)
     if suffix == ".idx":
         return idx_bytes()
     if suffix == ".gz":
@@ -70,6 +87,10 @@ def valid(suffix):
 READERS = {
     ".safetensors": read_safetensors,
     ".npz": fc.read_checkpoint,
+    ".pt": fc.read_checkpoint,
+    ".pth": fc.read_checkpoint,
+    ".caffemodel": fc.read_checkpoint,
+    ".binaryproto": fc.read_checkpoint,
     ".idx": read_idx,
     ".gz": read_idx,
     ".tar": load_cifar10,
@@ -116,6 +137,24 @@ def test_damaged_bytes(suffix, data):
         if not content:
             break
     check(suffix, bytes(content))
+
+
+@pytest.mark.parametrize("form", [make.zip_file, make.legacy_file])
+@some.examples(150)
+@given(data=st.data())
+def test_damaged_pickles(form, data):
+    """Bytes of the pickle alone, so that a zip's checksum does not hide them."""
+    value = bytearray(make.state_dict({"a": make.simple_tensor(), "b": make.simple_tensor("1")}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(value) - 1))
+        operation = data.draw(st.sampled_from(b"tRubeas0QcK\x85\x86\x87h\x8a\x93\x94)]}(NX."))
+        byte = data.draw(st.sampled_from([operation, operation, data.draw(st.integers(0, 255))]))
+        if data.draw(st.booleans()):
+            value[place] = byte
+        else:
+            value.insert(place, byte)
+    ones = np.ones(2, np.float32)
+    check(".pt", form(bytes(value), {"0": ones, "1": ones}))
 
 
 JSON = st.recursive(

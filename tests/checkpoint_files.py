@@ -1,0 +1,168 @@
+"""Small checkpoints of PyTorch and Caffe, put together byte by byte: tests need neither program.
+
+PyTorch    `text`, `number`, `tuple_`, `dict_`, `call` ... give the bytes of pickle operations
+           (protocol 2); `tensor` those of a tensor; `zip_file` and `legacy_file` a file.
+Caffe      `field` gives a field of a protocol buffer, `blob`, `layer`, `layer_v1` messages.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+
+import numpy as np
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+DTYPES = {
+    "Float": "<f4", "Double": "<f8", "Half": "<f2", "BFloat16": "<u2", "Long": "<i8", "Int": "<i4",
+    "Short": "<i2", "Char": "|i1", "Byte": "|u1", "Bool": "|b1",
+}  # fmt: skip
+
+
+def text(value):
+    raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def number(value):
+    if type(value) is bool:
+        return b"\x88" if value else b"\x89"
+    raw = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(raw)]) + raw
+
+
+NONE = b"N"
+
+
+def tuple_(*items):
+    return b"(" + b"".join(items) + b"t"
+
+
+def numbers(values):
+    return tuple_(*(number(value) for value in values))
+
+
+def list_(*items):
+    return b"](" + b"".join(items) + b"e"
+
+
+def dict_(items, begin=b"}"):
+    return begin + b"(" + b"".join(text(k) + v for k, v in items.items()) + b"u"
+
+
+def global_(module, name):
+    return f"c{module}\n{name}\n".encode()
+
+
+def call(module, name, *arguments):
+    return global_(module, name) + tuple_(*arguments) + b"R"
+
+
+ORDERED_DICT = call("collections", "OrderedDict")
+
+
+def state_dict(items):
+    """As a module's: an OrderedDict that has the attribute _metadata."""
+    return dict_(items, ORDERED_DICT) + dict_({"_metadata": dict_({})}) + b"b"
+
+
+def storage(key, kind, count, *view):
+    """A persistent id."""
+    module, name = ("torch.storage", kind) if kind == "UntypedStorage" else ("torch", kind)
+    name = name if name.endswith("Storage") else f"{name}Storage"
+    items = text("storage"), global_(module, name), text(key), text("cpu"), number(count)
+    return tuple_(*items, *view) + b"Q"
+
+
+def tensor(of, offset, shape, strides, *, rebuild="_rebuild_tensor_v2", extra=()):
+    arguments = [of, number(offset), numbers(shape), numbers(strides)]
+    if rebuild != "_rebuild_tensor":
+        arguments += [number(False), ORDERED_DICT]
+    return call("torch._utils", rebuild, *arguments, *extra)
+
+
+def simple_tensor(key="0", kind="Float", shape=(2,)):
+    """A contiguous tensor that is all of its storage."""
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    return tensor(storage(key, kind, int(np.prod(shape))), 0, shape, strides)
+
+
+def pickled(value):
+    return b"\x80\x02" + value + b"."
+
+
+def zip_file(value, storages, *, root="archive", more=(), compression=zipfile.ZIP_STORED):
+    """`value`: operations; `storages`: key -> bytes or array; `more`: (name, bytes)."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr(f"{root}/data.pkl", pickled(value))
+        archive.writestr(f"{root}/byteorder", "little")
+        for key, content in storages.items():
+            archive.writestr(f"{root}/data/{key}", _bytes(content))
+        for name, content in more:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def legacy_file(value, storages, *, magic=MAGIC_NUMBER, version=1001, little=True, counts=None):
+    """`storages`: key -> array; `counts`: key -> what the file says instead of its size."""
+    head = pickled(number(magic)) + pickled(number(version))
+    head += pickled(dict_({"little_endian": number(little)}))
+    keys = pickled(list_(*(text(key) for key in storages)))
+    rows = (
+        struct.pack("<q", (counts or {}).get(key, array.size)) + array.tobytes()
+        for key, array in storages.items()
+    )
+    return head + pickled(value) + keys + b"".join(rows)
+
+
+def _bytes(content):
+    return content if isinstance(content, bytes) else content.tobytes()
+
+
+def varint(value):
+    value &= 2**64 - 1
+    raw = bytearray()
+    while value >= 0x80:
+        raw.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(raw) + bytes([value])
+
+
+def field(tag, value):
+    """An int as a varint; bytes, text and messages with their length; a float in 32 bits."""
+    if isinstance(value, float):
+        return varint(tag << 3 | 5) + struct.pack("<f", value)
+    if isinstance(value, int):
+        return varint(tag << 3) + varint(value)
+    value = value.encode() if isinstance(value, str) else value
+    return varint(tag << 3 | 2) + varint(len(value)) + value
+
+
+def blob(array, *, old=False, shape=None):
+    """A BlobProto; `old`: with num, channels, height and width."""
+    array = np.asarray(array)
+    shape = array.shape if shape is None else shape
+    if old:
+        sizes = (1,) * (4 - len(shape)) + tuple(shape)
+        head = b"".join(field(index + 1, size) for index, size in enumerate(sizes))
+    else:
+        head = field(7, field(1, b"".join(varint(size) for size in shape)))
+    tag, dtype = (8, "<f8") if array.dtype == np.float64 else (5, "<f4")
+    return head + field(tag, array.astype(dtype).tobytes())
+
+
+def layer(name, kind, *blobs):
+    """A layer of a NetParameter as of 2014 and later."""
+    return field(100, field(1, name) + field(2, kind) + b"".join(field(7, b) for b in blobs))
+
+
+def layer_v1(name, kind, *blobs):
+    """The same in the first generation; `kind` is a number (4 convolution, 14 inner product)."""
+    return field(2, field(4, name) + field(5, kind) + b"".join(field(6, b) for b in blobs))
+
+
+def layer_v0(name, kind, *blobs):
+    inner = field(1, name) + field(2, kind) + b"".join(field(50, b) for b in blobs)
+    return field(2, field(1, inner))
