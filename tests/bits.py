@@ -67,10 +67,7 @@ def directions(problem: Any, algorithm: str) -> dict[str, Call]:
     def grad_weight(make: Make) -> Any:
         return fc.conv2d_grad_weight(make(y_shape, 3), make(x_shape), weight_shape, **options)
 
-    found = {"forward": forward, "grad_input": grad_input, "grad_weight": grad_weight}
-    if algorithm.startswith("winograd"):
-        del found["grad_weight"]
-    return found
+    return {"forward": forward, "grad_input": grad_input, "grad_weight": grad_weight}
 
 
 def convolutions() -> Iterator[tuple[str, Call]]:

@@ -264,6 +264,15 @@ def test_winograd_is_near(problem, isa, seed, threads, algorithm, kernel, layout
     scale = np.abs(x).max(initial=1) * np.abs(weight).sum(axis=(1, 2, 3)).max(initial=1)
     assert_within_bound(out, expected, 1e-5 * float(scale))
     assert_only_wrote(out)
+    grad = normals(expected.shape, rng)
+    expected = reference.conv2d_grad_weight(*float64(grad, x), weight.shape, **arguments)
+    out = some.poisoned(expected.shape, np.float32, layouts[1])
+    with some.machine(isa, threads):
+        grad = some.place(grad, layouts[2])
+        fc.conv2d_grad_weight(grad, x, weight.shape, algorithm=algorithm, out=out, **arguments)
+    scale = np.abs(x).max(initial=1) * np.abs(grad).sum(axis=(0, 2, 3)).max(initial=1)
+    assert_within_bound(out, expected, 1e-5 * float(scale))
+    assert_only_wrote(out)
 
 
 @some.examples(60)

@@ -119,6 +119,107 @@ def test_against_the_reference(case, isa, rng):
             assert np.abs(out - back).max(initial=0) < limit * math.sqrt(case.k / case.c + 1)
 
 
+@pytest.mark.parametrize(("algorithm", "r"), POINTS)
+def test_the_gradient_uses_the_matrices_transposed(algorithm, r, isa):
+    """One tile of output positions against G^T [(B^T x B) * (A dy A^T)] G in float64."""
+    m = OUTPUTS[algorithm]
+    at, g, bt = (np.array(a, dtype=np.float64) for a in toom_cook(POINTS[algorithm, r], m, r))
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        x, dy = rng.standard_normal((m + r - 1,) * 2), rng.standard_normal((m, m))
+        x, dy = x.astype(np.float32), dy.astype(np.float32)
+        expected = g.T @ ((bt @ x @ bt.T) * (at.T @ dy @ at)) @ g
+        actual = fc.conv2d_grad_weight(
+            dy[None, None], x[None, None], (1, 1, r, r), algorithm=algorithm
+        )[0, 0]
+        assert np.abs(actual - expected).max() < 2e-5 * max(1.0, np.abs(expected).max())
+
+
+# Sums in several runs of blocks, parts of channels and of filters, panels that are not full, maps
+# smaller than a tile.
+GRADIENTS = [
+    conv("n9c33h13w14-k70r3s3-pad1"),
+    conv("n1c260h7w7-k150r3s3-pad1"),
+    conv("n40c17h6w5-k65r3s3-pad1x2"),
+    conv("n12c40h22w21-k24r3s3-pad1-g2"),
+    conv("n3c5h3w3-k9r3s3-pad1"),
+    conv("n2c130h1w2-k20r3s3-pad2"),
+    conv("n6c36h15w17-k80r5s5-pad2"),
+]
+
+
+@pytest.mark.parametrize("case", params([*winograd_cases(), *GRADIENTS]))
+def test_the_gradient_against_the_reference(case, isa, rng):
+    x = normals(case.input_shape, rng)
+    shape = fc.conv2d_output_shape(x.shape, case.weight_shape, padding=case.padding)
+    grad = normals(shape, rng)
+    exact = reference.conv2d_grad_weight(
+        grad.astype(np.float64), x.astype(np.float64), case.weight_shape, **case.arguments
+    )
+    for algorithm in ("winograd2", "winograd4"):
+        if (algorithm, case.r) not in POINTS:
+            continue
+        for order in ("C", "channels_last"):
+            out = poisoned(case.weight_shape, order=order)
+            options = {"algorithm": algorithm, "out": out, **case.arguments}
+            arrays = in_order(grad, order), in_order(x, order)
+            fc.conv2d_grad_weight(*arrays, case.weight_shape, **options)
+            limit = 2e-6 * np.linalg.norm(exact)
+            assert np.linalg.norm(out - exact) <= limit
+            fc.conv2d_grad_weight(*arrays, case.weight_shape, accumulate=True, **options)
+            assert np.linalg.norm(out - 2 * exact) <= 2 * limit
+            assert_only_wrote(out)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_gradient_has_the_same_bits_for_any_strides(order, isa, rng):
+    case = conv("n5c19h11w13-k70r3s3-pad1")
+    x, grad = normals(case.input_shape, rng), normals((5, 70, 11, 13), rng)
+    for algorithm in ("winograd2", "winograd4"):
+        options = {"padding": 1, "algorithm": algorithm}
+        expected = fc.conv2d_grad_weight(grad, x, case.weight_shape, **options)
+        out = poisoned(case.weight_shape, order=order)
+        arrays = in_order(grad, order), in_order(x, order)
+        fc.conv2d_grad_weight(*arrays, case.weight_shape, out=out, **options)
+        assert np.array_equal(out, expected)
+        assert_only_wrote(out)
+
+
+@pytest.mark.parametrize("case", params(GRADIENTS))
+def test_the_gradient_has_the_same_bits_for_any_thread_count(case, isa, rng):
+    x = normals(case.input_shape, rng)
+    shape = fc.conv2d_output_shape(x.shape, case.weight_shape, padding=case.padding)
+    grad = normals(shape, rng)
+    before = _core.num_threads()
+    for algorithm in ("winograd2", "winograd4"):
+        if (algorithm, case.r) not in POINTS:
+            continue
+        results = []
+        for threads in (1, 2, 3, 16):
+            _core.set_num_threads(threads)
+            try:
+                results.append(
+                    fc.conv2d_grad_weight(
+                        grad, x, case.weight_shape, algorithm=algorithm, **case.arguments
+                    )
+                )
+            finally:
+                _core.set_num_threads(before)
+        for result in results[1:]:
+            assert np.array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+def test_the_gradient_keeps_nan_to_its_channel_and_filter(algorithm, isa, rng):
+    x, grad = normals((2, 19, 7, 8), rng), normals((2, 21, 7, 8), rng)
+    x[1, 4, 3, 3], grad[0, 5, 3, 3] = np.nan, np.inf
+    result = fc.conv2d_grad_weight(grad, x, (21, 19, 3, 3), padding=1, algorithm=algorithm)
+    assert np.isnan(result[:, 4]).all()
+    assert not np.isfinite(result[5]).any()
+    rest = np.delete(np.delete(result, 4, axis=1), 5, axis=0)
+    assert np.isfinite(rest).all()
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_any_strides_give_the_same_bits(order, isa, rng):
     case = conv("n2c19h11w13-k70r3s3-pad1")
@@ -160,6 +261,36 @@ def test_relative_error_is_within_the_contract(algorithm, channels, r, isa, rng)
     exact = reference.conv2d(x.astype(np.float64), weight.astype(np.float64), padding=r // 2)
     actual = fc.conv2d(x, weight, padding=r // 2, algorithm=algorithm)
     assert np.linalg.norm(actual - exact) / np.linalg.norm(exact) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "channels", "size", "r"),
+    [("winograd2", 16, 68, 3), ("winograd4", 16, 68, 3), ("winograd2", 16, 68, 5)],
+)
+def test_the_gradients_relative_error_is_within_the_contract(
+    algorithm, channels, size, r, isa, rng
+):
+    """ReLU'd normal inputs, normal grad_output, 4624 positions an image."""
+    x = np.maximum(normals((2, channels, size, size), rng), 0)
+    grad = normals((2, 24, size, size), rng)
+    shape = (24, channels, r, r)
+    exact = fc.conv2d_grad_weight(
+        grad.astype(np.float64), x.astype(np.float64), shape, padding=r // 2
+    )
+    actual = fc.conv2d_grad_weight(grad, x, shape, padding=r // 2, algorithm=algorithm)
+    assert np.linalg.norm(actual - exact) / np.linalg.norm(exact) < 2e-6
+
+
+def test_the_batch_does_not_choose_the_gradients_algorithm():
+    for size, channels in ((56, 64), (14, 256), (7, 512), (7, 24), (4, 16)):
+        names = {
+            fc.explain(
+                fc.conv2d_grad_weight, (n, channels, size, size), (n, channels, size, size),
+                (channels, channels, 3, 3), padding=1, threads=threads,
+            ).algorithm
+            for n in (1, 8, 256) for threads in (1, 64)
+        }  # fmt: skip
+        assert len(names) == 1, names
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,8 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
         winograd["block_tiles"] = plan.winograd.block_tiles;
         winograd["blocks"] = plan.winograd.blocks;
         winograd["parts"] = plan.winograd.parts;
-        winograd["weights_by_task"] = plan.winograd.weights_by_task;
+        if (direction == Direction::kGradWeight) winograd["sums"] = plan.outer.sums;
+        else winograd["weights_by_task"] = plan.winograd.weights_by_task;
         result["winograd"] = winograd;
     }
     result["workspace_bytes"] = plan.workspace_bytes;

@@ -24,8 +24,10 @@ CandidateList candidates(Direction direction) {
         &conv2d_depthwise, &conv2d_pointwise, &conv2d_winograd4, &conv2d_winograd2,
         &conv2d_direct,    &conv2d_im2col,    &conv2d_naive};
     static const Candidate* const grad_weight[] = {
-        &conv2d_depthwise,          &conv2d_grad_weight_pointwise, &conv2d_grad_weight_direct,
-        &conv2d_grad_weight_im2col, &conv2d_naive};
+        &conv2d_depthwise,             &conv2d_grad_weight_pointwise,
+        &conv2d_grad_weight_winograd4, &conv2d_grad_weight_winograd2,
+        &conv2d_grad_weight_direct,    &conv2d_grad_weight_im2col,
+        &conv2d_naive};
     switch (direction) {
         case Direction::kForward: return {std::begin(forward), std::end(forward)};
         case Direction::kGradInput: return {std::begin(grad_input), std::end(grad_input)};

@@ -34,20 +34,8 @@ const char* finish_plan(ConvPlan& plan) {
     return fits ? nullptr : kTooLarge;
 }
 
-void start_plan(ConvPlan& plan) {
-    plan.phases.assign(1, forward_phase(plan.problem, plan.strides));
-    settle(plan.phases[0]);
-    const Strides& weight = plan.strides.weight;
-    plan.outer = {};
-    plan.outer.weight_group_elems = plan.problem.group_out() * weight.batch_elems;
-    plan.outer.weight_row_elems = weight.height_elems;
-    plan.outer.weight_tap_elems = weight.width_elems;
-    plan.outer.weight_channel_elems = weight.channel_elems;
-    plan.outer.weight_col_elems = weight.batch_elems;
-}
-
 const char* plan_direct(ConvPlan& plan) {
-    start_plan(plan);
+    start_grad_weight(plan);
     return finish_plan(plan);
 }
 
@@ -77,7 +65,7 @@ const char* plan_pointwise(ConvPlan& plan) {
         if (axis->kernel != 1) return "pointwise: the kernel is not 1x1";
         if (axis->pad_lo != 0 || axis->pad_hi != 0) return "pointwise: there is padding";
     }
-    start_plan(plan);
+    start_grad_weight(plan);
     flatten_pointwise(plan.phases[0]);
     if (plan.outer.weight_channel_elems == 1 && conv.group_in() > 0 && conv.group_out() > 0 &&
         lanes_used(plan, conv.group_in()) >= lanes_used(plan, conv.group_out()))
@@ -103,6 +91,18 @@ void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* worksp
 }
 
 }  // namespace
+
+void start_grad_weight(ConvPlan& plan) {
+    plan.phases.assign(1, forward_phase(plan.problem, plan.strides));
+    settle(plan.phases[0]);
+    const Strides& weight = plan.strides.weight;
+    plan.outer = {};
+    plan.outer.weight_group_elems = plan.problem.group_out() * weight.batch_elems;
+    plan.outer.weight_row_elems = weight.height_elems;
+    plan.outer.weight_tap_elems = weight.width_elems;
+    plan.outer.weight_channel_elems = weight.channel_elems;
+    plan.outer.weight_col_elems = weight.batch_elems;
+}
 
 const Candidate conv2d_grad_weight_direct{Algorithm::kDirect, plan_direct, run_either};
 const Candidate conv2d_grad_weight_pointwise{Algorithm::kPointwise, plan_pointwise, run_either};

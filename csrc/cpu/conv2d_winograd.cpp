@@ -110,42 +110,27 @@ void split(ConvPlan& plan, const WinogradVariant<float>& variant, std::int64_t p
 }
 
 const char* plan_winograd(ConvPlan& plan, int m) {
-    const Conv& conv = plan.problem;
-    if (conv.dtype != DType::kFloat32) return "winograd: float64 has none (its rounding is larger)";
-    if (conv.height.kernel != conv.width.kernel) return "winograd: the kernel is not square";
-    for (const Axis* axis : {&conv.height, &conv.width})
-        if (axis->stride != 1 || axis->dilation != 1) return "winograd: strided or dilated";
-    const Kernels<float>& kernels = plan.isa->kernels<float>();
-    const WinogradVariant<float>* variant = nullptr;
-    for (int i = 0; i < WinogradKernels<float>::kVariants; ++i) {
-        const WinogradVariant<float>& candidate = kernels.winograd->variants[i];
-        if (candidate.m != m || candidate.r != conv.height.kernel) continue;
-        variant = &candidate;
-        plan.winograd.variant = i;
-    }
-    if (!variant) return m == 2 ? "winograd2: the kernel is neither 3x3 nor 5x5"
-                                : "winograd4: the kernel is not 3x3";
     plan.phases.assign(1, plan.direction == Direction::kForward
                               ? forward_phase(plan.problem, plan.strides)
                               : grad_input_phase(plan.problem, plan.strides, 0, 0));
     Correlation& phase = plan.phases[0];
     settle(phase);
     phase.gather = phase.source.channel_elems != 1;
+    if (const char* reason = choose_winograd(plan, m)) return reason;
     if (phase.channels == 0) return "winograd: there are no channels";
+    const Kernels<float>& kernels = plan.isa->kernels<float>();
     WinogradPlan& winograd = plan.winograd;
-    winograd.m = m;
-    winograd.tiles_h = ceil_div(phase.out_h, m);
-    winograd.tiles_w = ceil_div(phase.out_w, m);
+    const WinogradVariant<float>& variant = kernels.winograd->variants[winograd.variant];
     winograd.pitch = (ceil_div(phase.channels, kernels.gemm->lanes) + 1) * kernels.gemm->lanes;
     const Panels<float> panels(*kernels.gemm, phase.cols);
-    split(plan, *variant, std::max<std::int64_t>(1, panels.count));
-    phase.scratch_bytes = winograd_layout(plan, *variant, panels.width).bytes;
+    split(plan, variant, std::max<std::int64_t>(1, panels.count));
+    phase.scratch_bytes = winograd_layout(plan, variant, panels.width).bytes;
     if (phase.scratch_bytes > kMaxThreadScratch)
         return "winograd: a block of tiles needs more scratch than a thread may have (4 MB)";
     plan.packed_elems = packed_elems<float>(phase, kernels);
     if (!winograd.weights_by_task)
         winograd.transformed_elems =
-            plan.packed_elems / (variant->r * variant->r) * variant->points();
+            plan.packed_elems / (variant.r * variant.r) * variant.points();
     plan.workspace_bytes =
         static_cast<std::size_t>(plan.packed_elems + winograd.transformed_elems) * sizeof(float);
     plan.tasks = phase.groups * winograd.blocks * winograd.parts;
@@ -213,6 +198,26 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
 }
 
 }  // namespace
+
+const char* choose_winograd(ConvPlan& plan, int m) {
+    const Conv& conv = plan.problem;
+    if (conv.dtype != DType::kFloat32) return "winograd: float64 has none (its rounding is larger)";
+    if (conv.height.kernel != conv.width.kernel) return "winograd: the kernel is not square";
+    for (const Axis* axis : {&conv.height, &conv.width})
+        if (axis->stride != 1 || axis->dilation != 1) return "winograd: strided or dilated";
+    const WinogradKernels<float>& kernels = *plan.isa->kernels<float>().winograd;
+    WinogradPlan& winograd = plan.winograd;
+    for (int i = 0; i < WinogradKernels<float>::kVariants; ++i) {
+        if (kernels.variants[i].m != m || kernels.variants[i].r != conv.height.kernel) continue;
+        winograd.variant = i;
+        winograd.m = m;
+    }
+    if (winograd.m == 0) return m == 2 ? "winograd2: the kernel is neither 3x3 nor 5x5"
+                                       : "winograd4: the kernel is not 3x3";
+    winograd.tiles_h = ceil_div(plan.phases[0].out_h, m);
+    winograd.tiles_w = ceil_div(plan.phases[0].out_w, m);
+    return nullptr;
+}
 
 const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline};
 const Candidate conv2d_winograd4{Algorithm::kWinograd4, plan_winograd4, run, decline};

@@ -7,6 +7,13 @@
 //   weight  g: r x r taps of packed panels          ->  U[point][c][k]
 //   output  M[point][tile][k] = sum_c V U           ->  m x m pixels, + bias, + residual, ReLU
 //
+// and of its transpose, the gradient of the weights, summed over tiles between the brackets:
+//
+//     dg = G^T [ (B^T d B) * (A dy A^T) ] G
+//
+//   gradient  dy: m x m pixels of grad_output  ->  W[point][panel][tile][k in panel]
+//   taps      M[point][c][k] = sum_tile V W    ->  r x r taps
+//
 // point = alpha * row + column. Each call handles one tile (or one channel of a panel) and all its
 // channels (or columns), a vector at a time.
 #pragma once
@@ -47,12 +54,32 @@ struct WinogradOutput {
 };
 
 template <class T>
+struct WinogradGradient {
+    const T* pixels[kMostWinogradTile * kMostWinogradTile];  // lines of zeros outside the image
+    std::int64_t cols = 0;
+    std::int64_t width = 0;  // of a panel, whole vectors
+    T* points = nullptr;     // W[0][0][tile]; columns are padded with zeros to whole vectors
+    std::int64_t point_elems = 0, panel_elems = 0;
+};
+
+template <class T>
+struct WinogradTaps {
+    const T* points = nullptr;  // M[0][c] of a panel
+    std::int64_t point_elems = 0;
+    int vectors = 0;    // of the panel's width
+    T* taps = nullptr;  // (tap, k) at one c
+    std::int64_t tap_elems = 0;
+};
+
+template <class T>
 struct WinogradVariant {
     int m;
     int r;
     void (*input)(const WinogradInput<T>&);
     void (*weight)(const WinogradWeight<T>&);
     void (*output)(const WinogradOutput<T>&);
+    void (*gradient)(const WinogradGradient<T>&);
+    void (*taps)(const WinogradTaps<T>&);
 
     int alpha() const { return m + r - 1; }
     int points() const { return alpha() * alpha(); }

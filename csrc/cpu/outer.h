@@ -10,6 +10,9 @@
 
 namespace fastconv::cpu {
 
+/// Begins the plan of a convolution's weight gradient: its view, and the weight's strides.
+void start_grad_weight(ConvPlan& plan);
+
 /// Decides gather and merge of `view` and cuts the sum; weight strides are already set in `blocking`.
 /// Returns false where even one position needs more scratch than a thread may have.
 template <class T>

@@ -87,7 +87,7 @@ struct OuterPart {
         }
     }
 
-private:
+    /// Rows of one panel's totals to `to`, to_elems apart; `stage` as for write().
     void write_rows(std::int64_t panel, std::int64_t count, T* from, T* to, std::int64_t to_elems,
                     T* stage) const {
         const std::int64_t line = width(panel), cols = panels.panel_cols(panel);

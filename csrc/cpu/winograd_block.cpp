@@ -8,18 +8,12 @@
 #include "cpu/isa.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/panels.h"
-#include "cpu/strip.h"
+#include "cpu/winograd_tiles.h"
 
 namespace fastconv::cpu {
 namespace {
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-/// Neighbouring tiles of one line of tiles.
-struct Segment {
-    std::int64_t image, tile_row, tile_col, tiles;
-    std::int64_t first;  // index of its first tile in the block
-};
 
 class TileBlock {
 public:
@@ -39,7 +33,7 @@ public:
 
     void run() {
         std::fill_n(at<float>(layout_.zeros), phase_.channels, 0.0f);
-        for_segments([this](const Segment& segment) { transform_input(segment); });
+        for_segments([this](const TileSegment& segment) { transform_input(segment); });
         const float** v_rows = at<const float*>(layout_.v_rows);
         for (std::int64_t row = 0; row < variant_.points() * tiles_; ++row)
             v_rows[row] = at<float>(layout_.v) + row * winograd_.pitch;
@@ -47,7 +41,7 @@ public:
         const std::int64_t end = panels_.count * (part_ + 1) / winograd_.parts;
         for (std::int64_t panel = begin; panel < end; ++panel) {
             multiply(panel);
-            for_segments([this, panel](const Segment& segment) { transform_output(segment, panel); });
+            for_segments([this, panel](const TileSegment& segment) { transform_output(segment, panel); });
         }
     }
 
@@ -57,67 +51,21 @@ private:
 
     template <class Body>
     void for_segments(Body&& body) const {
-        for (std::int64_t t = 0; t < tiles_;) {
-            const std::int64_t index = begin_ + t, within = index % winograd_.tiles();
-            Segment segment{index / winograd_.tiles(), within / winograd_.tiles_w,
-                            within % winograd_.tiles_w, 0, t};
-            segment.tiles = std::min(winograd_.tiles_w - segment.tile_col, tiles_ - t);
-            body(segment);
-            t += segment.tiles;
-        }
+        for_tile_segments(winograd_, begin_, tiles_, body);
     }
 
-    // Pixels of the source that tile (tile_row, tile_col) begins at.
-    std::int64_t source_y(std::int64_t tile_row) const {
-        return tile_row * variant_.m + phase_.taps_h.offset;
-    }
-    std::int64_t source_x(std::int64_t tile_col) const {
-        return tile_col * variant_.m + phase_.taps_w.offset;
-    }
-
-    void transform_input(const Segment& segment) {
-        const float* image = operands_.source + segment.image * phase_.source.batch_elems +
-                             group_ * phase_.source_group_elems;
-        Strip strip;
-        strip.first_y = source_y(segment.tile_row);
-        strip.first_x = source_x(segment.tile_col);
-        strip.height = variant_.alpha();
-        strip.width = strip.line_pixels = segment.tiles * variant_.m + variant_.r - 1;
-        if (phase_.gather)
-            fill_strip(*kernels_.copy, phase_, image, strip, at<float>(layout_.strip));
+    void transform_input(const TileSegment& segment) {
+        const TilePixels pixels(*kernels_.copy, phase_,
+                                operands_.source + group_ * phase_.source_group_elems,
+                                phase_.channels, variant_.alpha(), variant_.m, segment,
+                                at<float>(layout_.strip), at<float>(layout_.zeros));
         WinogradInput<float> tile;
         tile.channels = phase_.channels;
         tile.point_elems = tiles_ * winograd_.pitch;
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
-            if (phase_.gather) point_into_strip(strip, t, tile);
-            else point_into_image(image, strip, t, tile);
+            pixels.find(t, tile.pixels);
             tile.points = at<float>(layout_.v) + (segment.first + t) * winograd_.pitch;
             variant_.input(tile);
-        }
-    }
-
-    void point_into_strip(const Strip& strip, std::int64_t t, WinogradInput<float>& tile) const {
-        const float* first = at<float>(layout_.strip) + t * variant_.m * phase_.channels;
-        for (int y = 0; y < variant_.alpha(); ++y)
-            for (int x = 0; x < variant_.alpha(); ++x)
-                tile.pixels[y * variant_.alpha() + x] =
-                    first + (y * strip.line_pixels + x) * phase_.channels;
-    }
-
-    void point_into_image(const float* image, const Strip& strip, std::int64_t t,
-                          WinogradInput<float>& tile) const {
-        const float* zeros = at<float>(layout_.zeros);
-        for (int y = 0; y < variant_.alpha(); ++y) {
-            const std::int64_t row = strip.first_y + y;
-            for (int x = 0; x < variant_.alpha(); ++x) {
-                const std::int64_t col = strip.first_x + t * variant_.m + x;
-                const bool inside =
-                    row >= 0 && row < phase_.source_h && col >= 0 && col < phase_.source_w;
-                tile.pixels[y * variant_.alpha() + x] =
-                    inside ? image + row * phase_.source.height_elems +
-                                 col * phase_.source.width_elems
-                           : zeros;
-            }
         }
     }
 
@@ -169,7 +117,7 @@ private:
         }
     }
 
-    void transform_output(const Segment& segment, std::int64_t panel) {
+    void transform_output(const TileSegment& segment, std::int64_t panel) {
         const std::int64_t cols = panels_.panel_cols(panel), col = panels_.first_col(panel);
         const std::int64_t i = segment.tile_row * variant_.m, j = segment.tile_col * variant_.m;
         const std::int64_t height = std::min<std::int64_t>(variant_.m, phase_.out_h - i);
@@ -221,7 +169,7 @@ private:
         return {at<float>(offset), tiles * variant_.m * panels_.width, panels_.width};
     }
 
-    Pixels<const float> residual(const Segment& segment, std::int64_t col, std::int64_t cols,
+    Pixels<const float> residual(const TileSegment& segment, std::int64_t col, std::int64_t cols,
                                  std::int64_t height, std::int64_t length) const {
         const Strides& strides = phase_.residual;
         const float* first = operands_.epilogue.residual + phase_.residual_first_elems +

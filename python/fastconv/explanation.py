@@ -242,13 +242,15 @@ def _machine(threads: int, dtype: str, isa: str) -> tuple[float, float]:
 
 def _describe_winograd(plan: dict[str, Any]) -> str:
     height, width = plan["tiles"]
+    blocks = (
+        f"  blocking   {height} x {width} tiles of {plan['m']} x {plan['m']} an image; "
+        f"{plan['blocks']} blocks of up to {plan['block_tiles']} tiles"
+    )
+    if "sums" in plan:  # of grad_weight
+        return f"{blocks} in {plan['sums']} sums; {plan['parts']} parts of the weight"
     weights = "by each task" if plan["weights_by_task"] else "once a call"
     parts = f" x {plan['parts']} parts of the columns" if plan["parts"] > 1 else ""
-    return (
-        f"  blocking   {height} x {width} tiles of {plan['m']} x {plan['m']} an image; "
-        f"{plan['blocks']} blocks of up to {plan['block_tiles']} tiles{parts}; weights transformed "
-        f"{weights}"
-    )
+    return f"{blocks}{parts}; weights transformed {weights}"
 
 
 def _describe_phase(phase: dict[str, Any]) -> str:

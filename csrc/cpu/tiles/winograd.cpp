@@ -4,6 +4,7 @@
 //   B^T, row p    the coefficients of N_p;   row infinity: the coefficients of N
 //   G, row p      (1, p, ..., p^(r-1)) / N_p(p);   row infinity: (0, ..., 0, 1)
 //   A^T, col p    (1, p, ..., p^(m-1));   column infinity: (0, ..., 0, 1)
+// The weights' gradient uses the same matrices transposed: A for grad_output, G^T for the taps.
 // Rows of +p and -p share their even and odd parts, so a one-dimensional pass over six points is 12
 // operations. a = 5/8 and b = 3/2 are the points of least float32 error found on a grid (a third of
 // that of 1 and 2) and cost no more: all constants are exact binary fractions but G's.
@@ -14,9 +15,12 @@
 
 namespace {
 
+using fastconv::cpu::WinogradGradient;
 using fastconv::cpu::WinogradInput;
 using fastconv::cpu::WinogradKernels;
 using fastconv::cpu::WinogradOutput;
+using fastconv::cpu::WinogradTaps;
+using fastconv::cpu::WinogradVariant;
 using fastconv::cpu::WinogradWeight;
 
 template <class T>
@@ -60,6 +64,22 @@ struct Points<4> {
         y[0] = m[0] + (m[1] + m[2]);
         y[1] = (m[1] - m[2]) + m[3];
     }
+    template <int M, class T>
+    static FC_INLINE void gradient(const Vec<T> (&y)[M], Vec<T> (&w)[4]) {
+        static_assert(M == 2, "F(2,3)");
+        w[0] = y[0];
+        w[1] = y[0] + y[1];
+        w[2] = y[0] - y[1];
+        w[3] = y[1];
+    }
+    template <int R, class T>
+    static FC_INLINE void taps(const Vec<T> (&m)[4], Vec<T> (&g)[R]) {
+        static_assert(R == 3, "F(2,3)");
+        const Vec<T> even = times(0.5, m[1] + m[2]);
+        g[0] = even - m[0];
+        g[1] = times(0.5, m[1] - m[2]);
+        g[2] = even + m[3];
+    }
 };
 
 // Points 0, a, -a, b, -b, infinity.
@@ -79,11 +99,16 @@ struct Points<6> {
         v[4] = plus(even_b, -b, odd_b);
         v[5] = plus(plus(d[5], -(a2 + b2), d[3]), a2 * b2, d[1]);
     }
+    // 1 / N_p(p) of 0, +-a and +-b.
+    static constexpr double scale_0 = 1 / (a2 * b2);
+    static constexpr double scale_a = 1 / (2 * a2 * (a2 - b2));
+    static constexpr double scale_b = 1 / (2 * b2 * (b2 - a2));
+
     template <int R, class T>
     static FC_INLINE void weight(const Vec<T> (&g)[R], Vec<T> (&u)[6]) {
-        u[0] = times(1 / (a2 * b2), g[0]);
-        pair<R>(g, a, 1 / (2 * a2 * (a2 - b2)), u[1], u[2]);
-        pair<R>(g, b, 1 / (2 * b2 * (b2 - a2)), u[3], u[4]);
+        u[0] = times(scale_0, g[0]);
+        pair<R>(g, a, scale_a, u[1], u[2]);
+        pair<R>(g, b, scale_b, u[3], u[4]);
         u[5] = g[R - 1];
     }
     template <int M, class T>
@@ -98,8 +123,39 @@ struct Points<6> {
         }
         y[M - 1] = y[M - 1] + m[5];
     }
+    template <int M, class T>
+    static FC_INLINE void gradient(const Vec<T> (&y)[M], Vec<T> (&w)[6]) {
+        w[0] = y[0];
+        powers<M>(y, a, w[1], w[2]);
+        powers<M>(y, b, w[3], w[4]);
+        w[5] = y[M - 1];
+    }
+    template <int R, class T>
+    static FC_INLINE void taps(const Vec<T> (&m)[6], Vec<T> (&g)[R]) {
+        const Vec<T> even_a = times(scale_a, m[1] + m[2]), odd_a = times(scale_a * a, m[1] - m[2]);
+        const Vec<T> even_b = times(scale_b, m[3] + m[4]), odd_b = times(scale_b * b, m[3] - m[4]);
+        g[0] = plus(even_a + even_b, scale_0, m[0]);
+        g[1] = odd_a + odd_b;
+        g[2] = plus(times(a2, even_a), b2, even_b);
+        if constexpr (R == 5) {
+            g[3] = plus(times(a2, odd_a), b2, odd_b);
+            g[4] = plus(times(a2 * a2, even_a), b2 * b2, even_b);
+        }
+        g[R - 1] = g[R - 1] + m[5];
+    }
 
 private:
+    // y at +p and -p.
+    template <int M, class T>
+    static FC_INLINE void powers(const Vec<T> (&y)[M], double p, Vec<T>& plus_p, Vec<T>& minus_p) {
+        Vec<T> even = y[0], odd = times(p, y[1]);
+        if constexpr (M == 4) {
+            even = plus(even, p * p, y[2]);
+            odd = plus(odd, p * p * p, y[3]);
+        }
+        plus_p = even + odd;
+        minus_p = even - odd;
+    }
     // g at +p and -p, over N_p(p), which is the same for both.
     template <int R, class T>
     static FC_INLINE void pair(const Vec<T> (&g)[R], double p, double scale, Vec<T>& plus_p,
@@ -211,11 +267,74 @@ void output(const WinogradOutput<T>& tile) {
     }
 }
 
+template <class T, int M, int R>
+void gradient(const WinogradGradient<T>& tile) {
+    constexpr int kAlpha = M + R - 1;
+    constexpr int kLanes = Vec<T>::kLanes;
+    T* panel = tile.points;
+    for (std::int64_t k = 0, in_panel = 0; k < tile.cols; k += kLanes, in_panel += kLanes) {
+        if (in_panel == tile.width) {
+            in_panel = 0;
+            panel += tile.panel_elems;
+        }
+        const int lanes = lanes_left<T>(tile.cols, k);
+        Vec<T> half[kAlpha][M];
+#pragma GCC unroll 4
+        for (int x = 0; x < M; ++x) {
+            Vec<T> y[M], w[kAlpha];
+#pragma GCC unroll 4
+            for (int i = 0; i < M; ++i) {
+                const T* pixel = tile.pixels[i * M + x] + k;
+                y[i] = lanes == kLanes ? Vec<T>::load(pixel) : Vec<T>::load(pixel, lanes);
+            }
+            Points<kAlpha>::template gradient<M, T>(y, w);
+#pragma GCC unroll 6
+            for (int p = 0; p < kAlpha; ++p) half[p][x] = w[p];
+        }
+#pragma GCC unroll 6
+        for (int p = 0; p < kAlpha; ++p) {
+            Vec<T> w[kAlpha];
+            Points<kAlpha>::template gradient<M, T>(half[p], w);
+#pragma GCC unroll 6
+            for (int q = 0; q < kAlpha; ++q)
+                w[q].store(panel + (p * kAlpha + q) * tile.point_elems + in_panel);
+        }
+    }
+}
+
+template <class T, int M, int R>
+void taps(const WinogradTaps<T>& line) {
+    constexpr int kAlpha = M + R - 1;
+    for (int vector = 0; vector < line.vectors; ++vector) {
+        const std::int64_t k = static_cast<std::int64_t>(vector) * Vec<T>::kLanes;
+        Vec<T> half[R][kAlpha];
+#pragma GCC unroll 6
+        for (int q = 0; q < kAlpha; ++q) {
+            Vec<T> m[kAlpha], g[R];
+#pragma GCC unroll 6
+            for (int p = 0; p < kAlpha; ++p)
+                m[p] = Vec<T>::load(line.points + (p * kAlpha + q) * line.point_elems + k);
+            Points<kAlpha>::template taps<R, T>(m, g);
+#pragma GCC unroll 5
+            for (int r = 0; r < R; ++r) half[r][q] = g[r];
+        }
+#pragma GCC unroll 5
+        for (int r = 0; r < R; ++r) {
+            Vec<T> g[R];
+            Points<kAlpha>::template taps<R, T>(half[r], g);
+#pragma GCC unroll 5
+            for (int s = 0; s < R; ++s) g[s].store(line.taps + (r * R + s) * line.tap_elems + k);
+        }
+    }
+}
+
+template <class T, int M, int R>
+constexpr WinogradVariant<T> variant() {
+    return {M, R, input<T, M, R>, weight<T, M, R>, output<T, M, R>, gradient<T, M, R>, taps<T, M, R>};
+}
+
 constexpr WinogradKernels<float> table() {
-    using T = float;
-    return {{{2, 3, input<T, 2, 3>, weight<T, 2, 3>, output<T, 2, 3>},
-             {4, 3, input<T, 4, 3>, weight<T, 4, 3>, output<T, 4, 3>},
-             {2, 5, input<T, 2, 5>, weight<T, 2, 5>, output<T, 2, 5>}}};
+    return {{variant<float, 2, 3>(), variant<float, 4, 3>(), variant<float, 2, 5>()}};
 }
 
 }  // namespace

@@ -1,0 +1,97 @@
+// How Winograd's tiles lie in an image: a run of them as segments, and where a tile's pixels are.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/plan.h"
+#include "cpu/kernels_copy.h"
+#include "cpu/strip.h"
+
+namespace fastconv::cpu {
+
+/// Neighbouring tiles of one line of tiles.
+struct TileSegment {
+    std::int64_t image, tile_row, tile_col, tiles;
+    std::int64_t first;  // index of its first tile in the run
+};
+
+/// body(segment) for the `tiles` tiles from `begin` on, in row-major order through rows and images.
+template <class Body>
+void for_tile_segments(const WinogradPlan& plan, std::int64_t begin, std::int64_t tiles, Body&& body) {
+    for (std::int64_t t = 0; t < tiles;) {
+        const std::int64_t index = begin + t, within = index % plan.tiles();
+        TileSegment segment{index / plan.tiles(), within / plan.tiles_w, within % plan.tiles_w, 0, t};
+        segment.tiles = std::min(plan.tiles_w - segment.tile_col, tiles - t);
+        body(segment);
+        t += segment.tiles;
+    }
+}
+
+/// Tiles of `side` x `side` pixels of a correlation's source, `step` apart: read in place, or, where
+/// the channels are strided, from a strip that the constructor fills.
+struct TilePixels {
+    const Correlation& view;
+    const float* image;  // its first pixel, at the first of `channels`
+    std::int64_t channels;
+    int side, step;
+    std::int64_t first_y, first_x, tiles;
+    float* strip;        // (side, tiles * step + side - step, channels)
+    const float* zeros;  // (channels)
+
+    TilePixels(const CopyKernels<float>& copy, const Correlation& correlation, const float* first,
+               std::int64_t count, int tile_side, int tile_step, const TileSegment& segment,
+               float* strip_memory, const float* zero_line)
+        : view(correlation), image(first + segment.image * correlation.source.batch_elems),
+          channels(count), side(tile_side), step(tile_step),
+          first_y(segment.tile_row * step + view.taps_h.offset),
+          first_x(segment.tile_col * step + view.taps_w.offset), tiles(segment.tiles),
+          strip(strip_memory), zeros(zero_line) {
+        if (!view.gather) return;
+        Strip cut;
+        cut.first_y = first_y;
+        cut.first_x = first_x;
+        cut.height = side;
+        cut.width = cut.line_pixels = line_pixels();
+        fill_strip(copy, view, image, cut, channels, strip);
+    }
+
+    std::int64_t line_pixels() const { return tiles * step + side - step; }
+
+    /// pixels[y * side + x] of tile t; outside of the image a line of zeros.
+    void find(std::int64_t t, const float** pixels) const {
+        const std::int64_t left = first_x + t * step;
+        const Strides& strides = view.source;
+        const bool inside = first_y >= 0 && first_y + side <= view.source_h && left >= 0 &&
+                            left + side <= view.source_w;
+        if (view.gather)
+            spread(strip + t * step * channels, line_pixels() * channels, channels, pixels);
+        else if (inside)
+            spread(image + first_y * strides.height_elems + left * strides.width_elems,
+                   strides.height_elems, strides.width_elems, pixels);
+        else
+            clip(left, pixels);
+    }
+
+private:
+    void spread(const float* first, std::int64_t row_elems, std::int64_t col_elems,
+                const float** pixels) const {
+        for (int y = 0; y < side; ++y)
+            for (int x = 0; x < side; ++x)
+                pixels[y * side + x] = first + y * row_elems + x * col_elems;
+    }
+
+    void clip(std::int64_t left, const float** pixels) const {
+        for (int y = 0; y < side; ++y)
+            for (int x = 0; x < side; ++x) {
+                const std::int64_t row = first_y + y, col = left + x;
+                const bool inside =
+                    row >= 0 && row < view.source_h && col >= 0 && col < view.source_w;
+                pixels[y * side + x] = inside ? image + row * view.source.height_elems +
+                                                    col * view.source.width_elems
+                                              : zeros;
+            }
+    }
+};
+
+}  // namespace fastconv::cpu
