@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 DIRECTIONS = ("forward", "forward_indices", "backward", "grad_input", "grad_weight")
+LAYER_PEERS = ["fastconv", "pytorch", "numpy"]
+NETWORK_PEERS = ["fastconv", "pytorch", "onnxruntime", "openvino", "ncnn", "mnn"]
 QUICK_SECONDS = 110.0  # all of --quick ends within two minutes
 
 
@@ -24,12 +26,12 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--direction", type=_directions, metavar="NAMES", help=f"of {', '.join(DIRECTIONS)} (the first three)")  # fmt: skip  # noqa: E501
     what.add_argument("--algorithms", type=_names, default=["auto", "im2col", "naive"], metavar="NAMES", help="fastconv's, by name (auto,im2col,naive)")  # fmt: skip  # noqa: E501
     what.add_argument("--orders", choices=["both", "channels_last", "c"], default="both", help="memory orders (both)")  # fmt: skip  # noqa: E501
-    what.add_argument("--peers", type=_names, default=["fastconv", "pytorch", "numpy"], metavar="NAMES", help="libraries (fastconv,pytorch,numpy)")  # fmt: skip  # noqa: E501
+    what.add_argument("--peers", type=_names, metavar="NAMES", help="libraries (fastconv,pytorch,numpy; for the suite networks fastconv,pytorch and every runtime)")  # fmt: skip  # noqa: E501
     how = top.add_argument_group("how")
     how.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     how.add_argument("--threads", type=int, metavar="N", help="for every library (all processors)")
     how.add_argument("--isa", choices=["scalar", "avx2", "avx512"], help="limit fastconv and PyTorch to it")  # fmt: skip  # noqa: E501
-    how.add_argument("--own-process", type=_names, default=[], metavar="PEERS", help="run these peers in processes of their own")  # fmt: skip  # noqa: E501
+    how.add_argument("--own-process", type=_names, metavar="PEERS", help="run these peers in processes of their own (none; for the suite networks all others)")  # fmt: skip  # noqa: E501
     how.add_argument(
         "--quick", action="store_true", help="few layers, few samples, under two minutes"
     )
@@ -84,6 +86,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         top.error(f"--threads {options.threads}: at least 1")
     quick = options.quick
     options.suite = options.suite or (["quick"] if quick else ["all"])
+    networks = "networks" in options.suite
+    options.peers = options.peers or (NETWORK_PEERS if networks else LAYER_PEERS)
+    if options.own_process is None:
+        options.own_process = options.peers[1:] if networks else []
     everything = list(DIRECTIONS) if options.device == "cuda" else list(DIRECTIONS[:3])
     options.direction = options.direction or everything
     options.seconds = options.seconds or (0.6 if quick else 2.0)

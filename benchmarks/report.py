@@ -147,6 +147,7 @@ def summary(results: Sequence[ProblemResult]) -> str:
             groups.setdefault(key, []).append(result)
     for (pair, direction, batch), members in groups.items():
         lines += _group(pair, direction, batch, members)
+    lines += _against_best(results)
     return "\n".join([*lines, *_totals(results), *_wrong(results), *_disturbed(results)])
 
 
@@ -173,6 +174,25 @@ def _group(pair: str, direction: str, batch: int, members: list[ProblemResult]) 
         lines.append("  worst: " + ", ".join(parts))
     behind = sum(ratio.high < 1 for ratio in ratios)
     lines.append(f"  {behind} of {len(members)} rows behind with 95 % confidence")
+    return lines
+
+
+def _against_best(results: Sequence[ProblemResult]) -> list[str]:
+    """Networks against the best of the others, each in its own rounds."""
+    groups: dict[int, list[tuple[str, Ratio, str]]] = {}
+    for result in results:
+        if result.problem.shape.operation == "network" and result.ratios:
+            pair, ratio = min(result.ratios.items(), key=lambda item: item[1].value)
+            best = (result.problem.shape.key, ratio, pair.split(" / ")[0])
+            groups.setdefault(result.problem.batch, []).append(best)
+    lines = []
+    for batch, members in groups.items():
+        mean = geometric_mean([ratio.value for _, ratio, _ in members])
+        parts = [f"{name} {ratio_text(ratio, rival)}" for name, ratio, rival in members]
+        lines.append(
+            f"networks, batch {batch}, against the best of the others: {mean:.2f}x"
+            f" (geometric mean of {len(members)}): {', '.join(parts)}"
+        )
     return lines
 
 

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .networks import NETWORKS
 from .operations import Operation
 from .operations.convolution import Convolution
 from .operations.linear import Linear
+from .operations.network import Network
 from .operations.pooling import Pooling
 
 _FOLDER = Path(__file__).parent / "shapes"
@@ -101,6 +103,7 @@ COLLECTIONS = {
     "pointwise": "the 1x1 convolutions among them",
     "pooling": "every distinct pooling layer",
     "linear": "every distinct linear layer",
+    "networks": "whole networks: AlexNet (torchvision's), VGG-16, GoogLeNet, ResNet-50",
 }
 
 
@@ -113,6 +116,9 @@ def suite(name: str) -> list[Layer]:
     """The layers of one network or one collection; an unknown name is a ``ValueError``."""
     if name not in suite_names():
         raise ValueError(f"unknown suite {name!r}; known: {', '.join(suite_names())}")
+    if name == "networks":
+        names = [network for network in NETWORKS if network != "lenet5"]
+        return [Layer(name, network, Network(network), 1) for network in names]
     if name == "all":
         return list(layers())
     if name == "quick":

@@ -23,7 +23,9 @@ class Expected:
 
     ``shape`` is the whole result's, ``index`` addresses the elements in its logical order,
     ``scale`` is the sum of the absolute values of the terms of each: the size against which its
-    rounding error is judged. Without rounding (``exact``) a result must be equal.
+    rounding error is judged. Without rounding (``exact``) a result must be equal; with
+    ``of_maximum`` no element may be further off than that share of the largest, which is what is
+    asked of many layers one after the other.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Expected:
     values: Array
     scale: Array
     exact: bool = False
+    of_maximum: float | None = None
 
 
 class Operation(Protocol):

@@ -16,11 +16,15 @@ from typing import Any, Protocol
 from ..operations import Array, Operands
 from ..problems import Problem
 
-#: name on the command line -> module in this package
+#: name on the command line -> module in this package, and the function there that makes the peer
 PEERS = {
-    "fastconv": "fastconv_kernels",
-    "pytorch": "pytorch",
-    "numpy": "numpy_reference",
+    "fastconv": ("fastconv_kernels", "peer"),
+    "pytorch": ("pytorch", "peer"),
+    "numpy": ("numpy_reference", "peer"),
+    "onnxruntime": ("network_runtimes", "OnnxRuntime"),
+    "openvino": ("network_runtimes", "OpenVino"),
+    "mnn": ("network_runtimes", "Mnn"),
+    "ncnn": ("network_runtimes", "Ncnn"),
 }
 
 
@@ -73,5 +77,6 @@ def load_peer(name: str) -> Peer:
     """The peer of that name; an unknown name is a ``ValueError``."""
     if name not in PEERS:
         raise ValueError(f"unknown peer {name!r}; known: {', '.join(PEERS)}")
-    peer: Peer = importlib.import_module(f"{__name__}.{PEERS[name]}").peer()
+    module, make = PEERS[name]
+    peer: Peer = getattr(importlib.import_module(f"{__name__}.{module}"), make)()
     return peer

@@ -7,12 +7,15 @@ What a build does not have (a function, an algorithm) gives no row, and the repo
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from ..networks import model_of
 from ..operations import Operands
 from ..operations.convolution import Convolution
 from ..operations.linear import Linear
+from ..operations.network import Network
 from ..operations.pooling import Pooling
 from ..problems import Problem
 from . import Prepared, Settings
@@ -57,6 +60,8 @@ class FastconvKernels:
     def variants(self, problem: Problem) -> list[str]:
         if isinstance(problem.shape, Linear):
             return ["auto"]
+        if isinstance(problem.shape, Network):
+            return ["auto compiled"]
         named = [name for name in self._settings.algorithms if name != "auto"]
         if isinstance(problem.shape, Pooling) or problem.direction == "backward":
             named = []  # they take no algorithm
@@ -145,7 +150,17 @@ def _linear(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> Ex
     return _explained(fc, fc.linear_backward, grad, x, weight, need=need)
 
 
-_CALLS = {"conv2d": _convolution, "pool2d": _pooling, "linear": _linear}
+def _network(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> Explained:
+    """`fc.compile`'s plan: weights are packed once, before."""
+    shape, x = problem.shape, operands["x"]
+    assert isinstance(shape, Network)
+    plan = fc.compile(model_of(shape.name), x.shape)
+    kernels = Counter(row.kernel for row in plan.rows if row.operation.startswith("conv2d"))
+    text = ", ".join(f"{count} {name}" for name, count in kernels.items())
+    return lambda: plan(x), lambda: text
+
+
+_CALLS = {"conv2d": _convolution, "pool2d": _pooling, "linear": _linear, "network": _network}
 
 
 def peer() -> FastconvKernels:

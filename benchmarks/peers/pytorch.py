@@ -13,9 +13,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ..networks import program_of_network
+from ..networks.torch_module import torch_module
 from ..operations import Operands
 from ..operations.convolution import Convolution
 from ..operations.linear import Linear
+from ..operations.network import Network
 from ..operations.pooling import Pooling
 from ..problems import Problem
 from . import Prepared, Settings
@@ -28,6 +31,7 @@ LIMITS: dict[str, dict[str, str]] = {
 }
 
 CHANNELS_LAST, C_ORDER = "channels_last", "C order"
+COMPILED = "torch.compile"  # of a whole network, its weights frozen into it
 
 
 class PyTorch:
@@ -63,6 +67,8 @@ class PyTorch:
         }
 
     def variants(self, problem: Problem) -> list[str]:
+        if isinstance(problem.shape, Network):
+            return [CHANNELS_LAST, COMPILED]
         # a matrix has one order only
         return [C_ORDER] if isinstance(problem.shape, Linear) else [CHANNELS_LAST, C_ORDER]
 
@@ -71,6 +77,8 @@ class PyTorch:
 
     def prepare(self, problem: Problem, operands: Operands, variant: str) -> Prepared:
         torch, tensors = self._torch, {}
+        if isinstance(problem.shape, Network):
+            return self._network(problem.shape.name, operands["x"], variant)
         for name, operand in operands.items():
             tensor = torch.from_numpy(operand)
             if variant == CHANNELS_LAST:
@@ -82,6 +90,18 @@ class PyTorch:
             return tuple(part.numpy() for part in parts if part is not None)
 
         return Prepared(_CALLS[problem.shape.operation](torch, problem, tensors), arrays)
+
+    def _network(self, name: str, x: Any, variant: str) -> Prepared:
+        """The model as torchvision writes it; ``torch.compile`` needs a C++ compiler."""
+        torch = self._torch
+        module = torch_module(program_of_network(name, len(x), folded=False))
+        image = torch.from_numpy(x).to(memory_format=torch.channels_last)
+        if variant == COMPILED:
+            import torch._inductor.config as inductor
+
+            inductor.freezing = True
+            module = torch.compile(module)
+        return Prepared(lambda: module(image), lambda result: (result.numpy(),))
 
 
 def _convolution(torch: Any, problem: Problem, tensors: dict[str, Any]) -> Callable[[], Any]:
