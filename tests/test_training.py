@@ -220,6 +220,25 @@ def test_resume_of_a_finished_run_changes_nothing_and_more_epochs_go_on(tmp_path
     assert bits(again) == bits(whole)
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: optim.WarmUp(optim.MultiStepLR(o, [2, 3]), lr=0.01, accuracy=0.5),
+        lambda o: optim.ReduceLROnPlateau(o, patience=0, threshold=0.3),
+    ],
+    ids=["warm-up and steps", "plateau"],
+)
+def test_resume_with_schedules_that_look_at_the_epochs(tmp_path, schedule):
+    whole, model, again = net(), net(), net(5)
+    wanted = train(whole, epochs=4, schedule=schedule)
+    assert len(set(wanted["lr"])) > 1
+    options = {"schedule": schedule, "checkpoint": tmp_path / "run.safetensors"}
+    train(model, epochs=2, **options)
+    history = train(again, epochs=4, **options, resume=True)
+    assert bits(again) == bits(whole)
+    assert history["lr"] == wanted["lr"]
+
+
 def test_resume_without_a_file_begins(tmp_path):
     one, other = net(), net()
     train(one, epochs=1)
