@@ -224,7 +224,7 @@ def test_resume_of_a_finished_run_changes_nothing_and_more_epochs_go_on(tmp_path
     "schedule",
     [
         lambda o: optim.WarmUp(optim.MultiStepLR(o, [2, 3]), lr=0.01, accuracy=0.5),
-        lambda o: optim.ReduceLROnPlateau(o, patience=0, threshold=0.3),
+        lambda o: optim.ReduceLROnPlateau(o, patience=0, threshold=0.9),
     ],
     ids=["warm-up and steps", "plateau"],
 )
