@@ -123,13 +123,38 @@ def test_resume_by_the_command_ends_in_the_same_bits(archive, tmp_path):
     assert whole.read_bytes() == resumed.read_bytes()
 
 
+def write_images(folder, classes=("cat", "dog")):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    for part in ("train", "val"):
+        for number, name in enumerate(classes):
+            place = folder / part / name
+            place.mkdir(parents=True)
+            for index in range(4):
+                pixels = np.full((20, 30, 3), 60 + 100 * number + index, np.uint8)
+                image.fromarray(pixels).save(place / f"{index}.png")
+
+
+def test_own_images_in_folders(tmp_path, capsys):
+    write_images(tmp_path)
+    weights = tmp_path / "w.safetensors"
+    options = ["--data", tmp_path, "--epochs", 1, "--quiet", "--save", weights]
+    for name in ("cifar_resnet8", "lenet5"):  # in colour and in grey
+        train(name, *options)
+        assert "of 8 test images" in capsys.readouterr().out
+    assert read_checkpoint(weights)["output.weight"].shape[0] == 2
+    (tmp_path / "val" / "dog").rename(tmp_path / "val" / "wolf")
+    assert main(["train", "lenet5", "--data", str(tmp_path)]) == 2
+    assert "train and val differ in the classes dog, wolf" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="folders train and val"):
+        data.load_image_splits(tmp_path / "train", size=8)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         (["cifar_resnet8", "--subset", 41], "--subset 41: the training set has 40 images"),
         (["cifar_resnet8", "--plot", "x.bmp"], "'x.bmp' does not end in .png"),
         (["cifar_resnet8", "--label-smoothing", 1.5], "label_smoothing=1.5"),
-        (["googlenet"], "no recipe to train 'googlenet'; there are recipes for all_cnn_a,"),
         (["cifar_resnet9"], "depth=9, but 6 n + 2"),
     ],
 )
@@ -151,7 +176,7 @@ def test_recipes_give_falling_rates(name):
         rates.append(optimizer.lr)
         schedule.step_epoch({"accuracy": 0.5, "val_accuracy": 0.5, "loss": 1.0, "val_loss": 1.0})
     assert max(rates) == recipe.lr
-    assert rates[-1] < recipe.lr / 20
+    assert rates[-1] < recipe.lr / 20  # "plateau" too: nothing gets better here
 
 
 def test_resnets_recipe_is_the_papers():
@@ -165,6 +190,13 @@ def test_resnets_recipe_is_the_papers():
         assert abs(epoch * steps_per_epoch - steps) < steps_per_epoch
     assert find_recipe("cifar_resnet110").warm_up == 0.01
     assert find_recipe("cifar_plain110").warm_up is None
+
+
+def test_a_network_without_a_recipe():
+    with pytest.raises(
+        ValueError, match="no recipe to train 'net'; there are recipes for alexnet,"
+    ):
+        find_recipe("net")
 
 
 def test_every_schedule_can_be_made():

@@ -134,6 +134,49 @@ def test_bad_arguments(options, text):
         fit(model, arguments.pop("train"), **arguments)
 
 
+class TwoHeads(L.Layer):
+    """Logits of a trunk, and in training those of a head beside it, as GoogLeNet has."""
+
+    def __init__(self):
+        self.trunk, self.main, self.side = L.Linear(6, 5), L.Linear(5, 3), L.Linear(5, 3)
+
+    def forward(self, x):
+        y = self.trunk(x)
+        return (self.main(y), self.side(y)) if self.training else self.main(y)
+
+    def backward(self, grad_y, *, need_input=True):
+        main, side = grad_y
+        return self.trunk.backward(self.main.backward(main) + self.side.backward(side))
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.0, 1.5])
+def test_loss_of_auxiliary_heads(weight, rng):
+    with init.seeded(0):
+        model = TwoHeads().to(dtype=np.float64)
+    loss = L.CrossEntropyLoss(auxiliary_weight=weight, label_smoothing=0.1)
+    x, labels = rng.standard_normal((4, 6)), np.array([0, 2, 1, 2])
+    value = loss(model(x), labels)
+    single = L.CrossEntropyLoss(label_smoothing=0.1)
+    parts = [float(single(y, labels)) for y in model(x)]
+    assert value == pytest.approx(parts[0] + weight * parts[1])
+    loss(model(x), labels)
+    grad = model.backward(loss.backward())
+    step = 1e-6 * rng.standard_normal(x.shape)
+    moved = loss(model(x + step), labels) - loss(model(x - step), labels)
+    assert moved == pytest.approx(2 * float((grad * step).sum()), rel=1e-5)
+
+
+def test_fit_of_a_network_with_auxiliary_heads(rng):
+    model = TwoHeads()
+    x = rng.standard_normal((60, 6)).astype(np.float32)
+    labels = x[:, :3].argmax(axis=1)
+    optimizer = optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    data = (x, labels)
+    history = fit(model, data, data, epochs=10, batch_size=20, optimizer=optimizer, progress=False)
+    assert history[-1]["val_accuracy"] > 0.8
+    assert history[-1]["loss"] > history[-1]["val_loss"]  # with the side head's
+
+
 # Against PyTorch
 
 

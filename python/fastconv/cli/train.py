@@ -18,7 +18,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("model", help="name of a network, such as lenet5 or cifar_resnet20")
     parser.add_argument(
-        "--data", required=True, metavar="DIR", help="folder (or archive) with the data set's files"
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="folder (or archive) with the data set's files; or folders DIR/train and DIR/val of "
+        "your own images, one folder a class",
     )
     _add_recipe_options(parser)
     parser.add_argument(
@@ -72,9 +76,13 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _load(name: str, path: str) -> Any:
+def _load(name: str, path: str, image_shape: tuple[int, int, int]) -> Any:
+    """(training, test) sets: the recipe's, or folders of images, which any network can take."""
     from fastconv import data
 
+    if name == "images" or os.path.isdir(os.path.join(path, "train")):
+        mode = "L" if image_shape[0] == 1 else "RGB"
+        return data.load_image_splits(path, size=image_shape[1:], mode=mode)
     return {"mnist": data.load_mnist, "cifar10": data.load_cifar10}[name](path)
 
 
@@ -107,9 +115,9 @@ def _train(args: argparse.Namespace, entry: Any, recipe: Any) -> int:
     from fastconv import layers, optim, plotting
     from fastconv.training import Checkpoint, fit
 
-    train, test = _load(recipe.dataset, args.data)
+    train, test = _load(recipe.dataset, args.data, entry.image_shape)
     train = _subset(train, args.subset)
-    model = entry.build(seed=args.seed)
+    model = entry.build(seed=args.seed, num_classes=len(train.classes) or 10)
     optimizer = optim.SGD(
         model.parameters(),
         lr=recipe.lr,

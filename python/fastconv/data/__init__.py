@@ -2,7 +2,7 @@
 
 from fastconv.data.cifar10 import load_cifar10, read_cifar10_binary
 from fastconv.data.dataset import CropAndFlip, Dataset, batches
-from fastconv.data.image_folder import load_image_folder
+from fastconv.data.image_folder import load_image_folder, load_image_splits
 from fastconv.data.mnist import load_mnist, read_idx
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "batches",
     "load_cifar10",
     "load_image_folder",
+    "load_image_splits",
     "load_mnist",
     "read_cifar10_binary",
     "read_idx",

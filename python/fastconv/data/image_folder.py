@@ -1,4 +1,7 @@
-"""Image folders: one folder a class, image files in it. Needs Pillow (``pip install pillow``)."""
+"""Image folders: one folder a class, image files in it. Needs Pillow (``pip install pillow``).
+
+All images are held in memory, as bytes: 150 KB each at 224x224.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from fastconv.data.dataset import Dataset
+
+# Of ImageNet's training images, scaled to 0..1: what published networks expect.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 
@@ -65,3 +71,37 @@ def load_image_folder(
         stored[index] = np.asarray(picture).reshape(height, width, channels)
     labels = np.array([number for _, number in files], np.int64)
     return Dataset(stored.transpose(0, 3, 1, 2), labels, mean=mean, std=std, classes=classes)
+
+
+def load_image_splits(
+    directory: str | PathLike[str], *, size: int | tuple[int, int], mode: str = "RGB"
+) -> tuple[Dataset, Dataset]:
+    """(training, validation) sets: the folders ``train`` and ``val`` below ``directory``.
+
+    Colours are normalised by ImageNet's mean and deviation, grey by 0.5 and 0.5.
+
+    Parameters
+    ----------
+    directory : str or path
+    size, mode
+        As of ``load_image_folder``.
+
+    Raises
+    ------
+    ValueError
+        If a folder is missing, or their classes differ.
+    """
+    folders = [Path(directory) / name for name in ("train", "val")]
+    if not all(folder.is_dir() for folder in folders):
+        raise ValueError(
+            f"{directory}: folders train and val, each with one folder of images a class, are "
+            f"needed"
+        )
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if mode == "RGB" else (0.5, 0.5)
+    train, held = (
+        load_image_folder(folder, size=size, mode=mode, mean=mean, std=std) for folder in folders
+    )
+    if train.classes != held.classes:
+        odd = sorted(set(train.classes) ^ set(held.classes))
+        raise ValueError(f"{directory}: train and val differ in the classes {', '.join(odd[:5])}")
+    return train, held

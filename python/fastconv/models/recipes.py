@@ -1,5 +1,7 @@
 """How each network is trained when nothing else is said: its paper's recipe, by name.
 
+Data sets: "mnist", "cifar10", and "images" in folders ``train`` and ``val``, one folder a class.
+
 A schedule's milestones are shares of the epochs, so that a shorter run has all its phases. Where
 a recipe is not its paper's, a comment says so.
 """
@@ -73,6 +75,17 @@ CIFAR_RESNET = Recipe(
     schedule="steps",
 )
 
+# Krizhevsky et al. 2012, section 5: the rate divided by 10, by hand, when the validation error
+# stopped falling.
+IMAGES = Recipe(
+    "images",
+    epochs=90,
+    batch_size=128,
+    lr=0.01,
+    augment=CropAndFlip(padding=16),
+    schedule="plateau",
+)
+
 RECIPES: dict[str, Recipe] = {
     # Ours. A digit's mirror image is no digit: shifts alone.
     "lenet5": Recipe(
@@ -84,6 +97,16 @@ RECIPES: dict[str, Recipe] = {
     # Srivastava et al. 2015 say no more than SGD with momentum and a rate that falls by fixed
     # steps; the augmentation is theirs.
     "cifar_highway": replace(CIFAR_RESNET, lr=0.05),
+    # Images in folders are resized; shifts by up to 16 pixels where the papers crop 224x224 out of
+    # 256x256.
+    "alexnet": IMAGES,
+    "zfnet": replace(IMAGES, epochs=70),  # Zeiler, Fergus 2013, section 3.1
+    "vgg": replace(IMAGES, epochs=74, batch_size=256),  # Simonyan, Zisserman 2014, section 3.1
+    # As BVLC's replication of Szegedy et al. 2014 was trained, but for the cosine: there the rate
+    # falls with the square root of what is left; the paper lowers it by 4 % every 8 epochs.
+    "googlenet": replace(IMAGES, epochs=60, batch_size=32, weight_decay=2e-4, schedule="cosine"),
+    # He et al. 2015, section 3.4: 600,000 steps of 256 of 1.28 million images.
+    "resnet": replace(IMAGES, epochs=120, batch_size=256, lr=0.1, weight_decay=1e-4),
     # Springenberg et al. 2014, section 3: rates of 0.25 to 0.01 were tried, the best was kept.
     **{
         f"all_cnn_{letter}": Recipe(
