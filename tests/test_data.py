@@ -14,6 +14,7 @@ import pytest
 from fastconv import data
 from fastconv.data import cifar10
 from fastconv.data.cifar10 import parse_pickle
+from support import shared_data
 
 
 def idx_bytes(array, code=0x08):
@@ -96,9 +97,8 @@ def test_mnist_that_does_not_fit_together(tmp_path):
         data.load_mnist(tmp_path)
 
 
-@pytest.mark.skipif("FASTCONV_DATA" not in os.environ, reason="FASTCONV_DATA is not set")
 def test_real_mnist():
-    train, test = data.load_mnist(os.path.join(os.environ["FASTCONV_DATA"], "mnist"))
+    train, test = data.load_mnist(shared_data("mnist"))
     assert (len(train), len(test)) == (60_000, 10_000)
     assert train.images.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
     assert list(train.labels[:5]) == [5, 0, 4, 1, 9]
@@ -162,6 +162,19 @@ def test_single_binary_file(tmp_path):
     (tmp_path / "part.bin").write_bytes(binary_bytes(0)[:-1])
     with pytest.raises(ValueError, match=r"12291 bytes.*3 records and 3072 bytes"):
         data.read_cifar10_binary(tmp_path / "part.bin")
+
+
+def test_real_cifar10():
+    """The first test images, whose labels are well known, and which are no noise."""
+    test = data.read_cifar10_binary(shared_data("cifar10/lossless_test_first1000.bin.gz"))
+    assert len(test) == 1000
+    assert [test.classes[label] for label in test.labels[:4]] == ["cat", "ship", "ship", "airplane"]
+    x, _ = test.batch(slice(None))
+    assert abs(float(x.mean())) < 0.05
+    assert float(x.std()) == pytest.approx(1.0, abs=0.05)
+    assert (
+        float(np.abs(np.diff(x, axis=3)).mean()) < 0.3
+    )  # neighbours are alike: planes, not pixels
 
 
 def test_arrays_pickled_by_old_and_new_numpy():

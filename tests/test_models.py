@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 import fastconv as fc
 import numpy as np
@@ -14,6 +13,7 @@ from fastconv.cli import train as train_command
 from fastconv.graph import Graph
 from fastconv.models import MODELS, cifar_plain, cifar_resnet, find, googlenet, lenet5
 from fastconv.models.googlenet import CAFFE_LAYERS
+from support import shared_data
 
 
 def write_mnist(folder):
@@ -219,9 +219,7 @@ def test_train_command_errors_come_before_the_training(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.skipif("FASTCONV_DATA" not in os.environ, reason="FASTCONV_DATA is not set")
 def test_lenet5_learns_mnist(tmp_path, capsys):
     """The recipe: at least 98.9 % of the 10,000 test images."""
-    folder = os.path.join(os.environ["FASTCONV_DATA"], "mnist")
-    command("train", "lenet5", "--data", folder, "--quiet")
+    command("train", "lenet5", "--data", shared_data("mnist"), "--quiet")
     assert float(capsys.readouterr().out.split()[1]) >= 98.9

@@ -9,7 +9,7 @@ FASTCONV_WORKSPACE_MB     memory for transformed weights and partial sums, defau
 FASTCONV_VERBOSE          1: one line a call through `logging`, read at import
 FASTCONV_CUDA             AUTO, ON or OFF, when fastconv is built
 FASTCONV_CUDA_ARCHS       architectures of the CUDA kernels, when fastconv is built, e.g. 86;90a
-FASTCONV_DATA             where fastconv's own tests find data sets
+FASTCONV_TEST_DATA        where fastconv's own tests find data sets
 ========================= ==================================================================
 """
 
@@ -32,7 +32,7 @@ ENVIRONMENT = (
     "FASTCONV_VERBOSE",
     "FASTCONV_CUDA",
     "FASTCONV_CUDA_ARCHS",
-    "FASTCONV_DATA",
+    "FASTCONV_TEST_DATA",
 )
 _OF_THE_TESTS = "FASTCONV_EMULATION"  # tests/emulation reads what begins so
 
