@@ -61,6 +61,7 @@ def plot_histories(
     # Not pyplot: it would choose a display and keep the figure.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -71,12 +72,13 @@ def plot_histories(
         _curve(loss, history, "loss", f"{name} training", color=color, linestyle="--")
         _curve(error, history, "val_accuracy", f"{name} validation", color=color)
         _curve(error, history, "accuracy", f"{name} training", color=color, linestyle="--")
-        _curve(rate, history, "lr", name, color=color)
+        _curve(rate, history, "lr", name, color=color, drawstyle="steps-mid")
     loss.set_ylabel("loss")
     error.set_ylabel("error (%)")
     rate.set_ylabel("learning rate")
     for axes in (loss, error, rate):
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     rate.set_yscale("log")
     error.set_ylim(bottom=0)
