@@ -161,8 +161,9 @@ class Board:
         """The set of points where the player to move may play."""
         empty = self.empty
         open_points = empty & self.geometry.around(empty)
+        # A ko is among the others: what was captured there had no empty neighbour.
         closed = [point for point in points_of(empty & ~open_points) if self.is_legal(point)]
-        return (open_points & ~self.ko) | sum(1 << point for point in closed)
+        return open_points | sum(1 << point for point in closed)
 
     def play(self, point: int) -> None:
         """Place a stone of the player to move, capture, and give the turn to the other.

@@ -1,153 +1,17 @@
-"""Go rules and the 48 planes of examples/alphago: by hand, by brute force, under symmetries, and
-against planes that another program made of five games.
+"""The 48 planes of examples/alphago: by hand, under symmetries, and against planes that another
+program made of five games.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from alphago_boards import board_of, places, play
+from alphago_boards import board_of, places, play, random_game
 from support import shared_data
 
 from examples.alphago import planes as p
-from examples.alphago.board import BLACK, WHITE, Board, Geometry, points_of
+from examples.alphago.board import WHITE, Board, points_of
 from examples.alphago.planes import encode
-
-# Rules
-
-
-def test_captures():
-    board = board_of(
-        """
-        . X X . .
-        X O O . .
-        . X X . .
-        . . . X .
-        . . X O .
-        """
-    )
-    play(board, (3, 1))
-    assert places(board, board.stones[WHITE]) == {(3, 4)}
-    around = {(2, 1), (4, 1), (3, 0), (3, 2)}
-    assert places(board, board.liberties(board.geometry.point(3, 1))) == around
-
-
-def test_capture_of_three_groups_by_one_stone_is_no_ko():
-    board = board_of(
-        """
-        O X . . .
-        . O X . .
-        O X . . .
-        X . . . .
-        . . . . .
-        """
-    )
-    play(board, (0, 1))
-    assert (board.stones[WHITE], board.ko) == (0, 0)
-    assert set(board.groups) == {board.group_of[x] for x in points_of(board.stones[BLACK])}
-
-
-def test_ko_forbids_the_next_move_only():
-    board = board_of(
-        """
-        . X O . .
-        X . X O .
-        . X O . .
-        . . . . .
-        . . . . .
-        """,
-        WHITE,
-    )
-    play(board, (1, 1))
-    assert places(board, board.stones[BLACK]) == {(1, 0), (0, 1), (1, 2)}
-    assert places(board, board.ko) == {(2, 1)}
-    retake = board.geometry.point(2, 1)
-    assert not board.legal_moves() >> retake & 1
-    with pytest.raises(ValueError, match=r"black at \(2, 1\) retakes a ko at once"):
-        board.play(retake)
-    play(board, (4, 4), (4, 0), (2, 1))
-    assert places(board, board.ko) == {(1, 1)}
-    board.pass_turn()
-    assert board.ko == 0
-
-
-def test_suicide_of_a_stone_and_of_a_group_is_illegal():
-    board = board_of(
-        """
-        . O . . O
-        O . . O .
-        . . . O X
-        . . O O X
-        . . . O X
-        """
-    )
-    for place in ((0, 0), (4, 1)):
-        with pytest.raises(ValueError, match=f"{place[0]}, {place[1]}.*is a suicide"):
-            play(board, place)
-        assert place not in places(board, board.legal_moves())
-    with pytest.raises(ValueError, match="is occupied"):
-        play(board, (1, 0))
-    play(board, (2, 2), (4, 1))
-    assert places(board, board.stones[BLACK]) == {(2, 2)}
-
-
-def test_snapback():
-    board = board_of(
-        """
-        X O . . X .
-        X O O O X .
-        X X X X . .
-        . . . . . .
-        . . . . . .
-        . . . . . .
-        """
-    )
-    play(board, (2, 0), (3, 0))  # thrown in, and taken by five stones that are left in atari
-    assert (board.stones[WHITE].bit_count(), board.ko) == (5, 0)
-    assert board.atari == board.stones[WHITE]
-    play(board, (2, 0))
-    assert board.stones[WHITE] == 0
-
-
-def test_set_up_refuses_what_cannot_stand():
-    board = Board(5)
-    with pytest.raises(ValueError, match="no liberty"):
-        board_of("X O\nO O")
-    with pytest.raises(ValueError, match=r"a black and a white stone at \(1, 2\)"):
-        board.set_up([board.geometry.point(1, 2)], [board.geometry.point(1, 2)])
-    with pytest.raises(ValueError, match="size=20"):
-        Geometry.of(20)
-    with pytest.raises(ValueError, match=r"\(5, 0\) is not on a board of 5 lines"):
-        board.geometry.point(5, 0)
-
-
-@pytest.mark.parametrize("size", [2, 5, 9])
-def test_every_group_and_liberty_of_random_games(size, rng):
-    """The incremental state against one made anew from the stones alone, until moves run out."""
-    for board in random_game(size, rng, moves=6 * size * size):
-        anew = Board(size)
-        anew.set_up(*(points_of(mask) for mask in board.stones))
-        assert set(board.groups.values()) == set(anew.groups.values())
-        assert board.atari == anew.atari
-        for number, (stones, _) in board.groups.items():
-            assert {board.group_of[point] for point in points_of(stones)} == {number}
-        assert {point for point, number in enumerate(board.group_of) if number >= 0} == {
-            point for mask in board.stones for point in points_of(mask)
-        }
-
-
-def random_game(size, rng, moves):
-    board = Board(size)
-    for _ in range(moves):
-        legal = points_of(board.legal_moves())
-        if legal and rng.random() > 0.02:
-            board.play(int(rng.choice(legal)))
-        else:
-            board.pass_turn()
-        yield board
-
-
-# Planes
 
 
 def of_planes(planes, first, count=8):
@@ -191,6 +55,30 @@ def test_planes_of_a_position_worked_out_by_hand():
         (4, 4): 1,
     }  # fmt: skip
     assert planes[p.SENSIBLE].sum() == 17
+
+
+@pytest.mark.parametrize("length", [5, 6, 7, 8, 9])
+def test_counts_of_eight_and_more_share_a_plane(length):
+    """A chain on the edge with one liberty; how many it is to take, to save, and its liberties."""
+    board = Board(19)
+    point = board.geometry.point
+    chain = [point(x, 0) for x in range(length)]
+    walls = [point(x, 1) for x in range(length)]
+    board.set_up(walls, chain)
+    planes = encode(board)
+    assert of_planes(planes, p.CAPTURES)[length, 0] == min(length, 7)
+    assert of_planes(planes, p.LIBERTIES)[0, 1] == min(length + 1, 8) - 1
+    # The chain's stones become liberties of the stone that takes them: the last one alone.
+    assert of_planes(planes, p.LIBERTIES_AFTER)[length, 0] == 3 - 1
+    board.set_up([*walls, point(length + 1, 0), point(length, 1)], chain)
+    board.to_move = WHITE
+    assert of_planes(encode(board), p.SELF_ATARI) == {}
+    board.set_up([*walls, point(length + 1, 0)], chain)
+    board.to_move = WHITE
+    assert of_planes(encode(board), p.SELF_ATARI)[length, 0] == min(length + 1, 8) - 1
+    long = Board(19)
+    long.set_up([point(x, 9) for x in range(length)], [])
+    assert of_planes(encode(long), p.LIBERTIES_AFTER)[length, 9] == 7
 
 
 def test_turns_since():
