@@ -2,7 +2,8 @@
 
 PyTorch    `text`, `number`, `tuple_`, `dict_`, `call` ... give the bytes of pickle operations
            (protocol 2); `tensor` those of a tensor; `zip_file` and `legacy_file` a file.
-Caffe      `field` gives a field of a protocol buffer, `blob`, `layer`, `layer_v1` messages.
+Caffe      `field` gives a field of a protocol buffer, `blob`, `layer`, `layer_v1` messages;
+           `caffemodel` a file with the weights of a network.
 """
 
 from __future__ import annotations
@@ -166,3 +167,16 @@ def layer_v1(name, kind, *blobs):
 def layer_v0(name, kind, *blobs):
     inner = field(1, name) + field(2, kind) + b"".join(field(50, b) for b in blobs)
     return field(2, field(1, inner))
+
+
+def caffemodel(model):
+    """A network of ours as Caffe would save it: its names, old shapes."""
+    state = model.state_dict()
+    names = {path: caffe for caffe, path in model.caffe_layers.items()}
+    layers = []
+    for path in dict.fromkeys(key.rpartition(".")[0] for key in state):
+        arrays = [state[f"{path}.weight"], state[f"{path}.bias"]]
+        kind = "InnerProduct" if arrays[0].ndim == 2 else "Convolution"
+        blobs = (blob(array, old=True) for array in arrays)
+        layers.append(layer(names.get(path, path), kind, *blobs))
+    return b"".join(layers)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from checkpoint_files import blob, field, layer, layer_v0, layer_v1, varint
 from fastconv.checkpoint import read_checkpoint
+from fastconv.models import googlenet
 
 WEIGHT = np.arange(24, dtype=np.float32).reshape(4, 3, 2, 1)
 BIAS = np.arange(4, dtype=np.float32)
@@ -91,6 +92,28 @@ def test_mean_images(read):
     refuses(read, blob(np.zeros((2, 3, 1, 1))), r"its shape is \(2, 3, 1, 1\)", name)
     refuses(read, b"", r"\(0, 0, 0, 0\)|negative", name)
     refuses(read, b"\x08", "cut short within a number", name)
+
+
+@pytest.mark.parametrize("slash", ["/", "."])
+def test_a_network_knows_caffes_names(tmp_path, slash):
+    """Also with dots, as .npz files have them; an error has the model's."""
+    model = googlenet(num_classes=2, aux_logits=False, seed=1)
+    ours = model.state_dict()
+    state = {}
+    for caffe, path in model.caffe_layers.items():
+        for part in ("weight", "bias"):
+            if f"{path}.{part}" in ours:
+                state[f"{caffe.replace('/', slash)}.{part}"] = ours[f"{path}.{part}"]
+    np.savez(tmp_path / "x.npz", **state)
+    other = googlenet(num_classes=2, aux_logits=False, seed=2)
+    other.load_weights(tmp_path / "x.npz")
+    for name, value in ours.items():
+        np.testing.assert_array_equal(other.state_dict()[name], value)
+    state[f"loss1{slash}fc.bias"] = state.pop(f"inception_3a{slash}1x1.bias")
+    with pytest.raises(ValueError, match=r"2 entries do not fit") as caught:
+        other.load_state_dict(state)
+    assert "missing: inception3a.branch1.conv.bias (64,)" in str(caught.value)
+    assert "unexpected: aux1.fc1.bias (64,)" in str(caught.value)
 
 
 BLOB = blob(BIAS)

@@ -15,9 +15,9 @@ from typing import Any
 
 from fastconv.checkpoint.pytorch_objects import Refused, set_entry
 
-# A tensor takes about 30 operations, so that this is for 130,000. It bounds time and memory: an
+# A tensor takes about 30 operations, so that this is for 65,000. It bounds time and memory: an
 # operation of one byte can make an object of 64.
-MAX_OPERATIONS = 4_000_000
+MAX_OPERATIONS = 2_000_000
 
 
 def load(file: Any, names: Mapping[str, Any], persistent: Callable[[Any], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, image files in it. Needs Pillow (``pip install pillow``).
+"""Image folders: one folder a class, image files in it. Needs Pillow (the extra ``images``).
 
 All images are held in memory, as bytes: 150 KB each at 224x224.
 """
@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastconv.data.dataset import Dataset
-
-# Of ImageNet's training images, scaled to 0..1: what published networks expect.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from fastconv.data.imagenet import MEAN, STD
+from fastconv.data.images import check_mode, open_image, pillow
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 
@@ -44,12 +43,8 @@ def load_image_folder(
     ValueError
         If there are no images, or one cannot be read.
     """
-    try:
-        from PIL import Image  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        raise ImportError("load_image_folder needs Pillow: pip install pillow") from None
-    if mode not in ("RGB", "L"):
-        raise ValueError(f"load_image_folder: mode={mode!r}, but 'RGB' or 'L' is needed")
+    image_module, _ = pillow("load_image_folder")
+    check_mode("load_image_folder", mode)
     height, width = (size, size) if isinstance(size, int) else size
     classes = sorted(entry.name for entry in Path(directory).iterdir() if entry.is_dir())
     files = [
@@ -63,11 +58,8 @@ def load_image_folder(
     channels = 3 if mode == "RGB" else 1
     stored = np.empty((len(files), height, width, channels), np.uint8)
     for index, (file, _) in enumerate(files):
-        try:
-            with Image.open(file) as image:
-                picture = image.convert(mode).resize((width, height), Image.Resampling.BILINEAR)
-        except (OSError, Image.DecompressionBombError, SyntaxError) as error:
-            raise ValueError(f"{file} cannot be read: {error}") from error
+        bilinear = image_module.Resampling.BILINEAR
+        picture = open_image(file, mode).resize((width, height), bilinear)
         stored[index] = np.asarray(picture).reshape(height, width, channels)
     labels = np.array([number for _, number in files], np.int64)
     return Dataset(stored.transpose(0, 3, 1, 2), labels, mean=mean, std=std, classes=classes)
@@ -97,7 +89,7 @@ def load_image_splits(
             f"{directory}: folders train and val, each with one folder of images a class, are "
             f"needed"
         )
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if mode == "RGB" else (0.5, 0.5)
+    mean, std = (MEAN, STD) if mode == "RGB" else (0.5, 0.5)
     train, held = (
         load_image_folder(folder, size=size, mode=mode, mean=mean, std=std) for folder in folders
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fastconv.errors import locate_error, located_backward
@@ -47,6 +48,8 @@ class Layer:
     """
 
     keeps_float32 = False  # beside 16-bit parameters elsewhere
+    # Layers of the network that Caffe publishes -> paths here; `load_state_dict` knows both.
+    caffe_layers: Mapping[str, str] = MappingProxyType({})
     training: bool
     path: str
     _parameters: dict[str, Parameter]
@@ -215,7 +218,8 @@ class Layer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Overwrite parameters and buffers with the arrays of ``state``, matched by name.
 
-        A prefix that all names share (``module.``) is stripped where the rest then matches.
+        A prefix that all names share (``module.``) is stripped where the rest then matches; Caffe's
+        names of published networks (``caffe_layers``) are taken too.
         Floating values are converted to the parameter's dtype. Nothing is changed where anything
         does not fit.
 
@@ -235,7 +239,7 @@ class Layer:
         write_safetensors(path, {name: host(value) for name, value in self.state_dict().items()})
 
     def load_weights(self, path: str | PathLike[str]) -> None:
-        """Read a file that ``fc.read_checkpoint`` can read and load it by name."""
+        """Read a file that ``fc.read_checkpoint`` can read and ``load_state_dict`` it."""
         from fastconv.checkpoint import read_checkpoint
 
         self.load_state_dict(read_checkpoint(path))

@@ -38,10 +38,21 @@ def strip_common_prefix(state: Mapping[str, Any], wanted: set[str]) -> dict[str,
     return max(candidates, key=lambda candidate: len(wanted & candidate.keys()))
 
 
+def from_caffe(state: Mapping[str, Any], layers: Mapping[str, str]) -> dict[str, Any]:
+    """Rename Caffe's layers, the parts of whose names are divided by "/" (or "." in .npz files)."""
+    paths = {name.replace("/", "."): path for name, path in layers.items()}
+    renamed = {}
+    for name, value in state.items():
+        layer, _, part = name.replace("/", ".").rpartition(".")
+        renamed[f"{paths[layer]}.{part}" if layer in paths else name] = value
+    return renamed
+
+
 def load_into(model: Any, state: Mapping[str, Any]) -> None:
     """Overwrite the model's parameters and buffers; ``ValueError`` lists what does not fit."""
     targets = model.state_dict()
-    values = {name: host(value) for name, value in strip_common_prefix(state, set(targets)).items()}
+    renamed = strip_common_prefix(from_caffe(state, model.caffe_layers), set(targets))
+    values = {name: host(value) for name, value in renamed.items()}
     problems = _problems(targets, values)
     if problems:
         head = f"{type(model).__name__}.load_state_dict: {len(problems)} entries do not fit:"

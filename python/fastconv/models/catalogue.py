@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from fastconv.layers.base import Layer
+from fastconv.models.caffe import caffe_lenet, cifar10_quick
 from fastconv.models.cifar_resnet import cifar_plain, cifar_resnet
 from fastconv.models.googlenet import googlenet
 from fastconv.models.lenet5 import lenet5
@@ -35,6 +36,8 @@ def _of_depth(family: str, depth: int) -> Entry:
 
 MODELS: dict[str, Entry] = {
     "lenet5": Entry(lenet5, (1, 28, 28)),
+    "caffe_lenet": Entry(caffe_lenet, (1, 28, 28)),
+    "cifar10_quick": Entry(cifar10_quick, (3, 32, 32)),
     "googlenet": Entry(googlenet, (3, 224, 224)),
     "googlenet_torchvision": Entry(partial(googlenet, variant="torchvision"), (3, 224, 224)),
     # The paper's depths; `find` knows the others too.

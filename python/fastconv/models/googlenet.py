@@ -203,7 +203,10 @@ def googlenet(
         trunk["flatten"] = Flatten()
         trunk["dropout"] = Dropout(0.4 if paper else 0.2)
         trunk["fc"] = Linear(channels, num_classes)
-    return GoogLeNet(trunk, heads)
+    model = GoogLeNet(trunk, heads)
+    if paper:
+        model.caffe_layers = CAFFE_LAYERS
+    return model
 
 
 def _unit(paper: bool, in_channels: int, out_channels: int, size: int, **window: Any) -> Layer:
