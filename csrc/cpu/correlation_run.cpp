@@ -205,12 +205,14 @@ private:
         T* const* out = at<T*>(layout_.out_pointers);
         T* sum = tile.sum;
         const std::int64_t width = std::int64_t{vectors} * kernels_.gemm->lanes;
+        const T* next_block = tile.panel + tile.segments * tile.depth * width;  // or next panel
         for (std::int64_t t = 0, row = 0; t < tiles; ++t) {
             const std::int64_t next = rows_ * (t + 1) / tiles;
             tile.rows = pointers + row;
             tile.sum = sum + row * width;
             tile.out = out + row;
             tile.residual = residual ? residual + row : nullptr;
+            fetch_ahead(tile, next_block, width, t, tiles);
             kernels_.gemm->tile[vectors][next - row](tile);
             row = next;
         }

@@ -91,12 +91,12 @@ private:
                 point_elems = chunk * width;
             }
             for (std::int64_t point = 0; point < variant_.points(); ++point)
-                multiply_point(u + point * point_elems, point, c, chunk, width);
+                multiply_point(u + point * point_elems, point_elems, point, c, chunk, width);
         }
     }
 
-    void multiply_point(const float* u, std::int64_t point, std::int64_t c, std::int64_t chunk,
-                        std::int64_t width) {
+    void multiply_point(const float* u, std::int64_t point_elems, std::int64_t point,
+                        std::int64_t c, std::int64_t chunk, std::int64_t width) {
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
         const std::int64_t row_tiles = ceil_div(tiles_, kernels_.gemm->max_rows[vectors]);
         GemmTile<float> tile;
@@ -112,6 +112,7 @@ private:
             tile.rows = at<const float*>(layout_.v_rows) + point * tiles_ + row;
             tile.out = at<float*>(layout_.m_rows) + point * tiles_ + row;
             tile.sum = tile.out[0];
+            fetch_ahead(tile, u + point_elems, width, t, row_tiles);
             kernels_.gemm->tile[vectors][next - row](tile);
             row = next;
         }

@@ -48,6 +48,8 @@ void gemm_tile(const GemmTile<T>& tile) {
         for (int v = 0; v < Vectors; ++v) acc[i][v] = Vec<T>::zero();
 
     const T* panel = tile.panel;
+    const T* ahead = tile.ahead ? tile.ahead : panel;
+    const std::int64_t ahead_step = tile.ahead_step;
     for (std::int64_t s = 0; s < tile.segments; ++s) {
         const T* row[Rows];
 #pragma GCC unroll 12
@@ -56,6 +58,10 @@ void gemm_tile(const GemmTile<T>& tile) {
             Vec<T> line[Vectors];
 #pragma GCC unroll 4
             for (int v = 0; v < Vectors; ++v) line[v] = Vec<T>::load(panel + v * kLanes);
+            if constexpr (Rows < 12) {  // 12 row pointers leave no register for another
+                __builtin_prefetch(ahead, 0, 2);
+                ahead += ahead_step;
+            }
 #pragma GCC unroll 12
             for (int i = 0; i < Rows; ++i) {
                 const Vec<T> x = Vec<T>::broadcast(row[i][d]);
