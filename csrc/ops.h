@@ -26,7 +26,7 @@ struct ConvPointers {
     void* input = nullptr;
     void* weight = nullptr;
     void* output = nullptr;
-    const void* packed = nullptr;    // instead of packing `weight`; from pack_conv2d with this plan
+    const void* packed = nullptr;    // instead of packing `weight`: of the plan's packed_format
     const void* bias = nullptr;      // unit stride; added to what forward or grad_input writes
     const void* residual = nullptr;  // of the output's shape; forward only
     bool relu = false;               // forward only
@@ -105,14 +105,18 @@ namespace fastconv::cpu {
 // ---- convolution ---------------------------------------------------------------------------------
 
 /// How one direction of a convolution is computed. `forced` is the user's choice of algorithm; an
-/// algorithm that cannot do the problem is a std::invalid_argument with the reason.
+/// algorithm that cannot do the problem is a std::invalid_argument with the reason. With `packed` the
+/// weights come as pack_conv2d leaves them, transformed where the algorithm transforms them; that
+/// changes no bits and not the algorithm.
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
-                     const Isa& isa, int threads, std::optional<Algorithm> forced);
+                     const Isa& isa, int threads, std::optional<Algorithm> forced,
+                     bool packed = false);
 
 /// `workspace` has plan.workspace_bytes, 64-byte aligned.
 void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);
 
-/// Packs `weight` as the plan's algorithm wants it: plan.packed_elems elements.
+/// Packs `weight` in the plan's packed_format: plan.packed_elems elements. A format depends on the
+/// weight, the groups and the ISA alone.
 void pack_conv2d(const ConvPlan& plan, const void* weight, void* packed);
 
 /// grad_bias[k] = sum over n, p, q of grad_output[n, k, p, q]: any strides, at the memory's speed.

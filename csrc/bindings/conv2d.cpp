@@ -5,6 +5,7 @@
 
 #include "bindings/array.h"
 #include "bindings/conv_problem.h"
+#include "bindings/packed_weight.h"
 #include "bindings/perform.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
@@ -15,7 +16,7 @@ namespace {
 
 // Writes into the operand that the direction computes; returns the algorithm's index.
 int conv2d(int direction_index, py::array input, py::array weight, py::array output,
-           std::optional<py::array> packed, std::optional<py::array> bias,
+           PackedConvWeight* packed, std::optional<py::array> bias,
            std::optional<py::array> residual, const py::tuple& geometry, bool relu, bool accumulate,
            int algorithm) {
     const Direction direction = direction_of(direction_index);
@@ -24,10 +25,14 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
         strides.residual = strides_of(*residual);
         strides.has_residual = true;
     }
-    const Conv problem = problem_of(input.shape(), weight.shape(), output.shape(),
-                                    geometry_of(geometry), dtype_of(input));
-    ConvPlan plan = cpu::plan_conv2d(problem, direction, strides, cpu::current_isa(),
-                                     num_threads(), algorithm_of(algorithm));
+    const Geometry numbers = geometry_of(geometry);
+    const Conv problem =
+        problem_of(input.shape(), weight.shape(), output.shape(), numbers, dtype_of(input));
+    const cpu::Isa& isa = cpu::current_isa();
+    if (direction != Direction::kForward || (packed && !packed->fits(weight, numbers.groups, isa)))
+        packed = nullptr;
+    ConvPlan plan = cpu::plan_conv2d(problem, direction, strides, isa, num_threads(),
+                                     algorithm_of(algorithm), packed != nullptr);
     ConvPointers pointers;
     py::array& result = direction == Direction::kForward     ? output
                         : direction == Direction::kGradInput ? input
@@ -36,41 +41,32 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     pointers.weight = data_of(weight);
     pointers.output = data_of(output);
     writable_data_of(result);  // throws if it is not
-    if (packed && packed->size() == plan.packed_elems) pointers.packed = packed->data();
+    if (packed) pointers.packed = packed->find(plan);
     if (bias) pointers.bias = bias->data();
     if (residual) pointers.residual = residual->data();
     pointers.relu = relu;
     pointers.accumulate = accumulate;
     const int chosen = static_cast<int>(plan.algorithm);
     perform(plan.workspace_bytes,
-            {input, weight, output, handle_of(packed), handle_of(bias), handle_of(residual)},
+            {input, weight, output, packed ? py::cast(packed) : py::object(), handle_of(bias),
+             handle_of(residual)},
             [plan = std::move(plan), pointers](void* workspace) {
                 cpu::run_conv2d(plan, pointers, workspace);
             });
     return chosen;
 }
 
-// The forward packing of a weight (K, C // groups, R, S): it depends on nothing else of a problem.
-py::array conv2d_pack(const py::array& weight, std::int64_t groups) {
-    const Strides strides = strides_of(weight);
-    const py::ssize_t* shape = weight.shape();
-    Conv problem;
-    problem.batch = 1;
-    problem.in_channels = shape[1] * groups;
-    problem.out_channels = shape[0];
-    problem.groups = groups;
-    problem.height = {shape[2], shape[2], 1, 1, 0, 0, 1};
-    problem.width = {shape[3], shape[3], 1, 1, 0, 0, 1};
-    problem.dtype = dtype_of(weight);
-    ConvStrides all{{0, 1, 0, 0}, strides, {0, 1, 0, 0}, {}, false};
-    const auto plan = cpu::plan_conv2d(problem, Direction::kForward, all, cpu::current_isa(),
-                                       num_threads(), Algorithm::kIm2col);
-    py::array packed(weight.dtype(), std::vector<py::ssize_t>{plan.packed_elems});
-    void* target = writable_data_of(packed);
-    const void* source = weight.data();
-    py::gil_scoped_release release;
-    cpu::pack_conv2d(plan, source, target);
-    return packed;
+// Packs ahead what the plan of a forward call reads; the arrays of that call need not be there.
+void conv2d_prepack(PackedConvWeight& packed, const py::array& weight,
+                    const std::vector<std::int64_t>& input, const std::vector<std::int64_t>& output,
+                    const py::tuple& geometry, int algorithm) {
+    const std::vector<py::ssize_t> x(input.begin(), input.end()), y(output.begin(), output.end());
+    const Geometry numbers = geometry_of(geometry);
+    if (!packed.fits(weight, numbers.groups, cpu::current_isa())) return;
+    const Conv problem = problem_of(x.data(), weight.shape(), y.data(), numbers, dtype_of(weight));
+    const ConvStrides strides{{0, 1, 0, 0}, strides_of(weight), {0, 1, 0, 0}, {}, false};
+    packed.find(cpu::plan_conv2d(problem, Direction::kForward, strides, cpu::current_isa(),
+                                 num_threads(), algorithm_of(algorithm), true));
 }
 
 // The plan of a problem given by shapes, as a dict: what fc.explain prints. Images are laid out
@@ -187,7 +183,12 @@ void bind_conv2d(py::module_& module) {
     module.def("conv2d_plan", &conv2d_plan, py::arg("direction"), py::arg("input"),
                py::arg("weight"), py::arg("output"), py::arg("geometry"), py::arg("float64"),
                py::arg("channels_last"), py::arg("algorithm"), py::arg("threads"));
-    module.def("conv2d_pack", &conv2d_pack, py::arg("weight"), py::arg("groups"));
+    py::class_<PackedConvWeight>(module, "PackedConvWeight")
+        .def(py::init<py::array, std::int64_t>(), py::arg("weight"), py::arg("groups"))
+        .def("pack", &conv2d_prepack, py::arg("weight"), py::arg("input"), py::arg("output"),
+             py::arg("geometry"), py::arg("algorithm"))
+        .def_property_readonly("formats", &PackedConvWeight::formats)
+        .def_property_readonly("nbytes", &PackedConvWeight::bytes);
     module.def("conv2d", &conv2d, py::arg("direction"), py::arg("input"), py::arg("weight"),
                py::arg("output"), py::arg("packed"), py::arg("bias"), py::arg("residual"),
                py::arg("geometry"), py::arg("relu"), py::arg("accumulate"), py::arg("algorithm"));

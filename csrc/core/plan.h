@@ -154,6 +154,7 @@ struct ConvPlan {
     WinogradPlan winograd;
     DepthwiseBlocking depthwise;
     std::int64_t packed_elems = 0;        // of the packed weights
+    int packed_format = 0;  // with weights packed ahead: 0 panels, 1 + v transformed by Winograd's v
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch
     ConvStrides strides;
     const char* rejected[kAlgorithms] = {};  // why not; nullptr: could do it

@@ -46,7 +46,7 @@ const char* decline(const Candidate& candidate, const ConvPlan& plan) {
 }  // namespace
 
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
-                     const Isa& isa, int threads, std::optional<Algorithm> forced) {
+                     const Isa& isa, int threads, std::optional<Algorithm> forced, bool packed) {
     ConvPlan blank;
     blank.problem = problem;
     blank.direction = direction;
@@ -60,6 +60,7 @@ ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides
         const char* reason = candidate->plan(plan);
         if (reason && forced) throw std::invalid_argument(reason);
         if (!reason && !forced) reason = decline(*candidate, plan);
+        if (!reason && packed && candidate->prepack) candidate->prepack(plan);
         if (!reason) return plan;
         blank.rejected[static_cast<int>(candidate->algorithm)] = reason;
     }
@@ -71,6 +72,11 @@ void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* worksp
     for (const Candidate* candidate : candidates(plan.direction))
         if (candidate->algorithm == plan.algorithm)
             return candidate->run(plan, pointers, workspace);
+}
+
+void pack_conv2d(const ConvPlan& plan, const void* weight, void* packed) {
+    if (plan.packed_format == 0) pack_panels(plan, weight, packed);
+    else pack_transformed(plan, weight, packed);
 }
 
 }  // namespace fastconv::cpu

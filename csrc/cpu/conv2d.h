@@ -13,7 +13,15 @@ struct Candidate {
     void (*run)(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);
     /// Why `auto` passes a complete plan by, or nullptr if it takes it.
     const char* (*decline)(const ConvPlan& plan) = nullptr;
+    /// Turns a complete plan into one for weights packed ahead, where that is more than panels.
+    void (*prepack)(ConvPlan& plan) = nullptr;
 };
+
+/// The packed format 0: panels as the register tiles read them (cpu/correlation_pack.cpp).
+void pack_panels(const ConvPlan& plan, const void* weight, void* packed);
+
+/// The packed formats of Winograd, U.
+void pack_transformed(const ConvPlan& plan, const void* weight, void* packed);
 
 extern const Candidate conv2d_depthwise;  // all directions
 extern const Candidate conv2d_direct;

@@ -97,7 +97,7 @@ void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* worksp
 
 }  // namespace
 
-void pack_conv2d(const ConvPlan& plan, const void* weight, void* packed) {
+void pack_panels(const ConvPlan& plan, const void* weight, void* packed) {
     if (plan.problem.dtype == DType::kFloat32)
         pack(plan, static_cast<const float*>(weight), static_cast<float*>(packed));
     else

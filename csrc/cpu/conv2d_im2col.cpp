@@ -229,7 +229,7 @@ const char* plan(ConvPlan& plan) {
 template <class T>
 void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
     const void* packed = pointers.packed;
-    if (!packed) pack_conv2d(plan, pointers.weight, workspace);
+    if (!packed) pack_panels(plan, pointers.weight, workspace);
     const T* weights = static_cast<const T*>(packed ? packed : workspace);
     const bool forward = plan.direction == Direction::kForward;
     const T* source = static_cast<const T*>(forward ? pointers.input : pointers.output);

@@ -6,8 +6,8 @@
 //   2. for each panel of 64 columns, for each point:
 //        M[tile][k] = sum_c V[point][tile][c] U[point][c][k]      the register tile of the GEMM
 //      and the output transform of each tile, with bias, residual and ReLU
-// so neither V nor M ever reaches memory. U, the transformed weights, is made once a call if it is
-// small, else by each task, a chunk of channels at a time, from the packed weights.
+// so neither V nor M ever reaches memory. U, the transformed weights, comes packed ahead, or is made
+// once a call if it is small, else by each task, a chunk of channels at a time, from packed panels.
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 2.78 (F(2,5)) times fewer.
 //
 // Rounding is tile-wise (docs/numerics.md); an infinity or NaN may make its whole tile NaN.
@@ -23,6 +23,7 @@
 #include "cpu/kernels_winograd.h"
 #include "cpu/panels.h"
 #include "core/phases.h"
+#include "core/workspace.h"
 #include "cpu/winograd_block.h"
 
 namespace fastconv::cpu {
@@ -33,11 +34,15 @@ constexpr std::int64_t kFewestTiles = 18, kMostTiles = 30;  // multiples of the 
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+const WinogradVariant<float>& variant_of(const ConvPlan& plan) {
+    return plan.isa->kernels<float>().winograd->variants[plan.winograd.variant];
+}
+
 // U[group][panel][point][c][k in panel] from packed[group][panel][tap][c][k in panel].
 void transform_weights(const ConvPlan& plan, const float* packed, float* transformed) {
     const Correlation& phase = plan.phases[0];
     const Kernels<float>& kernels = plan.isa->kernels<float>();
-    const WinogradVariant<float>& variant = kernels.winograd->variants[plan.winograd.variant];
+    const WinogradVariant<float>& variant = variant_of(plan);
     const Panels<float> panels(*kernels.gemm, phase.cols);
     const std::int64_t taps = variant.r * variant.r, points = variant.points();
     constexpr std::int64_t kChannels = 32;  // a task's: 32 * 36 lines of 256 B written
@@ -70,8 +75,8 @@ double tiles_cost(const WinogradVariant<float>& variant, double tiles, double ch
 constexpr double kTransform = 27, kTransformToMemory = 55, kReadFromMemory = 5;
 constexpr std::int64_t kSmall = 1 << 18;  // elements of U (1 MB) that stay in L2
 
-/// Cuts tiles into blocks and columns into parts, and decides who transforms the weights: once a call,
-/// or each task for itself. All ways give the same bits.
+/// Cuts tiles into blocks and columns into parts, and decides who transforms the weights unless they
+/// were packed ahead: once a call, or each task for itself. All ways give the same bits.
 void split(ConvPlan& plan, const WinogradVariant<float>& variant, std::int64_t panels) {
     const Correlation& phase = plan.phases[0];
     WinogradPlan& winograd = plan.winograd;
@@ -87,6 +92,7 @@ void split(ConvPlan& plan, const WinogradVariant<float>& variant, std::int64_t p
     for (std::int64_t size = most; size >= 6; size -= 6)
         for (std::int64_t parts = 1; parts <= panels; parts *= 2)
             for (const bool by_task : {false, true}) {
+                if (by_task && plan.packed_format != 0) continue;
                 const std::int64_t blocks = ceil_div(tiles, size);
                 const double part_cols = cols * static_cast<double>(ceil_div(panels, parts)) /
                                          static_cast<double>(panels);
@@ -95,8 +101,9 @@ void split(ConvPlan& plan, const WinogradVariant<float>& variant, std::int64_t p
                     tiles_cost(variant, static_cast<double>(ceil_div(tiles, blocks)), channels,
                                part_cols) +
                     weights * (by_task ? kTransform : small ? 0 : kReadFromMemory);
-                const double once = by_task ? 0
-                                            : points * channels * cols * phase.groups /
+                const double once = by_task || plan.packed_format != 0
+                                        ? 0
+                                        : points * channels * cols * phase.groups /
                                                   plan.threads *
                                                   (small ? kTransform : kTransformToMemory);
                 const double time = task * ceil_div(phase.groups * blocks * parts, plan.threads) + once;
@@ -107,6 +114,16 @@ void split(ConvPlan& plan, const WinogradVariant<float>& variant, std::int64_t p
                 winograd.parts = parts;
                 winograd.weights_by_task = by_task;
             }
+}
+
+/// Whether a task's scratch is no more than a thread may have.
+bool cut(ConvPlan& plan) {
+    Correlation& phase = plan.phases[0];
+    const Panels<float> panels(*plan.isa->kernels<float>().gemm, phase.cols);
+    split(plan, variant_of(plan), std::max<std::int64_t>(1, panels.count));
+    phase.scratch_bytes = winograd_layout(plan, variant_of(plan), panels.width).bytes;
+    plan.tasks = phase.groups * plan.winograd.blocks * plan.winograd.parts;
+    return phase.scratch_bytes <= kMaxThreadScratch;
 }
 
 const char* plan_winograd(ConvPlan& plan, int m) {
@@ -120,21 +137,27 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     if (phase.channels == 0) return "winograd: there are no channels";
     const Kernels<float>& kernels = plan.isa->kernels<float>();
     WinogradPlan& winograd = plan.winograd;
-    const WinogradVariant<float>& variant = kernels.winograd->variants[winograd.variant];
     winograd.pitch = (ceil_div(phase.channels, kernels.gemm->lanes) + 1) * kernels.gemm->lanes;
-    const Panels<float> panels(*kernels.gemm, phase.cols);
-    split(plan, variant, std::max<std::int64_t>(1, panels.count));
-    phase.scratch_bytes = winograd_layout(plan, variant, panels.width).bytes;
-    if (phase.scratch_bytes > kMaxThreadScratch)
+    if (!cut(plan))
         return "winograd: a block of tiles needs more scratch than a thread may have (4 MB)";
+    const WinogradVariant<float>& variant = variant_of(plan);
     plan.packed_elems = packed_elems<float>(phase, kernels);
     if (!winograd.weights_by_task)
         winograd.transformed_elems =
             plan.packed_elems / (variant.r * variant.r) * variant.points();
     plan.workspace_bytes =
         static_cast<std::size_t>(plan.packed_elems + winograd.transformed_elems) * sizeof(float);
-    plan.tasks = phase.groups * winograd.blocks * winograd.parts;
     return nullptr;
+}
+
+void prepack(ConvPlan& plan) {
+    const WinogradVariant<float>& variant = variant_of(plan);
+    plan.packed_format = 1 + plan.winograd.variant;
+    plan.packed_elems = plan.packed_elems / (variant.r * variant.r) * variant.points();
+    plan.winograd.weights_by_task = false;
+    plan.winograd.transformed_elems = 0;
+    plan.workspace_bytes = 0;
+    cut(plan);  // without U in the scratch it fits all the more
 }
 
 // ---- whether it pays: one image by itself, on one thread ------------------------------------------
@@ -179,17 +202,16 @@ const char* plan_winograd4(ConvPlan& plan) { return plan_winograd(plan, 4); }
 
 void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
     float* memory = static_cast<float*>(workspace);
-    float* transformed = memory;
-    float* to_pack = memory + plan.winograd.transformed_elems;
-    const float* packed = static_cast<const float*>(pointers.packed);
-    if (!packed) {
-        pack_conv2d(plan, pointers.weight, to_pack);
-        packed = to_pack;
+    const float *transformed = memory, *panels = memory + plan.winograd.transformed_elems;
+    if (plan.packed_format != 0) {
+        transformed = static_cast<const float*>(pointers.packed);
+    } else {
+        pack_panels(plan, pointers.weight, memory + plan.winograd.transformed_elems);
+        if (!plan.winograd.weights_by_task) transform_weights(plan, panels, memory);
     }
-    if (!plan.winograd.weights_by_task) transform_weights(plan, packed, transformed);
     const bool forward = plan.direction == Direction::kForward;
     const WinogradOperands operands{
-        static_cast<const float*>(forward ? pointers.input : pointers.output), packed, transformed,
+        static_cast<const float*>(forward ? pointers.input : pointers.output), panels, transformed,
         {static_cast<const float*>(pointers.bias), static_cast<const float*>(pointers.residual),
          pointers.relu},
         static_cast<float*>(forward ? pointers.output : pointers.input)};
@@ -219,7 +241,16 @@ const char* choose_winograd(ConvPlan& plan, int m) {
     return nullptr;
 }
 
-const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline};
-const Candidate conv2d_winograd4{Algorithm::kWinograd4, plan_winograd4, run, decline};
+void pack_transformed(const ConvPlan& plan, const void* weight, void* packed) {
+    const WinogradVariant<float>& variant = variant_of(plan);
+    const std::size_t elems =
+        static_cast<std::size_t>(plan.packed_elems / variant.points() * variant.r * variant.r);
+    const Workspace panels = Workspace::acquire(elems * sizeof(float));
+    pack_panels(plan, weight, panels.data());
+    transform_weights(plan, static_cast<const float*>(panels.data()), static_cast<float*>(packed));
+}
+
+const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline, prepack};
+const Candidate conv2d_winograd4{Algorithm::kWinograd4, plan_winograd4, run, decline, prepack};
 
 }  // namespace fastconv::cpu

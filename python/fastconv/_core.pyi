@@ -65,13 +65,30 @@ def conv2d_plan(
     algorithm: int,
     threads: int,
 ) -> dict[str, Any]: ...
-def conv2d_pack(weight: Array, groups: int) -> Array: ...
+
+class PackedConvWeight:
+    """A weight with its packed formats, for the instruction set of when it was made."""
+
+    def __init__(self, weight: Array, groups: int) -> None: ...
+    def pack(
+        self,
+        weight: Array,
+        input: Sequence[int],
+        output: Sequence[int],
+        geometry: tuple[int, ...],
+        algorithm: int,
+    ) -> None: ...
+    @property
+    def formats(self) -> tuple[str, ...]: ...
+    @property
+    def nbytes(self) -> int: ...
+
 def conv2d(
     direction: int,
     input: Array,
     weight: Array,
     output: Array,
-    packed: Array | None,
+    packed: PackedConvWeight | None,
     bias: Array | None,
     residual: Array | None,
     geometry: tuple[int, ...],

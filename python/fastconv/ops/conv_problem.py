@@ -15,17 +15,29 @@ from ..precision import precision_index
 from .arguments import take_groups
 from .arrays import Array, check_shape, empty_like_order, take, take_like
 from .devices import contiguous, cuda_core
-from .geometry import Geometry
+from .geometry import Geometry, Padding, Pair, window_geometry
 
 FORWARD, GRAD_INPUT, GRAD_WEIGHT = range(3)
 ALGORITHMS = {name: index for index, name in enumerate(_core.conv2d_algorithms)}
 
 
 class PackedWeight:
-    """A convolution's kernel, packed once as the register tiles read it; see `pack_weight`.
+    """A convolution's kernel, packed once as an algorithm reads it; see `pack_weight`.
 
     Holds its own read-only copy of the weight, for algorithms that read it unpacked: on a CUDA
     device that is all, since kernels there read the weight in place or pack it as they go.
+
+    Attributes
+    ----------
+    shape, dtype, groups
+        Of the weight.
+    isa : str
+        The instruction set that the packing is for; a call on another one packs anew.
+    formats : tuple of str
+        What is held so far: "panels", which `direct`, `pointwise` and `im2col` read, and
+        "F(4,3)", "F(2,3)" or "F(2,5)", the weight as Winograd transforms it.
+    nbytes : int
+        Their size, without the copy of the weight.
     """
 
     def __init__(self, weight: Array, groups: int) -> None:
@@ -36,7 +48,7 @@ class PackedWeight:
         if type(weight) is np.ndarray:
             self.weight.flags.writeable = False
             self.isa = _core.current_isa()
-            self.packed = _core.conv2d_pack(self.weight, groups)
+            self.packed = _core.PackedConvWeight(self.weight, groups)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,11 +58,31 @@ class PackedWeight:
     def dtype(self) -> np.dtype[Any]:
         return self.weight.dtype
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return () if self.packed is None else self.packed.formats
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.packed is None else self.packed.nbytes
+
     def __repr__(self) -> str:
-        return f"PackedWeight(shape={self.shape}, dtype={self.dtype}, isa={self.isa!r})"
+        return (
+            f"PackedWeight(shape={self.shape}, dtype={self.dtype}, isa={self.isa!r}, "
+            f"formats={self.formats})"
+        )
 
 
-def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
+def pack_weight(
+    weight: Any,
+    *,
+    groups: int = 1,
+    input_shape: Sequence[int] | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    algorithm: str = "auto",
+) -> PackedWeight:
     """Pack a kernel for many forward convolutions; the result is accepted wherever `weight` is.
 
     Parameters
@@ -58,11 +90,22 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
     weight : array (K, C // groups, R, S)
     groups : int
         As in the convolutions it will be used for.
+    input_shape : (N, C, H, W), optional
+        Packs at once what `conv2d` of such images reads, with the arguments below. Without it the
+        first call packs. A call that reads another format packs that one beside.
+    stride, padding, dilation, algorithm
+        As `conv2d`'s, for `input_shape`.
 
     Returns
     -------
     PackedWeight
-        A snapshot: later changes of `weight` do not reach it.
+        A snapshot: later changes of `weight` do not reach it. Results have the same bits as with
+        `weight` itself.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or the algorithm named cannot do the problem.
 
     Examples
     --------
@@ -70,6 +113,8 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
     >>> packed = fc.pack_weight(np.ones((8, 3, 3, 3), np.float32))
     >>> float(fc.conv2d(np.ones((1, 3, 5, 5), np.float32), packed)[0, 0, 0, 0])
     27.0
+    >>> packed.formats
+    ('panels',)
     """
     array = take("pack_weight", "weight", weight)
     check_weight("pack_weight", array)
@@ -78,7 +123,20 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
         raise ValueError(
             f"pack_weight: {array.shape[0]} filters cannot be cut into groups={groups}"
         )
-    return PackedWeight(array, groups)
+    index = algorithm_index("pack_weight", algorithm)
+    if input_shape is None:
+        return PackedWeight(array, groups)
+    shape = shape4("pack_weight", "input_shape", input_shape)
+    check_channels("pack_weight", shape, array.shape, groups)
+    geometry = window_geometry("pack_weight", shape[2:], array.shape[2:], stride, padding, dilation)
+    result = PackedWeight(array, groups)
+    if result.packed is not None:
+        output = (shape[0], array.shape[0], *geometry.output)
+        try:
+            result.packed.pack(result.weight, shape, output, geometry.numbers(groups), index)
+        except ValueError as error:
+            raise _refused("pack_weight", algorithm, error) from None
+    return result
 
 
 def shape4(function: str, name: str, shape: Sequence[int]) -> tuple[int, int, int, int]:
@@ -93,13 +151,11 @@ def shape4(function: str, name: str, shape: Sequence[int]) -> tuple[int, int, in
 
 def take_weight(
     function: str, weight: Any, x: Array, groups: int, beside_name: str = "x"
-) -> tuple[Array, Array | None]:
+) -> tuple[Array, _core.PackedConvWeight | None]:
     """The kernel as an array, and its packed form if that fits this call."""
     packed = None
-    if type(weight) is PackedWeight:
-        if weight.groups == groups and weight.isa == _core.current_isa():
-            packed = weight.packed
-        weight = weight.weight
+    if type(weight) is PackedWeight:  # which passes its packing by where it does not fit the call
+        weight, packed = weight.weight, weight.packed
     kernel = take_like(function, "weight", weight, x, beside_name)
     check_weight(function, kernel)
     return kernel, packed
@@ -158,7 +214,7 @@ def run(
     groups: int,
     index: int,
     algorithm: str,
-    packed: Array | None = None,
+    packed: _core.PackedConvWeight | None = None,
     bias: Array | None = None,
     residual: Array | None = None,
     relu: bool = False,
@@ -176,6 +232,8 @@ def run(
                 precision_index(), forced_kernel(),
             )  # fmt: skip
     except ValueError as error:
-        raise ValueError(
-            f"{function}: algorithm {algorithm!r} cannot do this problem: {error}"
-        ) from None
+        raise _refused(function, algorithm, error) from None
+
+
+def _refused(function: str, algorithm: str, error: ValueError) -> ValueError:
+    return ValueError(f"{function}: algorithm {algorithm!r} cannot do this problem: {error}")
