@@ -25,6 +25,8 @@ struct DotTile {
     const T* w = nullptr;
     std::int64_t w_pitch = 0;
     std::int64_t depth = 0;
+    // Two rows of w that will be wanted soon, fetched into L2 meanwhile; null: nothing.
+    const T* ahead[2] = {nullptr, nullptr};
     T* sums = nullptr;  // row i, column k at sums + (i * sums_pitch + k) * lanes
     std::int64_t sums_pitch = 0;
     bool first = true;

@@ -94,6 +94,7 @@ private:
             for (std::int64_t t = 0, row = 0; t < tiles; ++t) {
                 const std::int64_t next = rows_ * (t + 1) / tiles;
                 tile.x = x + row * tile.x_pitch;
+                fetch_ahead(tile, col, cols, k, d, t);
                 tile.sums = at(layout_.sums) + (row * tile.sums_pitch + k) * dot_.lanes;
                 tile.out = {out + row * y.row_elems + k * y.col_elems, y.row_elems, y.col_elems};
                 dot_.tile[next - row][some](tile);
@@ -101,6 +102,27 @@ private:
             }
         }
         tile.x = x;
+    }
+
+    // Tile `t` fetches two of the rows of W that come after those of columns k: of the same depth, or
+    // after the last of a group of the next. Without it six rows come from memory while the first
+    // tile waits: 16 rows against 411 MB of W took 2.1 times as long as reading it.
+    void fetch_ahead(DotTile<T>& tile, std::int64_t col, std::int64_t cols, std::int64_t k,
+                     std::int64_t d, std::int64_t t) const {
+        const MatrixStrides& w = plan_.strides.weight;
+        if (w.col_elems != 1) return;
+        std::int64_t next = col + k + dot_.max_cols, depth = d;
+        if (k + dot_.max_cols >= cols) {
+            depth = d + tile.depth;
+            next = tile.last ? col + cols : col;
+            if (tile.last) depth = 0;
+        }
+        for (int i = 0; i < 2; ++i) {
+            const std::int64_t row = next + 2 * t + i;
+            tile.ahead[i] = 2 * t + i < dot_.max_cols && row < plan_.problem.out
+                                ? static_cast<const T*>(pointers_.weight) + row * w.row_elems + depth
+                                : nullptr;
+        }
     }
 
     // The block where it is, or a copy of it with unit stride.

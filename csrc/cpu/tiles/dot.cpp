@@ -130,8 +130,16 @@ void dot_tile(const DotTile<T>& tile) {
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 6
         for (int k = 0; k < Cols; ++k) acc[i][k] = Vec<T>::zero();
+    const T* const ahead[] = {tile.ahead[0] ? tile.ahead[0] : tile.w,
+                              tile.ahead[1] ? tile.ahead[1] : tile.w};
     std::int64_t d = 0;
-    for (; d + kLanes <= tile.depth; d += kLanes) add_products<true>(tile, d, kLanes, acc);
+    for (; d + kLanes <= tile.depth; d += kLanes) {
+        if constexpr (Rows > 1) {
+            __builtin_prefetch(ahead[0] + d, 0, 2);
+            __builtin_prefetch(ahead[1] + d, 0, 2);
+        }
+        add_products<true>(tile, d, kLanes, acc);
+    }
     if (const int left = lanes_left<T>(tile.depth, d)) add_products<false>(tile, d, left, acc);
     if (!tile.first) {
 #pragma GCC unroll 4
