@@ -28,19 +28,40 @@ def classes_of(model, images):
     )
 
 
+def resnet20_classes(path, images):
+    model = fc.models.cifar_resnet(20)
+    model.load_weights(path)
+    mean, std = (
+        np.array(values, np.float32)[:, None, None]
+        for values in (fc.data.imagenet.MEAN, fc.data.imagenet.STD)
+    )
+    return classes_of(model.eval(), (images / 255 - mean) / std)
+
+
 def test_resnet20_of_the_pytorch_file(lossless_cifar10):
     """8.5 % errors; published are 8.27 % on all 10,000 images."""
     path = shared_data("checkpoints/cifar_resnet20/resnet20-12fca82f.th")
     assert all(name.startswith("module.") for name in fc.read_checkpoint(path))
-    model = fc.models.cifar_resnet(20)
-    model.load_weights(path)
     images, labels = lossless_cifar10
-    channel = (slice(None), None, None)
-    mean, std = (
-        np.array(v, np.float32)[channel] for v in (fc.data.imagenet.MEAN, fc.data.imagenet.STD)
-    )
-    found = classes_of(model.eval(), (images / 255 - mean) / std)
+    found = resnet20_classes(path, images)
     assert np.count_nonzero(found != labels) == pytest.approx(85, abs=1)
+
+
+def test_resnet20_by_the_command(lossless_cifar10, tmp_path, capsys):
+    """The same classes for images as files as for their pixels."""
+    image_module = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    weights = shared_data("checkpoints/cifar_resnet20/resnet20-12fca82f.th")
+    images, _ = lossless_cifar10
+    paths = [str(tmp_path / f"{number:03}.png") for number in range(100)]
+    for path, image in zip(paths, images):
+        image_module.fromarray(image.transpose(1, 2, 0).astype(np.uint8)).save(path)
+    options = ["--weights", str(weights), "--top", "1"]
+    assert main(["classify", "cifar_resnet20", *paths, *options]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.endswith("images as for 'image_folder'")
+    assert lines[::2] == paths
+    guesses = [int(line.split()[2]) for line in lines[1::2]]
+    assert guesses == resnet20_classes(weights, images[:100]).tolist()
 
 
 def test_lenet_of_caffe():
