@@ -2,97 +2,89 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import fastconv as fc
-import numpy as np
 import pytest
+from fastconv import init
 from torch_models import assert_same, torchvision_models
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
+models = fc.models
 
-
-def test_googlenet_torchvision(rng):
-    theirs = torchvision_models().googlenet(init_weights=False, num_classes=10)
-    ours = fc.models.googlenet(variant="torchvision", num_classes=10, seed=1)
-    assert_same(ours, theirs, (2, 3, 128, 128), rng, order=(0, 2, 1), jumps=True)
-
-
-# Channels of each branch, from the paper's table 1.
-INCEPTION = {
-    "3a": [64, (96, 128), (16, 32), 32], "3b": [128, (128, 192), (32, 96), 64],
-    "4a": [192, (96, 208), (16, 48), 64], "4b": [160, (112, 224), (24, 64), 64],
-    "4c": [128, (128, 256), (24, 64), 64], "4d": [112, (144, 288), (32, 64), 64],
-    "4e": [256, (160, 320), (32, 128), 128], "5a": [256, (160, 320), (32, 128), 128],
-    "5b": [384, (192, 384), (48, 128), 128],
+TORCHVISION = {
+    "alexnet": lambda **options: models.alexnet(variant="torchvision", **options),
+    "googlenet": lambda **options: models.googlenet(variant="torchvision", **options),
+    **{
+        name: getattr(models, name)
+        for name in ("vgg11", "vgg13", "vgg16", "vgg19", "resnet18", "resnet34", "resnet50",
+                     "resnet101", "resnet152")
+    },
 }  # fmt: skip
 
 
-class PaperGoogLeNet(nn.Module):
-    """By BVLC's prototxt, functions on weights of our names."""
-
-    def __init__(self, state):
-        super().__init__()
-        for name, array in state.items():
-            self.register_parameter(name.replace(".", "/"), nn.Parameter(torch.from_numpy(array)))
-
-    def load_state_dict(self, state, strict):
-        """The weights are there already, under names that PyTorch allows."""
-
-    def named_parameters(self, *args, **kwargs):
-        for name, parameter in super().named_parameters(*args, **kwargs):
-            yield name.replace("/", "."), parameter
-
-    def state_dict(self, *args, **kwargs):
-        return dict(self.named_parameters())
-
-    def conv(self, x, name, **window):
-        get = self.get_parameter
-        name = name.replace(".", "/")
-        y = nn.functional.conv2d(x, get(f"{name}/weight"), get(f"{name}/bias"), **window)
-        return y.relu()
-
-    def linear(self, x, name):
-        name = name.replace(".", "/")
-        weight, bias = self.get_parameter(f"{name}/weight"), self.get_parameter(f"{name}/bias")
-        return nn.functional.linear(x, weight, bias)
-
-    def inception(self, x, name):
-        path, pool = f"inception{name}.branch", nn.functional.max_pool2d(x, 3, 1, 1)
-        parts = [
-            self.conv(x, f"{path}1.conv"),
-            self.conv(self.conv(x, f"{path}2.0.conv"), f"{path}2.1.conv", padding=1),
-            self.conv(self.conv(x, f"{path}3.0.conv"), f"{path}3.1.conv", padding=2),
-            self.conv(pool, f"{path}4.1.conv"),
-        ]
-        ones, (_, threes), (_, fives), project = INCEPTION[name]
-        assert [part.shape[1] for part in parts] == [ones, threes, fives, project]
-        return torch.cat(parts, 1)
-
-    def head(self, x, name):
-        x = self.conv(nn.functional.avg_pool2d(x, 5, 3), f"{name}.conv.conv")
-        return self.linear(self.linear(x.flatten(1), f"{name}.fc1").relu(), f"{name}.fc2")
-
-    def forward(self, x):
-        def pool(x):
-            return nn.functional.max_pool2d(x, 3, 2, ceil_mode=True)
-
-        norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
-        x = norm(pool(self.conv(x, "conv1.conv", stride=2, padding=3)))
-        x = pool(norm(self.conv(self.conv(x, "conv2.conv"), "conv3.conv", padding=1)))
-        x = pool(self.inception(self.inception(x, "3a"), "3b"))
-        x = at_4a = self.inception(x, "4a")
-        for name in ("4b", "4c", "4d"):
-            x = self.inception(x, name)
-        at_4d = x
-        x = self.inception(self.inception(pool(self.inception(x, "4e")), "5a"), "5b")
-        y = self.linear(x.mean((2, 3)), "fc")
-        return (y, self.head(at_4a, "aux1"), self.head(at_4d, "aux2")) if self.training else y
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_names_and_shapes_are_torchvisions(name):
+    options = {"init_weights": False} if name == "googlenet" else {}
+    with torch.device("meta"):
+        theirs = getattr(torchvision_models(), name)(**options)
+    with init.skipped():
+        ours = TORCHVISION[name]()
+    wanted = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
+    assert {key: value.shape for key, value in ours.state_dict().items()} == wanted
 
 
-def test_googlenet(rng):
-    ours = fc.models.googlenet(num_classes=10, seed=1)
-    state = {name: np.array(array) for name, array in ours.state_dict().items()}
-    assert_same(ours, PaperGoogLeNet(state), (1, 3, 224, 224), rng, order=(0, 1, 2), jumps=True)
+def cases(**networks):
+    """name -> (shape, whether it is long)."""
+    return [
+        pytest.param(name, shape, marks=pytest.mark.full if long else ())
+        for name, (shape, long) in networks.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    cases(
+        alexnet=((2, 3, 95, 95), False), vgg11=((2, 3, 32, 32), False),
+        vgg13=((2, 3, 32, 32), True), vgg16=((1, 3, 48, 48), True), vgg19=((1, 3, 64, 64), True),
+    ),
+)  # fmt: skip
+def test_convolutions_of_torchvisions_plain_networks(name, shape, rng):
+    """Without the linear layers, whose 100 million weights take most of the time; see below."""
+    with init.skipped():
+        ours = TORCHVISION[name]().features
+    with init.seeded(1):
+        for parameter in ours.parameters():
+            if len(parameter.shape) == 4:
+                parameter.data = init.he_normal(parameter.shape)
+    with torch.device("meta"):
+        theirs = getattr(torchvision_models(), name)().features
+    assert_same(ours, theirs.to_empty(device="cpu"), shape, rng)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "size"), [("alexnet", 224), ("vgg16", 64)])
+def test_torchvisions_plain_networks(name, size, rng):
+    ours = TORCHVISION[name](num_classes=10, seed=1)
+    theirs = getattr(torchvision_models(), name)(num_classes=10)
+    assert_same(ours, theirs, (1, 3, size, size), rng)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    cases(
+        resnet18=((2, 3, 64, 64), False), resnet34=((2, 3, 64, 64), True),
+        resnet50=((2, 3, 96, 96), False), resnet101=((2, 3, 160, 160), True),
+        resnet152=((2, 3, 160, 160), True),
+    ),
+)  # fmt: skip
+def test_residual_networks(name, shape, rng):
+    """The last maps are small and batch norm divides by their deviation, so that rounding grows:
+    at 64x64 PyTorch's own float32 is 8e-5 from its float64 for ResNet-50."""
+    theirs = getattr(torchvision_models(), name)(num_classes=10)
+    ours = TORCHVISION[name](num_classes=10, seed=1)
+    assert_same(ours, theirs, shape, rng, jumps=name not in ("resnet18", "resnet34"))
 
 
 class CifarBlock(nn.Module):
@@ -134,3 +126,163 @@ class CifarNet(nn.Module):
 def test_cifar_networks(depth, residual, rng):
     make = fc.models.cifar_resnet if residual else fc.models.cifar_plain
     assert_same(make(depth, seed=1), CifarNet(depth, residual), (4, 3, 16, 16), rng)
+
+
+def stack(*layers):
+    """(name, layer) one after another; other modules between them have no weights."""
+    return nn.Sequential(
+        OrderedDict((f"_{i}", layer) if isinstance(layer, nn.Module) else layer
+                    for i, layer in enumerate(layers))
+    )  # fmt: skip
+
+
+def alexnet_features(norm):
+    return [
+        ("conv1", nn.Conv2d(3, 96, 11, 4)), nn.ReLU(), *norm, nn.MaxPool2d(3, 2),
+        ("conv2", nn.Conv2d(96, 256, 5, 1, 2, groups=2)), nn.ReLU(), *norm, nn.MaxPool2d(3, 2),
+        ("conv3", nn.Conv2d(256, 384, 3, 1, 1)), nn.ReLU(),
+        ("conv4", nn.Conv2d(384, 384, 3, 1, 1, groups=2)), nn.ReLU(),
+        ("conv5", nn.Conv2d(384, 256, 3, 1, 1, groups=2)), nn.ReLU(), nn.MaxPool2d(3, 2),
+    ]  # fmt: skip
+
+
+def zfnet_features(third, fourth, fifth):
+    norm = nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)
+    return [
+        ("conv1", nn.Conv2d(3, 96, 7, 2, 1)), nn.ReLU(), nn.MaxPool2d(3, 2, 1), norm,
+        ("conv2", nn.Conv2d(96, 256, 5, 2)), nn.ReLU(), nn.MaxPool2d(3, 2, 1), norm,
+        ("conv3", nn.Conv2d(256, third, 3, 1, 1)), nn.ReLU(),
+        ("conv4", nn.Conv2d(third, fourth, 3, 1, 1)), nn.ReLU(),
+        ("conv5", nn.Conv2d(fourth, fifth, 3, 1, 1)), nn.ReLU(), nn.MaxPool2d(3, 2),
+    ]  # fmt: skip
+
+
+def linear_layers(features):
+    return [
+        nn.Flatten(), ("fc6", nn.Linear(features, 4096)), nn.ReLU(),
+        ("fc7", nn.Linear(4096, 4096)), nn.ReLU(), ("fc8", nn.Linear(4096, 10)),
+    ]  # fmt: skip
+
+
+NORMS = {
+    "paper": [nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)],
+    "caffe": [nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)],
+    None: [],
+}
+OLDER = {
+    **{
+        f"alexnet, {norm}": (
+            lambda norm=norm: models.alexnet(response_norm=norm, num_classes=10, seed=1),
+            lambda norm=norm: alexnet_features(NORMS[norm]), (1, 3, 227, 227), 256,
+        )
+        for norm in NORMS
+    },
+    "zfnet": (
+        lambda: models.zfnet(num_classes=10, seed=1), lambda: zfnet_features(384, 384, 256),
+        (1, 3, 224, 224), 256,
+    ),
+    "zfnet, lecture": (
+        lambda: models.zfnet(num_classes=10, seed=1, variant="lecture"),
+        lambda: zfnet_features(512, 1024, 512), (1, 3, 224, 224), 512,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["alexnet, paper", "alexnet, None", "zfnet"])
+def test_convolutions_of_alexnet_and_zfnet(name, rng):
+    ours, theirs, *_ = OLDER[name]
+    with init.skipped():
+        model = ours()
+    features = model[: [*model].index(model.pool5) + 1]
+    with init.seeded(1):
+        for parameter in features.parameters():
+            if len(parameter.shape) == 4:
+                parameter.data = init.he_normal(parameter.shape)
+    assert_same(features, stack(*theirs()), (1, 3, 99, 99), rng)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", OLDER)
+def test_alexnet_and_zfnet(name, rng):
+    ours, theirs, shape, channels = OLDER[name]
+    assert_same(ours(), stack(*theirs(), *linear_layers(36 * channels)), shape, rng, jumps=True)
+
+
+def all_cnn(letter):
+    sizes = {"a": [5], "b": [5, 1], "c": [3, 3]}[letter]
+    layers, channels = [nn.Dropout(0.2)], 3
+    for width in (96, 192):
+        for size in sizes:
+            layers += [nn.Conv2d(channels, width, size, 1, size // 2), nn.ReLU()]
+            channels = width
+        layers += [nn.Conv2d(width, width, 3, 2, 1), nn.ReLU(), nn.Dropout(0.5)]
+    layers += [nn.Conv2d(192, 192, 3), nn.ReLU(), nn.Conv2d(192, 192, 1), nn.ReLU()]
+    layers += [nn.Conv2d(192, 10, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("letter", "abc")
+def test_all_cnn(letter, rng):
+    ours = getattr(models, f"all_cnn_{letter}")(seed=1)
+    assert_same(ours, all_cnn(letter), (2, 3, 32, 32), rng, jumps=True)
+
+
+class Gated(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.transform, self.gate = nn.Sequential(make()), make()
+
+    def forward(self, x):
+        t = torch.sigmoid(self.gate(x))
+        return self.transform(x).relu() * t + x * (1 - t)
+
+
+def test_cifar_highway(rng):
+    layers, channels = [], 3
+    for stage, width in enumerate((32, 80, 128), start=1):
+        layers += [nn.MaxPool2d(2)] if stage > 1 else []
+        layers += [(f"conv{stage}", nn.Conv2d(channels, width, 3, 1, 1)), nn.ReLU()]
+        gated = [Gated(lambda w=width: nn.Conv2d(w, w, 3, 1, 1)) for _ in range(2)]
+        layers.append((f"stage{stage}", nn.Sequential(*gated)))
+        channels = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), ("output", nn.Linear(128, 10))]
+    assert_same(models.cifar_highway(10, seed=1), stack(*layers), (2, 3, 16, 16), rng)
+
+
+def test_highway_mlp(rng):
+    layers = [nn.Flatten(), ("input", nn.Linear(784, 50)), nn.ReLU()]
+    layers += [(f"highway{i}", Gated(lambda: nn.Linear(50, 50))) for i in range(1, 9)]
+    theirs = stack(*layers, ("output", nn.Linear(50, 10)))
+    assert_same(models.highway_mlp(10, seed=1), theirs, (5, 1, 28, 28), rng)
+
+
+class Policy(nn.Module):
+    def __init__(self, filters):
+        super().__init__()
+        self.conv1 = nn.Conv2d(48, filters, 5, 1, 2)
+        for index in range(2, 13):
+            setattr(self, f"conv{index}", nn.Conv2d(filters, filters, 3, 1, 1))
+        self.last = nn.Conv2d(filters, 1, 1, bias=False)
+        self.position_bias = nn.Module()
+        self.position_bias.bias = nn.Parameter(torch.zeros(1, 19, 19))
+
+    def forward(self, x):
+        for index in range(1, 13):
+            x = getattr(self, f"conv{index}")(x).relu()
+        return (self.last(x) + self.position_bias.bias).flatten(1)
+
+
+def test_alphago_policy(rng):
+    ours = models.alphago_policy(24, seed=1)
+    ours.position_bias.bias.data = rng.standard_normal((1, 19, 19)).astype("f4")
+    assert_same(ours, Policy(24), (2, 48, 19, 19), rng)
+
+
+def test_lenet5(rng):
+    theirs = stack(
+        ("c1", nn.Conv2d(1, 6, 5)), nn.ReLU(), nn.MaxPool2d(2),
+        ("c3", nn.Conv2d(6, 16, 5)), nn.ReLU(), nn.MaxPool2d(2),
+        ("c5", nn.Conv2d(16, 120, 5)), nn.ReLU(), nn.Flatten(),
+        ("f6", nn.Linear(120, 84)), nn.ReLU(), ("output", nn.Linear(84, 10)),
+    )  # fmt: skip
+    assert_same(models.lenet5(seed=1), theirs, (4, 1, 32, 32), rng)

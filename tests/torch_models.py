@@ -4,7 +4,7 @@ In float64 both must agree to 1e-9 of the largest element, in every output, grad
 statistic. In float32 outputs must agree with PyTorch's float64 to 1e-4, and so must gradients for
 one of a few inputs: where rounding carries an activation over ReLU's kink, or changes the winner of
 a max pool, a gradient jumps; what is computed wrongly is wrong for every input. With millions of
-activations no input is without jumps (PyTorch's own float32 is then 1e-3 to 5e-2 away from its
+activations no input is without jumps (PyTorch's own float32 is then 1e-3 to 6e-2 away from its
 float64): there (`jumps`) float32 gradients are compared by their norms.
 """
 
@@ -19,7 +19,7 @@ import pytest
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the largest element of what is compared
 INPUTS = 4
-JUMPS = 0.05  # of the norm of a gradient
+JUMPS = 0.1  # of the norm of a gradient
 
 
 def torchvision_models():

@@ -51,6 +51,7 @@ class Summary:
     rows: tuple[Row, ...]
     input_shape: tuple[int, ...]
     parameters: int
+    unused_parameters: int = 0  # of layers that the model's mode does not run
 
     @property
     def multiply_adds(self) -> int:
@@ -95,6 +96,8 @@ class Summary:
             f"for the whole input {self.input_shape}; forward and training: float32 "
             f"activation memory, parameters {_size(VALUE_BYTES * self.parameters)}"
         )
+        if self.unused_parameters:
+            notes += f"\n{self.unused_parameters:,} parameters are of layers not run in this mode"
         return "\n".join([text[0], rule, *text[1:-1], rule, text[-1], notes])
 
     def __repr__(self) -> str:
@@ -115,6 +118,11 @@ def summary(model: Layer, input_shape: Sequence[int]) -> Summary:
     Summary
         Prints as a table: output shape, parameters, multiply-adds, activation memory forward and in
         training, receptive field; totals last.
+
+    Notes
+    -----
+    A model whose modes differ is shown in its own: GoogLeNet with its auxiliary heads in training
+    mode, without them after ``model.eval()``.
 
     Examples
     --------
@@ -143,7 +151,7 @@ def summary(model: Layer, input_shape: Sequence[int]) -> Summary:
             )
         )
     shape = tuple(int(size) for size in input_shape)
-    return Summary(tuple(rows), shape, model.num_parameters)
+    return Summary(tuple(rows), shape, model.num_parameters, sum(sizes.values()))
 
 
 def receptive_fields(graph: Graph) -> list[tuple[Field, Field]]:

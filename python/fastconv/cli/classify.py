@@ -120,6 +120,7 @@ def _model(
     entry: Any, state: Mapping[str, Any], args: argparse.Namespace, classes: int
 ) -> tuple[Any, bool]:
     """The network with its weights, and whether they are Caffe's."""
+    from fastconv import init
     from fastconv.layers.state import from_caffe
 
     known = inspect.signature(entry.build).parameters
@@ -129,7 +130,8 @@ def _model(
     is_caffe = Path(args.weights).suffix.lower() == ".caffemodel"
     if is_caffe and "response_norm" in known:
         options["response_norm"] = "caffe"
-    model = entry.build(**options)
+    with init.skipped():
+        model = entry.build(**options)
     is_caffe = is_caffe or bool(from_caffe(state, model.caffe_layers).keys() - state.keys())
     model.load_state_dict(state)
     return model.eval(), is_caffe

@@ -30,9 +30,12 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
+    from fastconv import init
     from fastconv.models import find
     from fastconv.summary_table import summary
 
     entry = find(args.model)
-    print(summary(entry.build(), (args.batch, *(args.input or entry.image_shape))))
+    with init.skipped():
+        model = entry.build()
+    print(summary(model, (args.batch, *(args.input or entry.image_shape))))
     return 0

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastconv.graph import Value
-from fastconv.layers import BatchNorm2d, Conv2d, Layer, ReLU, Sequential
+from fastconv.layers import (
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    ReLU,
+    Sequential,
+)
 from fastconv.layers.arguments import positive
 from fastconv.layers.arithmetic import add
 
@@ -15,9 +24,28 @@ from fastconv.layers.arithmetic import add
 def check_arguments(function: str, variant: str, variants: tuple[str, ...], **sizes: int) -> None:
     """Refuse a ``variant`` that is none of ``variants``, and sizes below 1."""
     positive(function, **sizes)
-    if variant not in variants:
-        known = " or ".join(map(repr, variants))
-        raise ValueError(f"{function}: variant={variant!r}, but {known} is needed")
+    choice(function, "variant", variant, variants)
+
+
+def choice(function: str, name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Refuse a value that is none of ``choices``."""
+    if value not in choices:
+        known = " or ".join(map(repr, choices))
+        raise ValueError(f"{function}: {name}={value!r}, but {known} is needed")
+
+
+def classifier(features: int, num_classes: int) -> dict[str, Layer]:
+    """AlexNet's and ZFNet's linear layers by Caffe's names, dropout before the first two (2012)."""
+    return {
+        "flatten": Flatten(),
+        "drop6": Dropout(0.5),
+        "fc6": Linear(features, 4096),
+        "relu6": ReLU(),
+        "drop7": Dropout(0.5),
+        "fc7": Linear(4096, 4096),
+        "relu7": ReLU(),
+        "fc8": Linear(4096, num_classes),
+    }
 
 
 def conv_relu(in_channels: int, out_channels: int, kernel_size: int, **window: Any) -> Sequential:
