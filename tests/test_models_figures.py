@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import fastconv as fc
 import numpy as np
 import pytest
@@ -89,6 +91,17 @@ def test_figures(name):
     text = str(table)
     assert f"{parameters:,}" in text
     assert f"{table.multiply_adds:,}" in text
+
+
+def test_the_documents_table_has_these_figures():
+    path = Path(__file__).parents[1] / "docs" / "models.md"
+    lines = [line.split("|")[1:] for line in path.read_text().splitlines() if "| `" in line]
+    rows = {cells[0].strip(" `"): [cell.strip() for cell in cells[1:5]] for cells in lines}
+    assert len(rows) > 25
+    for name, cells in rows.items():
+        parameters, multiply_adds, sees = FIGURES[name]
+        image = "x".join(map(str, MODELS[name].image_shape))
+        assert cells == [image, f"{parameters:,}", multiply_adds, str(sees or "all")], name
 
 
 @pytest.mark.parametrize("name", FIGURES)
