@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 
 import fastconv as fc
 import numpy as np
@@ -11,7 +12,7 @@ from checkpoint_files import blob, caffemodel
 from fastconv.__main__ import main
 from fastconv.data import PREPROCESSINGS, Preprocessing
 from fastconv.data.imagenet import read_class_names
-from fastconv.models import caffe_lenet, cifar10_quick, googlenet
+from fastconv.models import alexnet, caffe_lenet, cifar10_quick, googlenet, vgg16, vgg19
 
 
 @pytest.fixture
@@ -270,6 +271,44 @@ def test_caffe_weights_are_recognised(pictures, tmp_path, capsys, heads):
     assert [row[2] for row in rows] == [("cat", "dog", "cow")[row[1]] for row in rows]
     for percent, number, _ in rows:
         assert percent == pytest.approx(expected[number], abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("make", "depth"), [(vgg16, 16), pytest.param(vgg19, 19, marks=pytest.mark.full)]
+)
+def test_vgg_as_its_authors_published_it(tmp_path, monkeypatch, make, depth):
+    """A caffemodel of a narrow VGG: Caffe's names for our layers in their order."""
+    monkeypatch.setattr("fastconv.models.vgg.WIDTHS", (2, 3, 4, 5, 2))
+    with fc.init.skipped():
+        model, other = make(num_classes=2), make(num_classes=2)
+    rng = np.random.default_rng(0)
+    for value in model.state_dict().values():
+        value[...] = rng.standard_normal(value.shape, np.float32)
+    raw = caffemodel(model)
+    for name in ("conv1_1", "conv5_3" if depth == 16 else "conv5_4", "fc6", "fc8"):
+        assert name.encode() in raw
+    (tmp_path / "vgg.caffemodel").write_bytes(raw)
+    other.load_weights(tmp_path / "vgg.caffemodel")
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name], value)
+
+
+@pytest.mark.full
+def test_alexnet_as_bvlc_published_it(pictures, tmp_path, capsys):
+    """244 MB: groups in conv2, conv4 and conv5, response norm with Caffe's constants."""
+    model = alexnet(response_norm="caffe", seed=0)
+    path = tmp_path / "bvlc_alexnet.caffemodel"
+    path.write_bytes(caffemodel(model))
+    assert fc.read_checkpoint(path)["conv2.weight"].shape == (256, 48, 5, 5)
+    image = pictures("a.png", np.random.default_rng(0).integers(0, 256, (260, 300, 3)))
+    status, head, found, _ = command(capsys, "alexnet", image, "--weights", path)
+    assert status == 0
+    assert head.endswith("images as for 'caffe'")
+    prepare = replace(PREPROCESSINGS["caffe"], size=(227, 227))
+    expected = 100 * fc.softmax(model.eval()(prepare(image)[None]))[0]
+    for percent, number, _ in found[str(image)]:
+        assert percent == pytest.approx(expected[number], abs=0.006)
+    assert [row[1] for row in found[str(image)]] == np.argsort(-expected)[:5].tolist()
 
 
 def test_images_that_cannot_be_read_are_named_and_the_rest_classified(pictures, tmp_path, capsys):

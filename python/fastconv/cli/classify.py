@@ -127,7 +127,9 @@ def _model(
     options: dict[str, Any] = {"num_classes": classes}
     if "aux_logits" in known:  # heads for training, which some files have and some lack
         options["aux_logits"] = any(re.search(r"(^|\.)(aux|loss)1[./]", name) for name in state)
-    is_caffe = Path(args.weights).suffix.lower() == ".caffemodel"
+    suffix = Path(args.weights).suffix.lower()
+    # AlexNet's own names are Caffe's; what fastconv saves of it was trained here.
+    is_caffe = suffix == ".caffemodel" or (args.model == "alexnet" and suffix != ".safetensors")
     if is_caffe and "response_norm" in known:
         options["response_norm"] = "caffe"
     with init.skipped():
