@@ -157,10 +157,11 @@ def test_damaged_and_hostile_files(read, name):
     assert peak < 20 * len(content) + 1_000_000
 
 
-def test_the_number_of_layers_is_bounded(read, monkeypatch):
+def test_the_number_of_layers_and_blobs_is_bounded(read, monkeypatch):
     monkeypatch.setattr("fastconv.checkpoint.caffe.MAX_LAYERS", 10)
     assert read(layer("a", "x") * 10) == {}
     refuses(read, layer("a", "x") * 11, "more than 10 layers")
+    refuses(read, layer("a", "x", *[b""] * 100), "'a' has more than 64 blobs")
 
 
 def test_every_truncation_is_noticed(read):

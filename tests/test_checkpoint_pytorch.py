@@ -241,16 +241,21 @@ WRONG_TENSORS = {
     "two sizes": (tuple_(FLOATS, storage("0", "Float", 1)), "of two types or sizes"),
     "storage without a type": (
         tuple_(text("storage"), NONE, text("0"), text("cpu"), number(2)) + b"Q", "without type"),
+    "storage with a long key": (simple_tensor("0" * 1001), "more than 1000 characters"),
     "storage of a negative size": (storage("0", "Float", -1), "without type, key or size"),
     "a name on two lines": (dict_({"a\nb": simple_tensor()}), "cannot be printed"),
+    "a long name": (dict_({"a" * 1001: simple_tensor()}), "more than 1000 characters"),
     "half a character": (dict_({"\ud800": simple_tensor()}), "cannot be printed"),
 }  # fmt: skip
+
+
+NAMES = ("a name on two lines", "a long name", "half a character")
 
 
 @pytest.mark.parametrize("name", WRONG_TENSORS)
 def test_wrong_tensors(read, form, name):
     value, pattern = WRONG_TENSORS[name]
-    value = value if name in ("a name on two lines", "half a character") else dict_({"a": value})
+    value = value if name in NAMES else dict_({"a": value})
     refuses(read, form(value, ONES), pattern)
 
 

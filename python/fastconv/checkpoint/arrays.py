@@ -17,6 +17,7 @@ DTYPES = {
     "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
 MAX_AXES = 32  # NumPy 1.26's
+MAX_NAME = 1000
 
 
 def itemsize(code: str) -> int:
@@ -40,6 +41,8 @@ def check_shape(name: str, shape: Any) -> int:
 
 def check_name(name: str, taken: Any) -> None:
     """A name that can be printed, so that errors which list names show what there is, once."""
+    if len(name) > MAX_NAME:
+        raise ValueError(f"the name {name[:50]!r}... has more than {MAX_NAME} characters")
     if not name.isprintable():
         raise ValueError(f"the name {name!r} holds characters that cannot be printed")
     if name in taken:

@@ -36,7 +36,8 @@ SHAPE_DIM = 1
 # What a linear layer is called: in LayerParameter, as V1's enumeration, in V0.
 INNER_PRODUCT = ("InnerProduct", 14, "innerproduct")
 NAMES = ("weight", "bias")
-MAX_LAYERS = 100_000  # so that tiny layers do not fill memory with names
+# So that many tiny ones do not fill memory with names and slices.
+MAX_LAYERS, MAX_BLOBS = 100_000, 64
 
 
 def read_caffemodel(path: str | PathLike[str]) -> dict[str, Any]:
@@ -80,7 +81,8 @@ def read_binaryproto(path: str | PathLike[str]) -> dict[str, Any]:
 
 def _layer(view: memoryview, numbers: dict[str, int]) -> dict[str, Any]:
     """name -> array of a layer, its own name before each."""
-    name, kind, blobs = "", None, []
+    name, kind = "", None
+    blobs: list[memoryview] = []
     for number, wire, value in fields(view):
         if number == numbers.get("v0"):
             expect(number, wire, BYTES)
@@ -93,6 +95,8 @@ def _layer(view: memoryview, numbers: dict[str, int]) -> dict[str, Any]:
             kind = value if wire == VARINT else bytes(value).decode("utf-8")
         elif number == numbers["blobs"]:
             expect(number, wire, BYTES)
+            if len(blobs) == MAX_BLOBS:
+                raise ValueError(f"layer {name[:200]!r} has more than {MAX_BLOBS} blobs")
             blobs.append(value)
     arrays = {}
     for index, blob in enumerate(blobs):

@@ -6,8 +6,8 @@ of pickles (a magic number, a protocol version, facts on the machine, the object
 and then for each key the number of elements (int64) and the elements.
 
 Arrays are views of storages, each of which is read once and only if it is needed: a file can make
-no more memory be taken than about four times its own size. Tar files (before PyTorch 0.1.10),
-TorchScript archives and files of big-endian machines are not read.
+no more memory be taken than about four times its own size. Tar files (of PyTorch's first
+releases), TorchScript archives and files of big-endian machines are not read.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _state_dict(value: Any) -> dict[str, Tensor]:
     if not value:
         return {}
     raise ValueError(
-        f"no state dict is found: there are {', '.join(map(repr, list(value)[:20]))}, and tensors "
-        f"neither among them nor under {', '.join(NESTED)}"
+        f"no state dict is found: there are {', '.join(repr(n[:50]) for n in list(value)[:20])}, "
+        f"and tensors neither among them nor under {', '.join(NESTED)}"
     )
 
 
@@ -170,7 +170,7 @@ class _Legacy(_Content):
         super().__init__(file)
         file.seek(0)
         if file.size >= 262 and file.bytes_at(257, 5).tobytes() == b"ustar":
-            raise ValueError("tar files (of PyTorch before 0.1.10) are not read; save it anew")
+            raise ValueError("tar files of PyTorch's first releases are not read; save it anew")
         file.seek(0)
         if file.read(1) != b"\x80":
             raise ValueError("not a file of torch.save: neither a zip nor a pickle")

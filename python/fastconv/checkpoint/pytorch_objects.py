@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastconv.checkpoint.arrays import MAX_AXES, itemsize, whole_numbers
+from fastconv.checkpoint.arrays import MAX_AXES, MAX_NAME, itemsize, whole_numbers
 
 
 class Refused(ValueError):
@@ -156,6 +156,8 @@ def storage_of(identity: Any) -> Storage:
         raise Refused("a persistent id that is no storage, such as a module with its source text")
     if type(kind) is not ElementType or type(key) is not str or not whole_numbers((count,)):
         raise ValueError("a storage without type, key or size")
+    if len(key) > MAX_NAME:
+        raise ValueError(f"a storage whose key has more than {MAX_NAME} characters")
     part = identity[5] if len(identity) == 6 else None
     if part is None:
         return Storage(key, kind.code, count, 0, count)
