@@ -1,9 +1,11 @@
 """Small checkpoints of PyTorch and Caffe, put together byte by byte: tests need neither program.
 
 PyTorch    `text`, `number`, `tuple_`, `dict_`, `call` ... give the bytes of pickle operations
-           (protocol 2); `tensor` those of a tensor; `zip_file` and `legacy_file` a file.
+           (protocol 2); `tensor` those of a tensor; `zip_file` and `legacy_file` a file;
+           `both_forms` runs a test with either.
 Caffe      `field` gives a field of a protocol buffer, `blob`, `layer`, `layer_v1` messages;
            `caffemodel` a file with the weights of a network.
+Both       `read`, `refuses`: through a file in a folder.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import struct
 import zipfile
 
 import numpy as np
+import pytest
+from fastconv.checkpoint import read_checkpoint
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 DTYPES = {
@@ -120,6 +124,23 @@ def legacy_file(value, storages, *, magic=MAGIC_NUMBER, version=1001, little=Tru
 
 def _bytes(content):
     return content if isinstance(content, bytes) else content.tobytes()
+
+
+both_forms = pytest.mark.parametrize("form", [zip_file, legacy_file], ids=["zip", "legacy"])
+ONES = {"0": np.ones(2, np.float32)}
+
+
+def read(folder, content, name="x.pt"):
+    """What `fc.read_checkpoint` reads of a file with that content."""
+    (folder / name).write_bytes(content)
+    return read_checkpoint(folder / name)
+
+
+def refuses(folder, content, pattern, name="x.pt"):
+    """Fail unless reading raises a ValueError that matches and names the file."""
+    with pytest.raises(ValueError, match=pattern) as caught:
+        read(folder, content, name)
+    assert name in str(caught.value)
 
 
 def varint(value):

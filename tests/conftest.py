@@ -5,12 +5,15 @@ Tests marked `kernels` run CUDA kernels: emulated, once for each order of thread
 `isa`   a test that takes it runs once for each instruction set built and supported here, forced by
         name; the fixture's value is the name.
 `rng`   a generator seeded by the test's own name: the same data whatever else runs.
+`pictures`  a function that saves image files; skips the test without Pillow.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -85,3 +88,15 @@ def thread_order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the test's name."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Callable[..., Path]:
+    """A function that saves an array (height, width[, channels]) as an image file."""
+    image_module = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+    def save(name: str, pixels: Any, **options: Any) -> Path:
+        image_module.fromarray(np.asarray(pixels, np.uint8)).save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return save

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import tracemalloc
 
+import checkpoint_files
 import numpy as np
 import pytest
 from checkpoint_files import blob, field, layer, layer_v0, layer_v1, varint
-from fastconv.checkpoint import read_checkpoint
 from fastconv.models import googlenet
 
 WEIGHT = np.arange(24, dtype=np.float32).reshape(4, 3, 2, 1)
@@ -16,21 +17,8 @@ BIAS = np.arange(4, dtype=np.float32)
 LINEAR = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
-@pytest.fixture
-def read(tmp_path):
-    """Reads bytes as a .caffemodel."""
-
-    def of(content, name="x.caffemodel"):
-        (tmp_path / name).write_bytes(content)
-        return read_checkpoint(tmp_path / name)
-
-    return of
-
-
-def refuses(read, content, pattern, name="x.caffemodel"):
-    with pytest.raises(ValueError, match=pattern) as caught:
-        read(content, name)
-    assert name in str(caught.value)
+read = functools.partial(checkpoint_files.read, name="x.caffemodel")
+refuses = functools.partial(checkpoint_files.refuses, name="x.caffemodel")
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -42,7 +30,7 @@ def refuses(read, content, pattern, name="x.caffemodel"):
         (layer_v0, "conv", "innerproduct"),
     ],
 )
-def test_three_generations(read, make, convolution, inner_product, old):
+def test_three_generations(tmp_path, make, convolution, inner_product, old):
     """In old shapes everything has four axes: leading ones of biases and linear layers go."""
     content = (
         field(1, "net")
@@ -61,7 +49,7 @@ def test_three_generations(read, make, convolution, inner_product, old):
         "fc1.weight": LINEAR[:1],
         "fc1.bias": BIAS[:1],
     }
-    arrays = read(content)
+    arrays = read(tmp_path, content)
     assert list(arrays) == list(expected)
     for name, value in expected.items():
         assert arrays[name].shape == value.shape
@@ -70,28 +58,28 @@ def test_three_generations(read, make, convolution, inner_product, old):
         assert arrays[name].flags.writeable
 
 
-def test_numbers_one_by_one_doubles_and_unknown_fields(read):
+def test_numbers_one_by_one_doubles_and_unknown_fields(tmp_path):
     """Repeated numbers that are not packed; fields that a later Caffe may add; a third blob."""
     unpacked = field(7, field(1, 2) + field(1, 1)) + field(5, 1.5) + field(5, -2.0)
     unknown = field(999, "x") + field(998, 7) + field(997, 1.0) + varint(996 << 3 | 1) + bytes(8)
     content = layer("a", "Scale", unpacked + unknown, blob(np.array([0.5])), blob(BIAS)) + unknown
-    arrays = read(content)
+    arrays = read(tmp_path, content)
     assert arrays["a.weight"].tolist() == [[1.5], [-2.0]]
     assert arrays["a.bias"].dtype == np.float64
     assert list(arrays) == ["a.weight", "a.bias", "a.blob2"]
 
 
-def test_mean_images(read):
+def test_mean_images(tmp_path):
     mean = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
     for content in (blob(mean, old=True), blob(mean), blob(mean[None])):
-        arrays = read(content, "mean.binaryproto")
+        arrays = read(tmp_path, content, name="mean.binaryproto")
         assert list(arrays) == ["mean"]
         np.testing.assert_array_equal(arrays["mean"], mean)
     name = "mean.binaryproto"
-    refuses(read, blob(BIAS), r"its shape is \(4,\), but \(1, C, H, W\)", name)
-    refuses(read, blob(np.zeros((2, 3, 1, 1))), r"its shape is \(2, 3, 1, 1\)", name)
-    refuses(read, b"", r"\(0, 0, 0, 0\)|negative", name)
-    refuses(read, b"\x08", "cut short within a number", name)
+    refuses(tmp_path, blob(BIAS), r"its shape is \(4,\), but \(1, C, H, W\)", name=name)
+    refuses(tmp_path, blob(np.zeros((2, 3, 1, 1))), r"its shape is \(2, 3, 1, 1\)", name=name)
+    refuses(tmp_path, b"", r"\(0, 0, 0, 0\)|negative", name=name)
+    refuses(tmp_path, b"\x08", "cut short within a number", name=name)
 
 
 @pytest.mark.parametrize("slash", ["/", "."])
@@ -146,25 +134,25 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_and_hostile_files(read, name):
+def test_damaged_and_hostile_files(tmp_path, name):
     content, pattern = DAMAGED[name]
     tracemalloc.start()
     try:
-        refuses(read, content, pattern)
+        refuses(tmp_path, content, pattern)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 20 * len(content) + 1_000_000
 
 
-def test_the_number_of_layers_and_blobs_is_bounded(read, monkeypatch):
+def test_the_number_of_layers_and_blobs_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("fastconv.checkpoint.caffe.MAX_LAYERS", 10)
-    assert read(layer("a", "x") * 10) == {}
-    refuses(read, layer("a", "x") * 11, "more than 10 layers")
-    refuses(read, layer("a", "x", *[b""] * 100), "'a' has more than 64 blobs")
+    assert read(tmp_path, layer("a", "x") * 10) == {}
+    refuses(tmp_path, layer("a", "x") * 11, "more than 10 layers")
+    refuses(tmp_path, layer("a", "x", *[b""] * 100), "'a' has more than 64 blobs")
 
 
-def test_every_truncation_is_noticed(read):
+def test_every_truncation_is_noticed(tmp_path):
     """But where a layer ends: the format has no length of the whole."""
     layers = [
         layer("a", "Convolution", blob(WEIGHT), blob(BIAS, old=True)),
@@ -174,10 +162,10 @@ def test_every_truncation_is_noticed(read):
     for cut in range(len(content)):
         if cut == len(layers[0]):
             continue
-        refuses(read, content[:cut], ".")
+        refuses(tmp_path, content[:cut], ".")
 
 
-def test_floats_are_taken_bit_by_bit(read):
+def test_floats_are_taken_bit_by_bit(tmp_path):
     bits = struct.pack("<4I", 0x7FC00001, 0xFF800000, 0x80000000, 1)
     content = layer("a", "x", field(7, field(1, varint(4))) + field(5, bits))
-    assert read(content)["a.weight"].tobytes() == bits
+    assert read(tmp_path, content)["a.weight"].tobytes() == bits

@@ -218,10 +218,9 @@ class Layer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Overwrite parameters and buffers with the arrays of ``state``, matched by name.
 
-        A prefix that all names share (``module.``) is stripped where the rest then matches; Caffe's
-        names of published networks (``caffe_layers``) are taken too.
-        Floating values are converted to the parameter's dtype. Nothing is changed where anything
-        does not fit.
+        A prefix that all names share (``module.``) is stripped where the rest then matches; names
+        of ``caffe_layers`` are taken too. Floating values are converted to the parameter's dtype.
+        Nothing is changed where anything does not fit.
 
         Raises
         ------
