@@ -37,6 +37,18 @@ FC_INLINE void finish(const GemmTile<T>& tile, Vec<T> (&acc)[Rows][Vectors]) {
     }
 }
 
+// What finish() will touch, while the products are summed: without it the loads of a residual and the
+// lines that stores must own wait for L3. One thread of a Xeon: 1x1 64 -> 256 on 56x56, 114 -> 134
+// GFLOP/s with and without a residual; 3x3 3 -> 64 on 224x224, 70 -> 88.
+template <class T, int Rows, int Vectors, class Line>
+FC_INLINE void fetch_rows(Line* const* lines, std::int64_t offset) {
+#pragma GCC unroll 12
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v)
+            __builtin_prefetch(lines[i] + offset + v * Vec<T>::kLanes, 1, 2);
+}
+
 template <class T, int Rows, int Vectors>
 void gemm_tile(const GemmTile<T>& tile) {
     constexpr int kLanes = Vec<T>::kLanes;
@@ -47,6 +59,10 @@ void gemm_tile(const GemmTile<T>& tile) {
 #pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) acc[i][v] = Vec<T>::zero();
 
+    if (tile.last) {
+        fetch_rows<T, Rows, Vectors>(tile.out, tile.out_offset);
+        if (tile.residual) fetch_rows<T, Rows, Vectors>(tile.residual, tile.out_offset);
+    }
     const T* panel = tile.panel;
     const T* ahead = tile.ahead ? tile.ahead : panel;
     const std::int64_t ahead_step = tile.ahead_step;
