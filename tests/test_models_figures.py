@@ -117,6 +117,30 @@ def test_a_summary_is_of_the_whole_batch_and_adds_up(name):
     assert one.training_bytes > 0
 
 
+def kept(model, x):
+    """Bytes of the arrays that a training call leaves in the layers, each once."""
+    model.train()(x)
+    arrays = {}
+    weights = {id(parameter.data) for parameter in model.parameters()}
+    for _, layer in model.named_layers():
+        for array in layer._saved or ():
+            while isinstance(getattr(array, "base", None), np.ndarray):
+                array = array.base
+            if isinstance(array, np.ndarray) and id(array) not in weights:
+                arrays[id(array)] = array
+    return sum(array.nbytes for array in arrays.values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lenet5", "cifar_resnet20", "cifar_highway19", "highway_mlp10", "all_cnn_c",
+     "alphago_policy", "googlenet", "googlenet_torchvision", "cifar10_quick", "resnet18"],
+)  # fmt: skip
+def test_training_memory_is_what_the_layers_keep(name):
+    model, shape = built(name), (1, *MODELS[name].image_shape)
+    assert fc.summary(model, shape).training_bytes == kept(model, np.ones(shape, np.float32))
+
+
 def test_vggs_activations_are_the_sum_of_its_layers_outputs():
     """15.2 M values with the image, 61 MB, not the slide's 24 M; with ReLU's outputs apart 28.8 M.
 

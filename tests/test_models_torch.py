@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import fastconv as fc
+import numpy as np
 import pytest
 from fastconv import init
 from torch_models import assert_same, torchvision_models
@@ -68,23 +69,27 @@ def test_convolutions_of_torchvisions_plain_networks(name, shape, rng):
 def test_torchvisions_plain_networks(name, size, rng):
     ours = TORCHVISION[name](num_classes=10, seed=1)
     theirs = getattr(torchvision_models(), name)(num_classes=10)
-    assert_same(ours, theirs, (1, 3, size, size), rng)
+    assert_same(ours, theirs, (1, 3, size, size), rng, jumps=True)
 
 
 @pytest.mark.parametrize(
     ("name", "shape"),
     cases(
         resnet18=((2, 3, 64, 64), False), resnet34=((2, 3, 64, 64), True),
-        resnet50=((2, 3, 96, 96), False), resnet101=((2, 3, 160, 160), True),
-        resnet152=((2, 3, 160, 160), True),
+        resnet50=((2, 3, 64, 64), False), resnet101=((2, 3, 64, 64), True),
+        resnet152=((2, 3, 64, 64), True),
     ),
 )  # fmt: skip
 def test_residual_networks(name, shape, rng):
-    """The last maps are small and batch norm divides by their deviation, so that rounding grows:
-    at 64x64 PyTorch's own float32 is 8e-5 from its float64 for ResNet-50."""
+    """Blocks add little to what they pass on, as in trained networks: drawn at random, a deep one
+    makes so much of rounding that PyTorch's own float32 is 1e-3 from its float64."""
     theirs = getattr(torchvision_models(), name)(num_classes=10)
     ours = TORCHVISION[name](num_classes=10, seed=1)
-    assert_same(ours, theirs, shape, rng, jumps=name not in ("resnet18", "resnet34"))
+    last = "bn2" if name in ("resnet18", "resnet34") else "bn3"
+    for path, layer in ours.named_layers():
+        if path.endswith(last):
+            layer.weight.data *= np.float32(0.25)
+    assert_same(ours, theirs, shape, rng, jumps=name in ("resnet101", "resnet152"))
 
 
 class CifarBlock(nn.Module):
@@ -224,7 +229,7 @@ def all_cnn(letter):
 @pytest.mark.parametrize("letter", "abc")
 def test_all_cnn(letter, rng):
     ours = getattr(models, f"all_cnn_{letter}")(seed=1)
-    assert_same(ours, all_cnn(letter), (2, 3, 32, 32), rng, jumps=True)
+    assert_same(ours, all_cnn(letter), (2, 3, 16, 16), rng)
 
 
 class Gated(nn.Module):

@@ -174,8 +174,15 @@ class Graph:
         return kept
 
     def storage(self, index: int) -> int:
-        """The node whose memory this node's output is (itself, unless it is only a view)."""
+        """The node whose memory this node's output is (itself, unless it is only a view).
+
+        Images lie channels last: flattened in their logical order they are copied, unless they have
+        one pixel or one channel.
+        """
         node = self.nodes[index]
         while RULES[node.op].is_view:
-            node = self.nodes[node.inputs[0]]
+            source = self.nodes[node.inputs[0]]
+            if math.prod(source.shape[2:]) > 1 and source.shape[1] > 1 and source.index > 0:
+                break
+            node = source
         return node.index
