@@ -152,10 +152,11 @@ def test_damaged_pickles(tmp_path, form, name):
 BOMBS = {
     "memo of 4 billion": dict_({"a": simple_tensor()}) + b"r\xff\xff\xff\xff",
     "tuple as a key, nested": b"}" + b")" + b"\x85" * 30_000 + text("x") + b"s",
+    "a text that is not there": b"\x8d" + (50_000_000).to_bytes(8, "little"),
     "lists, nested": b"](" * 20_000 + b"e" * 20_000,
     "list in itself": b"]q\x00h\x00a",
     "dict in itself": b"}q\x00" + text("state_dict") + b"h\x00s",
-    "dicts of one list": b"](" + (text("k") + text("v") + b"\x86") * 2000 + b"eq\x00"
+    "dicts of one list": b"](" + b"".join(text(f"{n}") + b"N\x86" for n in range(2000)) + b"eq\x00"
     + (global_("collections", "OrderedDict") + b"h\x00\x85R") * 2000,
     "tensors of one long shape": b"(" + b"K\x01" * 5000 + b"tq\x00"
     + (global_("torch", "Size") + b"h\x00\x85R") * 2000,

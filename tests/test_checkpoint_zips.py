@@ -104,6 +104,13 @@ def test_checksums(tmp_path):
     assert read(tmp_path, unchecked)["a"].tolist() == [0, 0]
 
 
+def test_a_legacy_file_is_cut_short_behind_what_is_needed(tmp_path):
+    value = dict_({"model": SIMPLE, "other": simple_tensor("1")})
+    content = legacy_file(value, {**ONES, "1": ONES["0"]})
+    assert list(read(tmp_path, content)) == ["a"]
+    refuses(tmp_path, content[:-1], "cut short: storage '1' ends beyond the file")
+
+
 def test_legacy_heads(tmp_path):
     refuses(tmp_path, b"", "neither a zip nor a pickle")
     refuses(tmp_path, b"hello", "neither a zip nor a pickle")

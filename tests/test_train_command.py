@@ -13,7 +13,7 @@ from fastconv.__main__ import main
 from fastconv.checkpoint import read_checkpoint
 from fastconv.history import History
 from fastconv.layers import Parameter
-from fastconv.models import find
+from fastconv.models import MODELS, find
 from fastconv.models.recipes import RECIPES, SCHEDULES, find_recipe
 from fastconv.training import fit
 
@@ -190,6 +190,17 @@ def test_resnets_recipe_is_the_papers():
         assert abs(epoch * steps_per_epoch - steps) < steps_per_epoch
     assert find_recipe("cifar_resnet110").warm_up == 0.01
     assert find_recipe("cifar_plain110").warm_up is None
+
+
+def test_the_networks_have_recipes_and_the_recipes_networks():
+    without = {"alphago_policy", "cifar10_quick"}  # examples/alphago; Caffe's images are 0 to 255
+    found = {name: find_recipe(name) for name in MODELS if name not in without}
+    for name in without:
+        with pytest.raises(ValueError, match="no recipe to train"):
+            find_recipe(name)
+    assert all(recipe in found.values() for recipe in RECIPES.values())
+    for name, recipe in found.items():
+        assert MODELS[name].image_shape[0] == (1 if recipe.dataset == "mnist" else 3)
 
 
 def test_a_network_without_a_recipe():

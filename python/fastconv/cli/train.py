@@ -117,7 +117,7 @@ def _train(args: argparse.Namespace, entry: Any, recipe: Any) -> int:
 
     train, test = _load(recipe.dataset, args.data, entry.image_shape)
     train = _subset(train, args.subset)
-    model = entry.build(seed=args.seed, num_classes=len(train.classes) or 10)
+    model = entry.build(seed=args.seed, num_classes=len(train.classes) or 10, **recipe.network)
     optimizer = optim.SGD(
         model.parameters(),
         lr=recipe.lr,

@@ -8,8 +8,8 @@ a recipe is not its paper's, a comment says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastconv.data import CropAndFlip
@@ -43,6 +43,7 @@ class Recipe:
     milestones: tuple[float, ...] = (0.5, 0.75)  # of "steps": the rate is divided by 10 there
     warm_up: float | None = None  # the rate until the training error is below 80 %
     label_smoothing: float = 0.0
+    network: Mapping[str, Any] = field(default_factory=dict)  # arguments of what makes it
 
     def make_schedule(self, optimizer: SGD, epochs: int) -> Schedule | None:
         """The schedule over ``epochs`` epochs; None for a constant rate."""
@@ -61,6 +62,10 @@ class Recipe:
             schedule = WarmUp(schedule or MultiStepLR(optimizer, []), lr=self.warm_up)
         return schedule
 
+
+DIGITS = Recipe(
+    "mnist", epochs=8, batch_size=64, lr=0.03, augment=CropAndFlip(padding=1, flip=False)
+)
 
 # He et al. 2015, section 4.2: 64,000 steps of 128 images, the rate divided by 10 at 32,000 and
 # 48,000; 391 steps are an epoch of 50,000 images. The paper subtracts the mean of each pixel; here
@@ -88,9 +93,10 @@ IMAGES = Recipe(
 
 RECIPES: dict[str, Recipe] = {
     # Ours. A digit's mirror image is no digit: shifts alone.
-    "lenet5": Recipe(
-        "mnist", epochs=8, batch_size=64, lr=0.03, augment=CropAndFlip(padding=1, flip=False)
-    ),
+    "lenet5": DIGITS,
+    "caffe_lenet": DIGITS,
+    # With gates that begin at -2 and a rate of 0.01, 50 layers diverge.
+    "highway_mlp": replace(DIGITS, augment=None, network={"gate_bias": -4.0}),
     "cifar_resnet": CIFAR_RESNET,
     "cifar_resnet110": replace(CIFAR_RESNET, warm_up=0.01),
     "cifar_plain": CIFAR_RESNET,
@@ -125,7 +131,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a network: under its name, or under its name without the depth.
+    """The recipe of a network: under its name, or that without the depth or the variant.
 
     Examples
     --------
@@ -133,7 +139,8 @@ def find_recipe(name: str) -> Recipe:
     >>> find_recipe("cifar_resnet20").epochs
     164
     """
-    recipe = RECIPES.get(name) or RECIPES.get(name.rstrip("0123456789"))
+    shorter = (name, name.rstrip("0123456789"), name.rpartition("_")[0])
+    recipe = next((RECIPES[known] for known in shorter if known in RECIPES), None)
     if recipe is None:
         raise ValueError(
             f"there is no recipe to train {name!r}; there are recipes for "
