@@ -56,12 +56,16 @@ struct BatchNorm {
     int axis = 1;
     bool training = true;
     double momentum = 0.1, eps = 1e-5;
+    bool relu = false;  // y = max(normalized x, 0), on the CPU
 };
 struct BatchNormBackward {
     Tensor grad_output, x, mean, rstd, grad_input, grad_weight, grad_bias;  // the last three written
     const Tensor* weight = nullptr;
     int axis = 1;
     bool training = true;
+    /// grad_output is that of a ReLU after it; in training on the CPU. `bias` is the forward call's.
+    bool relu = false;
+    const Tensor* bias = nullptr;
 };
 
 struct ResponseNorm {

@@ -35,6 +35,7 @@ void def_elementwise(pybind11::module_& module) {
     def_arithmetic<Device, Op::kAdd>(module, "add");
     def_arithmetic<Device, Op::kSubtract>(module, "subtract");
     def_arithmetic<Device, Op::kMultiply>(module, "multiply");
+    def_arithmetic<Device, Op::kAddRelu>(module, "add_relu");
 }
 
 }  // namespace fastconv

@@ -39,7 +39,7 @@ Tensor vector_of(py::array& array, bool written, const Tensor& x, int axis) {
 
 void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd, Optional weight,
                 Optional bias, Optional running_mean, Optional running_var, int axis, bool training,
-                double momentum, double eps) {
+                double momentum, double eps, bool relu) {
     BatchNorm call;
     call.x = tensor_of(x);
     call.y = writable_tensor_of(y);
@@ -53,6 +53,7 @@ void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd,
     call.training = training;
     call.momentum = momentum;
     call.eps = eps;
+    call.relu = relu;
     if (!training && (!m.given || !v.given))
         throw std::invalid_argument("_core: evaluation needs running statistics");
     if ((call.mean.size[0] > 1 && call.mean.elems[0] != 1) ||
@@ -73,7 +74,8 @@ void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd,
 
 void batch_norm_backward(const py::array& grad_output, const py::array& x, py::array mean,
                          py::array rstd, Optional weight, py::array grad_input,
-                         py::array grad_weight, py::array grad_bias, int axis, bool training) {
+                         py::array grad_weight, py::array grad_bias, int axis, bool training,
+                         bool relu, Optional bias) {
     BatchNormBackward call;
     call.grad_output = tensor_of(grad_output);
     call.x = tensor_of(x);
@@ -86,9 +88,13 @@ void batch_norm_backward(const py::array& grad_output, const py::array& x, py::a
     call.grad_weight = vector_of(grad_weight, true, call.x, axis);
     call.grad_bias = vector_of(grad_bias, true, call.x, axis);
     const Vector w(weight, false, call.x, axis);
+    const Vector b(bias, false, call.x, axis);
     call.weight = w.get();
+    call.bias = b.get();
     call.axis = axis;
     call.training = training;
+    call.relu = relu;
+    if (relu && !training) throw std::invalid_argument("_core: a ReLU's gradient needs training");
     const cpu::Isa& isa = cpu::current_isa();
     py::gil_scoped_release release;
     const Workspace workspace = Workspace::acquire(cpu::batch_norm_workspace_bytes(call));
@@ -132,11 +138,11 @@ void bind_normalization(py::module_& module) {
     module.def("batch_norm", &batch_norm, py::arg("x"), py::arg("y"), py::arg("mean"),
                py::arg("rstd"), py::arg("weight"), py::arg("bias"), py::arg("running_mean"),
                py::arg("running_var"), py::arg("axis"), py::arg("training"), py::arg("momentum"),
-               py::arg("eps"));
+               py::arg("eps"), py::arg("relu") = false);
     module.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),
                py::arg("mean"), py::arg("rstd"), py::arg("weight"), py::arg("grad_input"),
                py::arg("grad_weight"), py::arg("grad_bias"), py::arg("axis"),
-               py::arg("training"));
+               py::arg("training"), py::arg("relu") = false, py::arg("bias") = py::none());
     module.def("local_response_norm", &local_response_norm, py::arg("x"), py::arg("y"),
                py::arg("axis"), py::arg("size"), py::arg("alpha"), py::arg("beta"), py::arg("k"));
     module.def("local_response_norm_backward", &local_response_norm_backward,

@@ -17,8 +17,9 @@ enum class ElementwiseOp : std::uint8_t {
     kAdd,                // a + b
     kSubtract,           // a - b
     kMultiply,           // a * b
+    kAddRelu,            // a + b <= 0 ? 0 : a + b
 };
-constexpr int kElementwiseOps = 11;
+constexpr int kElementwiseOps = 12;
 
 enum SoftmaxKind : int { kSoftmax, kLogSoftmax, kSoftmaxBackward, kLogSoftmaxBackward };
 

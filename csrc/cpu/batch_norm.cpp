@@ -1,7 +1,7 @@
 // Batch normalization forward, over arrays of any strides.
 //
 //     mean = sum(x) / M, var = sum((x - mean)^2) / M, rstd = 1 / sqrt(var + eps)
-//     y = (x - mean) * rstd * weight + bias
+//     y = (x - mean) * rstd * weight + bias, or its ReLU
 //
 // Statistics take one pass over memory: a tile of positions is summed twice while it is in cache,
 // first for its mean, then for the deviations from it, and tiles are joined in float64. Tiles and
@@ -39,10 +39,10 @@ struct Forward {
         for (std::int64_t c = first; c < first + count; ++c) {
             const double var =
                 measures ? not_negative(sums[channels + c]) / positions : old_var.at(c);
-            const double exact = 1 / std::sqrt(var + call.eps);
             mean[c] = static_cast<T>(measures ? sums[c] : old_mean.at(c));
-            rstd[c] = static_cast<T>(exact);
-            scale[c] = static_cast<T>(exact * weight.at(c));
+            rstd[c] = static_cast<T>(1 / std::sqrt(var + call.eps));
+            // From the rounded rstd, which is all that backward has: it must find y again.
+            scale[c] = static_cast<T>(static_cast<double>(rstd[c]) * weight.at(c));
             offset[c] = static_cast<T>(bias.at(c));
             if (measures) update_running(c);
         }
@@ -110,7 +110,8 @@ void measure_and_write(const Forward<T>& forward, const ChannelWalk& walk,
     for_channel_tasks<T>(walk, data, access, kernels, threads, [&](ChannelTask<T>& task) {
         moments_of_task<T>(task, kernels, forward.sums);
         forward.finish(task.first_channel, task.channels);
-        normalize_task<T>(task, kernels, 1, 0, forward.mean, forward.scale, forward.offset);
+        normalize_task<T>(task, kernels, 1, 0, forward.call.relu, forward.mean, forward.scale,
+                          forward.offset);
     });
 }
 
@@ -140,7 +141,7 @@ void run(const BatchNorm& call, double* workspace, const Isa& isa, int threads) 
         join_groups(walk, workspace);
     }
     forward.finish(0, channels);
-    normalize<T>(call.y, call.x, call.axis, forward.mean, forward.scale, forward.offset, kernels,
+    normalize<T>(call.y, call.x, call.axis, call.relu, forward.mean, forward.scale, forward.offset, kernels,
                  threads);
 }
 

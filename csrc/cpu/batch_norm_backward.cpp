@@ -1,4 +1,5 @@
-// Batch normalization backward, over arrays of any strides. With g = dL/dy and M positions:
+// Batch normalization backward, over arrays of any strides. With g = dL/dy, through the ReLU if there is
+// one, and M positions:
 //
 //     dbias = sum(g)        dweight = rstd * sum(g * (x - mean))
 //     dx = weight * rstd * (g - sum(g) / M - (x - mean) * rstd^2 * sum(g * (x - mean)) / M)
@@ -19,16 +20,27 @@ struct Backward {
     std::int64_t channels;
     double positions;
     double* sums;  // sum(g) and sum(g * (x - mean)), (2, C)
-    T *mean, *scale, *offset, *slope;
+    T *mean, *scale, *offset, *slope, *bias;
+
+    Masked<T> mask(std::int64_t c) const { return {mean + c, scale + c, bias + c}; }
+
+    /// What the mask of a ReLU needs before the sums are there.
+    void prepare() const {
+        const ChannelValues<T> rstds(&call.rstd, 0), weight(call.weight, 1), shift(call.bias, 0);
+        for (std::int64_t c = 0; c < channels; ++c) {
+            mean[c] = element<T>(call.mean, c);
+            scale[c] = static_cast<T>(rstds.at(c) * weight.at(c));
+            bias[c] = static_cast<T>(shift.at(c));
+        }
+    }
 
     /// Sums to gradients and parameters, for channels [first, first + count).
     void finish(std::int64_t first, std::int64_t count) const {
-        const ChannelValues<T> rstds(&call.rstd, 0), weight(call.weight, 1);
+        const ChannelValues<T> rstds(&call.rstd, 0);
         for (std::int64_t c = first; c < first + count; ++c) {
             const double sum = sums[c], product = sums[channels + c], rstd = rstds.at(c);
             element<T>(call.grad_bias, c) = static_cast<T>(sum);
             element<T>(call.grad_weight, c) = static_cast<T>(product * rstd);
-            scale[c] = static_cast<T>(rstd * weight.at(c));
             offset[c] = static_cast<T>(sum / positions);
             slope[c] = static_cast<T>(product * rstd * rstd / positions);
         }
@@ -37,8 +49,8 @@ struct Backward {
 
 // Operands are grad_output and x.
 template <class T>
-void products_of_task(const ChannelTask<T>& task, const Kernels<T>& kernels, const T* mean,
-                      double* sums) {
+void products_of_task(const ChannelTask<T>& task, const Kernels<T>& kernels, const Backward<T>& by) {
+    double* const sums = by.sums;
     const std::int64_t channels = task.walk.channels;
     const auto& form = form_of<T>(kernels, task.walk);
     double* const sum = sums + 2 * task.group * channels + task.first_channel;
@@ -54,7 +66,7 @@ void products_of_task(const ChannelTask<T>& task, const Kernels<T>& kernels, con
         tile.grad_pitch = view[0].row_elems;
         tile.x = view[1].data;
         tile.x_pitch = view[1].row_elems;
-        form.products(tile, mean + task.first_channel + c, partial, partial + count);
+        form.products[by.call.relu](tile, by.mask(task.first_channel + c), partial, partial + count);
         for (std::int64_t i = 0; i < count; ++i) {
             sum[c + i] += static_cast<double>(partial[i]);
             sum[channels + c + i] += static_cast<double>(partial[count + i]);
@@ -78,7 +90,7 @@ void write_task(const ChannelTask<T>& task, const Kernels<T>& kernels, const Bac
                                    view[out].data,
                                    view[out].row_elems};
         c += task.first_channel;
-        form.grad_input(tile, by.mean + c, by.scale + c, by.offset + c, by.slope + c);
+        form.grad_input[by.call.relu](tile, by.mask(c), by.offset + c, by.slope + c);
     });
 }
 
@@ -92,7 +104,7 @@ void sum_and_write(const Backward<T>& backward, const ChannelWalk& walk, const K
     const Access access[] = {kRead, kRead, kWrite};  // all in place: nothing is gathered
     threads = threads_for(2 * kBatchNormCost * walk.elements, threads);
     for_channel_tasks<T>(walk, data, access, kernels, threads, [&](ChannelTask<T>& task) {
-        products_of_task<T>(task, kernels, backward.mean, backward.sums);
+        products_of_task<T>(task, kernels, backward);
         backward.finish(task.first_channel, task.channels);
         write_task<T>(task, kernels, backward, 2, 0, 1);
     });
@@ -112,7 +124,7 @@ void sum_all(const Backward<T>& backward, const ChannelWalk& walk, const Kernels
     const Access access[] = {kRead, kRead};
     threads = threads_for(kBatchNormCost * walk.elements, threads);
     for_channel_tasks<T>(walk, data, access, kernels, threads, [&](ChannelTask<T>& task) {
-        products_of_task<T>(task, kernels, backward.mean, sums);
+        products_of_task<T>(task, kernels, backward);
     });
     for (std::int64_t group = 1; group < walk.groups(); ++group)
         for (std::int64_t i = 0; i < 2 * channels; ++i) sums[i] += sums[2 * group * channels + i];
@@ -142,8 +154,9 @@ void run(const BatchNormBackward& call, double* workspace, const Isa& isa, int t
     const Backward<T> backward{call,          channels,
                                positions,     workspace,
                                mean,          mean + channels,
-                               mean + 2 * channels, mean + 3 * channels};
-    for (std::int64_t c = 0; c < channels; ++c) mean[c] = element<T>(call.mean, c);
+                               mean + 2 * channels, mean + 3 * channels,
+                               mean + 4 * channels};
+    backward.prepare();
     if (call.training && walk.positions > 0) {
         const ChannelWalk all =
             walk_channels({&call.grad_output, &call.x, &call.grad_input}, call.axis);
@@ -154,7 +167,7 @@ void run(const BatchNormBackward& call, double* workspace, const Isa& isa, int t
     if (call.training) return write_all(backward, kernels, threads);
     std::fill_n(backward.mean, channels, T(0));  // g * scale = (g - 0) * scale + 0
     std::fill_n(backward.offset, channels, T(0));
-    normalize<T>(call.grad_input, call.grad_output, call.axis, backward.mean, backward.scale,
+    normalize<T>(call.grad_input, call.grad_output, call.axis, false, backward.mean, backward.scale,
                  backward.offset, kernels, threads);
 }
 

@@ -1,7 +1,7 @@
 // What batch normalization's forward and backward share: its arrays (C) and its affine pass.
 //
 // Workspace, in doubles: two sums for each group of tiles and channel, (groups, 2, C), the first group's
-// taking in the others'; then up to four arrays (C) of T in the space of as many doubles.
+// taking in the others'; then up to five arrays (C) of T in the space of as many doubles.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ inline std::size_t batch_norm_sums(const ChannelWalk& walk) {
     return static_cast<std::size_t>(2 * std::max<std::int64_t>(walk.groups(), 1) * walk.channels);
 }
 inline std::size_t batch_norm_workspace(const ChannelWalk& walk) {
-    return sizeof(double) * (batch_norm_sums(walk) + 4 * static_cast<std::size_t>(walk.channels));
+    return sizeof(double) * (batch_norm_sums(walk) + 5 * static_cast<std::size_t>(walk.channels));
 }
 
 /// Whether a task may sum and then write its channels while they are in cache.
@@ -57,10 +57,11 @@ const typename BatchNormKernels<T>::Form& form_of(const Kernels<T>& kernels,
     return walk.per_column ? kernels.batch_norm->per_column : kernels.batch_norm->per_tile;
 }
 
-/// out = (x - mean) * scale + offset for one task; `out` and `x` are the operands' numbers.
+/// out = (x - mean) * scale + offset, or its ReLU, for one task; `out` and `x` are the operands'
+/// numbers.
 template <class T>
 void normalize_task(const ChannelTask<T>& task, const Kernels<T>& kernels, int out, int x,
-                    const T* mean, const T* scale, const T* offset) {
+                    bool relu, const T* mean, const T* scale, const T* offset) {
     const auto& form = form_of<T>(kernels, task.walk);
     task.for_tiles([&](std::int64_t c, std::int64_t, double, double, const MatrixView<T>* view,
                        std::int64_t rows, std::int64_t cols) {
@@ -72,19 +73,19 @@ void normalize_task(const ChannelTask<T>& task, const Kernels<T>& kernels, int o
         tile.x = view[x].data;
         tile.x_pitch = view[x].row_elems;
         c += task.first_channel;
-        form.normalize(tile, mean + c, scale + c, offset + c);
+        form.normalize[relu](tile, mean + c, scale + c, offset + c);
     });
 }
 
 template <class T>
-void normalize(const Tensor& out, const Tensor& x, int axis, const T* mean, const T* scale,
-               const T* offset, const Kernels<T>& kernels, int threads) {
+void normalize(const Tensor& out, const Tensor& x, int axis, bool relu, const T* mean,
+               const T* scale, const T* offset, const Kernels<T>& kernels, int threads) {
     const ChannelWalk walk = walk_channels({&out, &x}, axis);
     T* const data[] = {static_cast<T*>(out.data), static_cast<T*>(x.data)};
     const Access access[] = {kWrite, kRead};
     threads = threads_for(kBatchNormCost * walk.elements, threads);
     for_channel_tasks<T>(walk, data, access, kernels, threads, [&](ChannelTask<T>& task) {
-        normalize_task<T>(task, kernels, 0, 1, mean, scale, offset);
+        normalize_task<T>(task, kernels, 0, 1, relu, mean, scale, offset);
     });
 }
 

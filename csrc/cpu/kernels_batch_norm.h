@@ -24,19 +24,29 @@ struct PositionTile {
     std::int64_t out_pitch = 0;
 };
 
+/// What g is, backward: grad; through a ReLU, 0 where (x - mean) * scale + bias <= 0. That is the
+/// forward pass's own formula, so that its output need not be kept. Arrays per channel; `bias` is read
+/// through a ReLU only.
+template <class T>
+struct Masked {
+    const T *mean, *scale, *bias;
+};
+
+/// Pairs of kernels: [0] without a ReLU after the normalization, [1] with one.
 template <class T>
 struct BatchNormKernels {
     struct Form {
         /// shift = mean of the tile, rounded; sum = sum of (x - shift), squares of (x - shift)^2.
         void (*moments)(const PositionTile<T>& tile, T* shift, T* sum, T* squares);
-        /// sum = sum of grad, products = sum of grad * (x - mean).
-        void (*products)(const PositionTile<T>& tile, const T* mean, T* sum, T* products);
-        /// out = (x - mean) * scale + offset
-        void (*normalize)(const PositionTile<T>& tile, const T* mean, const T* scale,
-                          const T* offset);
-        /// out = (grad - offset - (x - mean) * slope) * scale
-        void (*grad_input)(const PositionTile<T>& tile, const T* mean, const T* scale,
-                           const T* offset, const T* slope);
+        /// sum = sum of g, products = sum of g * (x - mean).
+        void (*products[2])(const PositionTile<T>& tile, const Masked<T>& mask, T* sum,
+                            T* products);
+        /// out = (x - mean) * scale + offset, or its ReLU
+        void (*normalize[2])(const PositionTile<T>& tile, const T* mean, const T* scale,
+                             const T* offset);
+        /// out = (g - offset - (x - mean) * slope) * scale
+        void (*grad_input[2])(const PositionTile<T>& tile, const Masked<T>& mask, const T* offset,
+                              const T* slope);
     };
     Form per_column;
     Form per_tile;

@@ -63,6 +63,8 @@ __device__ inline void with_formula(ElementwiseOp op, float parameter, bool coar
             case Op::kAdd: return body([](float a, float b) { return a + b; });
             case Op::kSubtract: return body([](float a, float b) { return a - b; });
             case Op::kMultiply: return body([](float a, float b) { return a * b; });
+            case Op::kAddRelu:
+                return body([](float a, float b) { return a + b <= 0 ? 0.0f : a + b; });
             default: break;
         }
     }

@@ -11,6 +11,7 @@
 namespace {
 
 using fastconv::cpu::BatchNormKernels;
+using fastconv::cpu::Masked;
 using fastconv::cpu::PositionTile;
 
 // ---- per column ----------------------------------------------------------------------------------
@@ -68,40 +69,19 @@ void column_moments(const PositionTile<T>& tile, T* shift, T* sum, T* squares) {
     });
 }
 
-template <class T>
-void column_products(const PositionTile<T>& tile, const T* mean, T* sum, T* products) {
-    clear(tile.cols, sum);
-    clear(tile.cols, products);
-    for_row_groups<kSumRows>(tile.rows, [&](std::int64_t r, auto rows) {
-        const T* x = tile.x + r * tile.x_pitch;
-        const T* grad = tile.grad + r * tile.grad_pitch;
-        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
-            const Vec<T> middle = load_some(mean + c, count);
-            Vec<T> first = load_some(sum + c, count), second = load_some(products + c, count);
-#pragma GCC unroll 8
-            for (int i = 0; i < decltype(rows)::value; ++i) {
-                const Vec<T> g = load_some(grad + i * tile.grad_pitch + c, count);
-                first = first + g;
-                second = fma(g, load_some(x + i * tile.x_pitch + c, count) - middle, second);
-            }
-            store_some(first, sum + c, count);
-            store_some(second, products + c, count);
-        });
-    });
+template <bool kRelu, class T>
+FC_INLINE Vec<T> normalized(Vec<T> x, Vec<T> mean, Vec<T> scale, Vec<T> offset) {
+    const Vec<T> y = fma(x - mean, scale, offset);
+    if constexpr (!kRelu) return y;
+    const Vec<T> zero = Vec<T>::zero();
+    return {y.v <= zero.v ? zero.v : y.v};
 }
 
-template <class T>
-void column_normalize(const PositionTile<T>& tile, const T* mean, const T* scale,
-                      const T* offset) {
-    for (std::int64_t r = 0; r < tile.rows; ++r) {
-        const T* x = tile.x + r * tile.x_pitch;
-        T* out = tile.out + r * tile.out_pitch;
-        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
-            const Vec<T> m = load_some(mean + c, count), s = load_some(scale + c, count),
-                         o = load_some(offset + c, count);
-            store_some(fma(load_some(x + c, count) - m, s, o), out + c, count);
-        });
-    }
+template <bool kRelu, class T>
+FC_INLINE Vec<T> masked(Vec<T> grad, Vec<T> x, Vec<T> mean, Vec<T> scale, Vec<T> bias) {
+    if constexpr (!kRelu) return grad;
+    const Vec<T> y = fma(x - mean, scale, bias), zero = Vec<T>::zero();
+    return {y.v <= zero.v ? zero.v : grad.v};
 }
 
 template <class T>
@@ -110,19 +90,60 @@ FC_INLINE Vec<T> grad_input_of(Vec<T> grad, Vec<T> x, Vec<T> mean, Vec<T> scale,
     return fma(mean - x, slope, grad - offset) * scale;
 }
 
-template <class T>
-void column_grad_input(const PositionTile<T>& tile, const T* mean, const T* scale, const T* offset,
+template <bool kRelu, class T>
+void column_products(const PositionTile<T>& tile, const Masked<T>& mask, T* sum, T* products) {
+    clear(tile.cols, sum);
+    clear(tile.cols, products);
+    for_row_groups<kSumRows>(tile.rows, [&](std::int64_t r, auto rows) {
+        const T* x = tile.x + r * tile.x_pitch;
+        const T* grad = tile.grad + r * tile.grad_pitch;
+        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
+            const Vec<T> middle = load_some(mask.mean + c, count);
+            const Vec<T> scale = kRelu ? load_some(mask.scale + c, count) : middle;
+            const Vec<T> bias = kRelu ? load_some(mask.bias + c, count) : middle;
+            Vec<T> first = load_some(sum + c, count), second = load_some(products + c, count);
+#pragma GCC unroll 8
+            for (int i = 0; i < decltype(rows)::value; ++i) {
+                const Vec<T> value = load_some(x + i * tile.x_pitch + c, count);
+                const Vec<T> g = masked<kRelu>(load_some(grad + i * tile.grad_pitch + c, count),
+                                               value, middle, scale, bias);
+                first = first + g;
+                second = fma(g, value - middle, second);
+            }
+            store_some(first, sum + c, count);
+            store_some(second, products + c, count);
+        });
+    });
+}
+
+template <bool kRelu, class T>
+void column_normalize(const PositionTile<T>& tile, const T* mean, const T* scale,
+                      const T* offset) {
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+        const T* x = tile.x + r * tile.x_pitch;
+        T* out = tile.out + r * tile.out_pitch;
+        for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
+            const Vec<T> m = load_some(mean + c, count), s = load_some(scale + c, count),
+                         o = load_some(offset + c, count);
+            store_some(normalized<kRelu>(load_some(x + c, count), m, s, o), out + c, count);
+        });
+    }
+}
+
+template <bool kRelu, class T>
+void column_grad_input(const PositionTile<T>& tile, const Masked<T>& mask, const T* offset,
                        const T* slope) {
     for (std::int64_t r = 0; r < tile.rows; ++r) {
         const T* x = tile.x + r * tile.x_pitch;
         const T* grad = tile.grad + r * tile.grad_pitch;
         T* out = tile.out + r * tile.out_pitch;
         for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
-            const Vec<T> m = load_some(mean + c, count), s = load_some(scale + c, count),
+            const Vec<T> m = load_some(mask.mean + c, count), s = load_some(mask.scale + c, count),
                          o = load_some(offset + c, count), k = load_some(slope + c, count);
-            store_some(grad_input_of(load_some(grad + c, count), load_some(x + c, count), m, s, o,
-                                     k),
-                       out + c, count);
+            const Vec<T> b = kRelu ? load_some(mask.bias + c, count) : o;
+            const Vec<T> value = load_some(x + c, count);
+            const Vec<T> g = masked<kRelu>(load_some(grad + c, count), value, m, s, b);
+            store_some(grad_input_of(g, value, m, s, o, k), out + c, count);
         });
     }
 }
@@ -179,18 +200,22 @@ void tile_moments(const PositionTile<T>& tile, T* shift, T* sum, T* squares) {
     });
 }
 
-template <class T>
-void tile_products(const PositionTile<T>& tile, const T* mean, T* sum, T* products) {
-    const Vec<T> middle = Vec<T>::broadcast(*mean);
+template <bool kRelu, class T>
+void tile_products(const PositionTile<T>& tile, const Masked<T>& mask, T* sum, T* products) {
+    const Vec<T> middle = Vec<T>::broadcast(*mask.mean);
+    const Vec<T> scale = kRelu ? Vec<T>::broadcast(*mask.scale) : middle;
+    const Vec<T> bias = kRelu ? Vec<T>::broadcast(*mask.bias) : middle;
     sum_tile(tile, sum, products,
              [&](std::int64_t r, std::int64_t c, int count, Vec<T>& a, Vec<T>& b) {
-        const Vec<T> g = load_some(tile.grad + r * tile.grad_pitch + c, count);
+        const T* x = tile.x + r * tile.x_pitch + c;
+        const Vec<T> g = masked<kRelu>(load_some(tile.grad + r * tile.grad_pitch + c, count),
+                                       load_some(x, count), middle, scale, bias);
         a = a + g;
-        b = fma(g, difference(tile.x + r * tile.x_pitch + c, middle, count), b);
+        b = fma(g, difference(x, middle, count), b);
     });
 }
 
-template <class T>
+template <bool kRelu, class T>
 void tile_normalize(const PositionTile<T>& tile, const T* mean, const T* scale, const T* offset) {
     const Vec<T> m = Vec<T>::broadcast(*mean), s = Vec<T>::broadcast(*scale),
                  o = Vec<T>::broadcast(*offset);
@@ -198,24 +223,25 @@ void tile_normalize(const PositionTile<T>& tile, const T* mean, const T* scale, 
         const T* x = tile.x + r * tile.x_pitch;
         T* out = tile.out + r * tile.out_pitch;
         for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
-            store_some(fma(load_some(x + c, count) - m, s, o), out + c, count);
+            store_some(normalized<kRelu>(load_some(x + c, count), m, s, o), out + c, count);
         });
     }
 }
 
-template <class T>
-void tile_grad_input(const PositionTile<T>& tile, const T* mean, const T* scale, const T* offset,
+template <bool kRelu, class T>
+void tile_grad_input(const PositionTile<T>& tile, const Masked<T>& mask, const T* offset,
                      const T* slope) {
-    const Vec<T> m = Vec<T>::broadcast(*mean), s = Vec<T>::broadcast(*scale),
+    const Vec<T> m = Vec<T>::broadcast(*mask.mean), s = Vec<T>::broadcast(*mask.scale),
                  o = Vec<T>::broadcast(*offset), k = Vec<T>::broadcast(*slope);
+    const Vec<T> b = kRelu ? Vec<T>::broadcast(*mask.bias) : o;
     for (std::int64_t r = 0; r < tile.rows; ++r) {
         const T* x = tile.x + r * tile.x_pitch;
         const T* grad = tile.grad + r * tile.grad_pitch;
         T* out = tile.out + r * tile.out_pitch;
         for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
-            store_some(grad_input_of(load_some(grad + c, count), load_some(x + c, count), m, s, o,
-                                     k),
-                       out + c, count);
+            const Vec<T> value = load_some(x + c, count);
+            const Vec<T> g = masked<kRelu>(load_some(grad + c, count), value, m, s, b);
+            store_some(grad_input_of(g, value, m, s, o, k), out + c, count);
         });
     }
 }
@@ -235,8 +261,14 @@ void join(std::int64_t channels, double before, double count, const T* shift, co
 
 template <class T>
 constexpr BatchNormKernels<T> table() {
-    return {{column_moments<T>, column_products<T>, column_normalize<T>, column_grad_input<T>},
-            {tile_moments<T>, tile_products<T>, tile_normalize<T>, tile_grad_input<T>},
+    return {{column_moments<T>,
+             {column_products<false, T>, column_products<true, T>},
+             {column_normalize<false, T>, column_normalize<true, T>},
+             {column_grad_input<false, T>, column_grad_input<true, T>}},
+            {tile_moments<T>,
+             {tile_products<false, T>, tile_products<true, T>},
+             {tile_normalize<false, T>, tile_normalize<true, T>},
+             {tile_grad_input<false, T>, tile_grad_input<true, T>}},
             join<T>};
 }
 

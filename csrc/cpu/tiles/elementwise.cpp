@@ -23,13 +23,15 @@ FC_INLINE Vec<T> apply(Vec<T> a, Vec<T> b, Vec<T> parameter) {
     if constexpr (kOp == ElementwiseOp::kAdd) return a + b;
     if constexpr (kOp == ElementwiseOp::kSubtract) return a - b;
     if constexpr (kOp == ElementwiseOp::kMultiply) return a * b;
+    if constexpr (kOp == ElementwiseOp::kAddRelu)
+        return apply<ElementwiseOp::kRelu>(a + b, b, parameter);
 }
 
 constexpr bool takes_two(ElementwiseOp op) {
     return op == ElementwiseOp::kReluBackward || op == ElementwiseOp::kLeakyReluBackward ||
            op == ElementwiseOp::kSigmoidBackward || op == ElementwiseOp::kTanhBackward ||
            op == ElementwiseOp::kAdd || op == ElementwiseOp::kSubtract ||
-           op == ElementwiseOp::kMultiply;
+           op == ElementwiseOp::kMultiply || op == ElementwiseOp::kAddRelu;
 }
 
 template <ElementwiseOp kOp, class T>
@@ -54,7 +56,7 @@ constexpr ElementwiseKernels<T> table() {
     return {{run<Op::kRelu, T>, run<Op::kReluBackward, T>, run<Op::kLeakyRelu, T>,
              run<Op::kLeakyReluBackward, T>, run<Op::kSigmoid, T>, run<Op::kSigmoidBackward, T>,
              run<Op::kTanh, T>, run<Op::kTanhBackward, T>, run<Op::kAdd, T>,
-             run<Op::kSubtract, T>, run<Op::kMultiply, T>}};
+             run<Op::kSubtract, T>, run<Op::kMultiply, T>, run<Op::kAddRelu, T>}};
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 """Arithmetic and concatenations between layers, for NumPy's arrays and on a device.
 
-NumPy's own expressions where they will do; arrays on a CUDA device have none and go through kernels
-and copies of slices.
+Arrays of the kernels' dtypes go through kernels, which use all threads, on either device; others
+through NumPy's own expressions, of which arrays on a CUDA device have none.
 """
 
 from __future__ import annotations
@@ -13,50 +13,65 @@ from typing import Any
 import numpy as np
 
 from fastconv import ops
-from fastconv.ops.devices import cuda_core, new, on_device
+from fastconv.ops.devices import FLOAT32, FLOAT64, cuda_core, kernels_for, new, on_device
 from fastconv.ops.elementwise import empty_like
 from fastconv.ops.families import give, import_any
 
 
 def add(a: Any, b: Any) -> Any:
     """a + b, arrays of one shape, in a's memory order."""
-    if not on_device(a):
-        return a + b
-    result = empty_like(a)
-    cuda_core.add(a, b, result)
-    return result
+    return _combined("add", a, b) if _has_kernels(a, b) else a + b
+
+
+def add_relu(a: Any, b: Any) -> Any:
+    """max(a + b, 0), arrays of one shape, in a's memory order."""
+    return _combined("add_relu", a, b) if _has_kernels(a, b) else ops.relu(a + b)
 
 
 def subtract(a: Any, b: Any) -> Any:
     """a - b, arrays of one shape, in a's memory order."""
-    if not on_device(a):
-        return a - b
-    result = empty_like(a)
-    cuda_core.subtract(a, b, result)
-    return result
+    return _combined("subtract", a, b) if _has_kernels(a, b) else a - b
 
 
 def multiply(a: Any, b: Any) -> Any:
     """a * b element by element, arrays of one shape, in a's memory order."""
-    if not on_device(a):
-        return a * b
-    result = empty_like(a)
-    cuda_core.multiply(a, b, result)
-    return result
+    return _combined("multiply", a, b) if _has_kernels(a, b) else a * b
 
 
 def multiply_into(product: Any, factor: Any) -> None:
     """product *= factor."""
-    if not on_device(product):
+    if not _has_kernels(product, factor):
         product *= factor
         return
-    cuda_core.multiply(product, factor, product)
+    kernels_for(product).multiply(product, factor, product)
+
+
+def _has_kernels(a: Any, b: Any) -> bool:
+    if on_device(a):
+        return True
+    return (
+        type(a) is type(b) is np.ndarray
+        and a.dtype == b.dtype
+        and a.dtype in (FLOAT32, FLOAT64)
+        and a.shape == b.shape
+        and a.flags.aligned
+        and b.flags.aligned
+    )
+
+
+def _combined(kernel: str, a: Any, b: Any) -> Any:
+    result = empty_like(a)
+    getattr(kernels_for(a), kernel)(a, b, result)
+    return result
 
 
 def add_into(total: Any, term: Any) -> None:
     """total += term."""
     if not on_device(total):
-        total += term
+        if _has_kernels(total, term):
+            kernels_for(total).add(total, term, total)
+        else:
+            total += term
         return
     term = import_any("accumulate", "grad", term)
     if term.dtype != total.dtype:

@@ -8,7 +8,7 @@ PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -116,10 +116,17 @@ class Layer:
     def __call__(self, *inputs: Any) -> Any:
         if inputs and isinstance(inputs[0], Value):
             return inputs[0].graph.call(self, *inputs)
+        return self.__run(self.forward, *inputs)
+
+    def call_relu(self, x: Any, relu: Layer) -> Any:
+        """relu(self(x)) in one pass, of a layer that defines ``forward_relu`` (layers/fused.py)."""
+        return self.__run(self.forward_relu, x, relu)  # type: ignore[attr-defined]
+
+    def __run(self, forward: Callable[..., Any], *inputs: Any) -> Any:
         if self.training:
             self.__dict__["_saved"] = None
         try:
-            return self.forward(*inputs)
+            return forward(*inputs)
         except (TypeError, ValueError) as error:
             locate_error(error, self, self.path)
             raise

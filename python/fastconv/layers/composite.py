@@ -9,16 +9,18 @@ from typing import Any
 from fastconv import ops
 from fastconv.errors import append_to_error
 from fastconv.graph import Graph, Value
-from fastconv.layers.activation import Sigmoid
+from fastconv.layers.activation import ReLU, Sigmoid
 from fastconv.layers.arithmetic import (
     add,
     add_into,
+    add_relu,
     concatenate,
     multiply,
     multiply_into,
     subtract,
 )
 from fastconv.layers.base import Layer
+from fastconv.layers.fused import call, steps
 from fastconv.ops.devices import on_device
 
 
@@ -95,9 +97,9 @@ class Sequential(Layer):
         shape = x.shape
         done = 0
         try:
-            for layer in self._layers.values():
-                x = layer(x)
-                done += 1
+            for layer, relu in steps(self._layers.values()):
+                x = call(layer, relu, x)
+                done += 1 if relu is None else 2
         except (TypeError, ValueError) as error:
             append_to_error(error, self._story(shape, done))
             raise
@@ -146,13 +148,21 @@ class Residual(Layer):
         self.shortcut = shortcut
 
     def forward(self, x: Any) -> Any:
+        return add(*self._sides(x))
+
+    def forward_relu(self, x: Any, relu: ReLU) -> Any:
+        y = add_relu(*self._sides(x))
+        relu.save(y)
+        return y
+
+    def _sides(self, x: Any) -> tuple[Any, Any]:
         self.save()
         y = self.body(x)
         side = x if self.shortcut is None else self.shortcut(x)
         if y.shape != side.shape:
             name = "the input" if self.shortcut is None else "the shortcut"
             raise ValueError(f"the body gives {y.shape}, but {name} has {side.shape}")
-        return add(y, side)
+        return y, side
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         self.saved()

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastconv import init, ops
 from fastconv.graph import Value
+from fastconv.layers.activation import ReLU
 from fastconv.layers.arguments import arguments, compact, pair, positive
 from fastconv.layers.base import Layer
 from fastconv.layers.gradients import accumulate, needed
@@ -89,6 +90,14 @@ class Conv2d(Layer):
         }
 
     def forward(self, x: Any) -> Any:
+        return self._convolve(x, None)
+
+    def forward_relu(self, x: Any, relu: ReLU) -> Any:
+        y = self._convolve(x, "relu")
+        relu.save(y)
+        return y
+
+    def _convolve(self, x: Any, activation: str | None) -> Any:
         geometry = self.geometry(x.shape)
         weight = self.weight.data
         if self.training:
@@ -98,7 +107,7 @@ class Conv2d(Layer):
             if self._packed is None:
                 self.__dict__["_packed"] = ops.pack_weight(self.weight.data, groups=self.groups)
             weight = self._packed
-        return ops.conv2d(x, weight, _data(self.bias), **geometry)
+        return ops.conv2d(x, weight, _data(self.bias), **geometry, activation=activation)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         (x,) = self.saved()

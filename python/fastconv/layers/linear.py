@@ -9,6 +9,7 @@ import numpy as np
 
 from fastconv import init, ops
 from fastconv.graph import Value
+from fastconv.layers.activation import ReLU
 from fastconv.layers.arguments import arguments, positive
 from fastconv.layers.arithmetic import add_to_each, sum_over_batch
 from fastconv.layers.base import Layer
@@ -33,9 +34,17 @@ class Linear(Layer):
         self.bias = Parameter(np.zeros(out_features, np.float32)) if bias else None
 
     def forward(self, x: Any) -> Any:
+        return self._multiply(x, None)
+
+    def forward_relu(self, x: Any, relu: ReLU) -> Any:
+        y = self._multiply(x, "relu")
+        relu.save(y)
+        return y
+
+    def _multiply(self, x: Any, activation: str | None) -> Any:
         self.save(x)
         bias = None if self.bias is None else self.bias.data
-        return ops.linear(x, self.weight.data, bias)
+        return ops.linear(x, self.weight.data, bias, activation=activation)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         (x,) = self.saved()

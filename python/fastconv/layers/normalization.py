@@ -8,10 +8,13 @@ import numpy as np
 
 from fastconv import ops
 from fastconv.graph import Value
+from fastconv.layers.activation import ReLU
 from fastconv.layers.arguments import arguments, positive
 from fastconv.layers.base import Layer
 from fastconv.layers.gradients import accumulate
 from fastconv.layers.parameter import Parameter
+from fastconv.ops.devices import on_device
+from fastconv.ops.normalization import batch_norm_relu, batch_norm_relu_backward
 
 
 class BatchNorm2d(Layer):
@@ -44,7 +47,17 @@ class BatchNorm2d(Layer):
         self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
 
     def forward(self, x: Any) -> Any:
-        y, mean, rstd = ops.batch_norm(
+        return self._normalize(x, ops.batch_norm, relu=False)
+
+    def forward_relu(self, x: Any, relu: ReLU) -> Any:
+        if on_device(x):  # its kernels have no ReLU in them
+            return relu.forward(self.forward(x))
+        y = self._normalize(x, batch_norm_relu, relu=True)
+        relu.save(None)
+        return y
+
+    def _normalize(self, x: Any, function: Any, *, relu: bool) -> Any:
+        y, mean, rstd = function(
             x,
             weight=self.weight.data,
             bias=self.bias.data,
@@ -56,14 +69,17 @@ class BatchNorm2d(Layer):
         )
         if self.training:
             self.num_batches_tracked += 1
-            self.save(x, mean, rstd)
+            self.save(x, mean, rstd, relu)
         return y
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
-        x, mean, rstd = self.saved()
-        grad_x, grad_weight, grad_bias = ops.batch_norm_backward(
-            grad_y, x, mean, rstd, weight=self.weight.data, training=True
-        )
+        x, mean, rstd, relu = self.saved()
+        weight, bias = self.weight.data, self.bias.data
+        if relu:
+            gradients = batch_norm_relu_backward(grad_y, x, mean, rstd, weight=weight, bias=bias)
+        else:
+            gradients = ops.batch_norm_backward(grad_y, x, mean, rstd, weight=weight, training=True)
+        grad_x, grad_weight, grad_bias = gradients
         accumulate(self.weight, grad_weight)
         accumulate(self.bias, grad_bias)
         return grad_x

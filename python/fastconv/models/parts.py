@@ -18,7 +18,8 @@ from fastconv.layers import (
     Sequential,
 )
 from fastconv.layers.arguments import positive
-from fastconv.layers.arithmetic import add
+from fastconv.layers.arithmetic import add, add_relu
+from fastconv.layers.fused import call, steps
 
 
 def check_arguments(function: str, variant: str, variants: tuple[str, ...], **sizes: int) -> None:
@@ -95,10 +96,12 @@ class ResidualBlock(Layer):
     def forward(self, x: Any) -> Any:
         self.save()
         y = x
-        for name in self._body:
-            y = self._layers[name](y)
+        for layer, relu in steps(self._layers[name] for name in self._body):
+            y = call(layer, relu, y)
         side = x if self._shortcut is None else self._layers[self._shortcut](x)
-        return self.relu(add(y, side))
+        y = add_relu(y, side)
+        self.relu.save(y)
+        return y
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         self.saved()

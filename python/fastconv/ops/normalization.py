@@ -69,15 +69,47 @@ def batch_norm(
     >>> y.tolist(), mean.tolist(), rstd.tolist()
     ([[-1.0], [1.0]], [2.0], [1.0])
     """
+    running = (running_mean, running_var)
+    return _forward("batch_norm", x, weight, bias, running, training, momentum, eps, out)
+
+
+def batch_norm_relu(
+    x: Any,
+    *,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Any, Any, Any]:
+    """`relu(batch_norm(x, ...))` in the same passes over memory; NumPy arrays only."""
+    running = (running_mean, running_var)
     name = "batch_norm"
+    return _forward(name, x, weight, bias, running, training, momentum, eps, None, relu=True)
+
+
+def _forward(
+    name: str,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    running: tuple[Any, Any],
+    training: bool,
+    momentum: float,
+    eps: float,
+    out: Any,
+    **options: Any,
+) -> tuple[Any, Any, Any]:
     training = take_flag(name, "training", training)
     array = take(name, "x", x)
     axis = channel_axis(name, array)
     channels = array.shape[axis]
     scale = _take_vector(name, "weight", weight, array, channels)
     shift = _take_vector(name, "bias", bias, array, channels)
-    means = _take_vector(name, "running_mean", running_mean, array, channels)
-    variances = _take_vector(name, "running_var", running_var, array, channels)
+    means = _take_vector(name, "running_mean", running[0], array, channels)
+    variances = _take_vector(name, "running_var", running[1], array, channels)
     _check_statistics(name, array, channels, training, means, variances)
     if out is None:
         result = empty_like(array)
@@ -90,6 +122,7 @@ def batch_norm(
     kernels_for(array).batch_norm(
         array, result, mean, rstd, scale, shift, means, variances,
         axis, training, take_number(name, "momentum", momentum), take_number(name, "eps", eps),
+        **options,
     )  # fmt: skip
     return (give(result, x) if out is None else out), give(mean, x), give(rstd, x)
 
@@ -135,8 +168,29 @@ def batch_norm_backward(
     >>> dx.tolist(), dw.tolist(), db.tolist()
     ([[1.0], [3.0]], [2.0], [4.0])
     """
+    training = take_flag("batch_norm_backward", "training", training)
+    return _backward(grad_output, x, mean, rstd, weight, training, out)
+
+
+def batch_norm_relu_backward(
+    grad_output: Any, x: Any, mean: Any, rstd: Any, *, weight: Any = None, bias: Any = None
+) -> tuple[Any, Any, Any]:
+    """The gradients of `batch_norm_relu` in training: those of `relu_backward` and
+    `batch_norm_backward`, without the output of either and in the passes of the second."""
+    return _backward(grad_output, x, mean, rstd, weight, True, None, relu=True, bias=bias)
+
+
+def _backward(
+    grad_output: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    weight: Any,
+    training: bool,
+    out: Any,
+    **options: Any,
+) -> tuple[Any, Any, Any]:
     name = "batch_norm_backward"
-    training = take_flag(name, "training", training)
     array = take(name, "x", x)
     axis = channel_axis(name, array)
     grads = take_pair(name, "grad_output", grad_output, array, "x", "x's shape")
@@ -150,7 +204,7 @@ def batch_norm_backward(
     vectors = array.dtype if type(array) is np.ndarray else FLOAT32
     grad_weight, grad_bias = new((channels,), vectors, array), new((channels,), vectors, array)
     kernels_for(array).batch_norm_backward(
-        grads, array, means, rstds, scale, result, grad_weight, grad_bias, axis, training
+        grads, array, means, rstds, scale, result, grad_weight, grad_bias, axis, training, **options
     )
     grad_input = give(result, x) if out is None else out
     return grad_input, give(grad_weight, x), give(grad_bias, x)
