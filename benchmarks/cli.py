@@ -70,7 +70,7 @@ def _measure(options: argparse.Namespace, wanted: list[Problem], old: dict[str, 
     settings = Settings(options.threads, options.isa, tuple(options.algorithms))
     quick = options.quick
     limits = Limits(options.tolerance, options.seconds, 5 if quick else 7)
-    slow = 0.15 if quick else 30.0 if "networks" in options.suite else 1.0
+    slow = 0.15 if quick else 30.0 if {"networks", "training"} & set(options.suite) else 1.0
     session = Session(settings, limits, slow, options.seed, options.orders)
     found: list[results.ProblemResult] = []
     session.start(options.peers, options.own_process)

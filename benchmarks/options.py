@@ -6,7 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-DIRECTIONS = ("forward", "forward_indices", "backward", "grad_input", "grad_weight")
+LAYER_DIRECTIONS = ("forward", "forward_indices", "backward", "grad_input", "grad_weight")
+DIRECTIONS = (*LAYER_DIRECTIONS, "step")
+TRAINING_PEERS = ["fastconv", "pytorch"]
 LAYER_PEERS = ["fastconv", "pytorch", "numpy"]
 NETWORK_PEERS = ["fastconv", "pytorch", "onnxruntime", "openvino", "ncnn", "mnn"]
 QUICK_SECONDS = 110.0  # all of --quick ends within two minutes
@@ -23,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--suite", type=_names, metavar="NAMES", help="networks or collections (--list names them); all, or quick with --quick")  # fmt: skip  # noqa: E501
     what.add_argument("-k", dest="pattern", default="", metavar="PATTERN", help="only problems whose name contains it (* is allowed)")  # fmt: skip  # noqa: E501
     what.add_argument("--batch", type=_numbers, default=[1], metavar="NUMBERS", help="images in a call (1)")  # fmt: skip  # noqa: E501
-    what.add_argument("--direction", type=_directions, metavar="NAMES", help=f"of {', '.join(DIRECTIONS)} (the first three)")  # fmt: skip  # noqa: E501
+    what.add_argument("--direction", type=_directions, metavar="NAMES", help=f"of {', '.join(DIRECTIONS)} (the first three; of the suite training the last)")  # fmt: skip  # noqa: E501
     what.add_argument("--algorithms", type=_names, default=["auto", "im2col", "naive"], metavar="NAMES", help="fastconv's, by name (auto,im2col,naive)")  # fmt: skip  # noqa: E501
     what.add_argument("--orders", choices=["both", "channels_last", "c"], default="both", help="memory orders (both)")  # fmt: skip  # noqa: E501
     what.add_argument("--peers", type=_names, metavar="NAMES", help="libraries (fastconv,pytorch,numpy; for the suite networks fastconv,pytorch and every runtime)")  # fmt: skip  # noqa: E501
@@ -87,11 +89,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     quick = options.quick
     options.suite = options.suite or (["quick"] if quick else ["all"])
     networks = "networks" in options.suite
-    options.peers = options.peers or (NETWORK_PEERS if networks else LAYER_PEERS)
+    training = options.suite == ["training"]
+    peers = NETWORK_PEERS if networks else TRAINING_PEERS if training else LAYER_PEERS
+    options.peers = options.peers or peers
     if options.own_process is None:
         options.own_process = options.peers[1:] if networks else []
-    everything = list(DIRECTIONS) if options.device == "cuda" else list(DIRECTIONS[:3])
-    options.direction = options.direction or everything
+    directions = LAYER_DIRECTIONS if options.device == "cuda" else LAYER_DIRECTIONS[:3]
+    options.direction = options.direction or (["step"] if training else list(directions))
     options.seconds = options.seconds or (0.6 if quick else 2.0)
     if quick and options.time_limit is None:
         options.time_limit = QUICK_SECONDS

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .networks import NETWORKS
+from .networks import INFERENCE, TRAINING
 from .operations import Operation
 from .operations.convolution import Convolution
 from .operations.linear import Linear
 from .operations.network import Network
 from .operations.pooling import Pooling
+from .operations.training import Training
 
 _FOLDER = Path(__file__).parent / "shapes"
 
@@ -104,6 +105,7 @@ COLLECTIONS = {
     "pooling": "every distinct pooling layer",
     "linear": "every distinct linear layer",
     "networks": "whole networks: AlexNet (torchvision's), VGG-16, GoogLeNet, ResNet-50",
+    "training": "training steps: LeNet-5, CIFAR ResNet-20, AlphaGo's policy, VGG-16, ResNet-50",
 }
 
 
@@ -117,8 +119,9 @@ def suite(name: str) -> list[Layer]:
     if name not in suite_names():
         raise ValueError(f"unknown suite {name!r}; known: {', '.join(suite_names())}")
     if name == "networks":
-        names = [network for network in NETWORKS if network != "lenet5"]
-        return [Layer(name, network, Network(network), 1) for network in names]
+        return [Layer(name, network, Network(network), 1) for network in INFERENCE]
+    if name == "training":
+        return [Layer(name, network, Training(network), 1) for network in TRAINING]
     if name == "all":
         return list(layers())
     if name == "quick":

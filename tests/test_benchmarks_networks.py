@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import fastconv as fc
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from benchmarks import networks, operations, options, shapes  # noqa: E402
 from benchmarks.checking import Checker  # noqa: E402
 from benchmarks.networks.ncnn_model import NcnnModel  # noqa: E402
 from benchmarks.operations.network import Network  # noqa: E402
+from benchmarks.operations.training import Training  # noqa: E402
 from benchmarks.peers import PEERS, Settings, fastconv_kernels, load_peer  # noqa: E402
 from benchmarks.problems import Problem, problems  # noqa: E402
 from benchmarks.session import Session  # noqa: E402
@@ -119,3 +121,29 @@ def test_a_network_from_end_to_end(tmp_path):
     from benchmarks.results import to_json
 
     json.dumps(to_json([result], {}, {}, True))
+
+
+@pytest.mark.parametrize("name", ["fastconv", "pytorch"])
+def test_every_library_takes_the_same_training_step(name, network, monkeypatch):
+    needs(name)
+    model, (_, *image) = model_of(network), MODELS[network][1]
+    if network == "classifier":
+        model = model[:-1]
+    if len(model.output_shape((1, *image))) == 4:
+        model = fc.layers.Sequential(model, fc.layers.GlobalAvgPool2d(), fc.layers.Flatten())
+    monkeypatch.setattr(operations.training, "build_model", lambda name: model.train())
+    monkeypatch.setattr(networks, "model_of", lambda name: model.eval())
+    monkeypatch.setitem(networks.IMAGES, network, tuple(image))
+    problem = Problem(Training(network), 3, "step")
+    operands = problem.operands()
+    checker = Checker(problem, operands)
+    peer = load_peer(name)
+    assert peer.start(Settings(1)) is None
+    (variant,) = peer.variants(problem)
+    prepared = peer.prepare(problem, operands, variant)
+    for _ in range(2):  # with a rate of 0 the second step is the first one again
+        results = prepared.arrays(prepared.call())
+        verdict = checker.check(name, results)
+        assert verdict.passed, verdict
+    faulty = [results[0], results[1], results[2] * np.float32(1.01)]
+    assert not checker.check(name, faulty).passed

@@ -20,13 +20,27 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "googlenet": ("googlenet", {"variant": "torchvision"}),
     "resnet50": ("resnet50", {}),
     "lenet5": ("lenet5", {}),
+    "cifar_resnet20": ("cifar_resnet", {"depth": 20}),
+    "alphago_policy": ("alphago_policy", {}),
 }
 
-IMAGES = {"lenet5": (1, 28, 28)}  # the others: (3, 224, 224)
+#: those that the suite of inference and that of training have
+INFERENCE = ("alexnet", "vgg16", "googlenet", "resnet50")
+TRAINING = ("lenet5", "cifar_resnet20", "alphago_policy", "vgg16", "resnet50")
+
+# The others: (3, 224, 224).
+IMAGES = {
+    "lenet5": (1, 28, 28), "cifar_resnet20": (3, 32, 32), "alphago_policy": (48, 19, 19),
+}  # fmt: skip
 
 
 @functools.lru_cache(maxsize=1)
 def model_of(name: str) -> Any:
+    """``build_model``'s, the same object again for the same name."""
+    return build_model(name)
+
+
+def build_model(name: str) -> Any:
     """The fastconv model in eval mode: random weights, and statistics that are not batch norm's
     first ones. ``LookupError`` where this build of fastconv has no such model."""
     import fastconv as fc

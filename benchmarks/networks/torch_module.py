@@ -12,8 +12,9 @@ import numpy as np
 from . import pads_of, pair
 
 
-def torch_module(program: Any) -> Any:
-    """The module, in evaluation mode, its images and kernels channels last."""
+def torch_module(program: Any, training: bool = False) -> Any:
+    """The module, its images and kernels channels last; in ``training`` its weights are parameters
+    and batch norm measures."""
     import torch
 
     uses = Counter(program.views.get(v, v) for step in program.steps for v in step.reads)
@@ -28,10 +29,13 @@ def torch_module(program: Any) -> Any:
                 for role, array in step.constants.items():
                     names.append(f"{role}_{step.output}")
                     tensor = torch.from_numpy(np.array(array, np.float32))
-                    self.register_buffer(names[-1], tensor)
+                    if training and not role.startswith("running"):
+                        self.register_parameter(names[-1], torch.nn.Parameter(tensor))
+                    else:
+                        self.register_buffer(names[-1], tensor)
                 first = step.inputs[0]  # written over where nobody else reads it
                 alone = uses[program.views.get(first, first)] == 1 and first != 0
-                call = _call(torch, step, program.shapes[first], alone)
+                call = _call(torch, step, program.shapes[first], alone, training)
                 self.calls.append((call, step.inputs, names, step.output))
 
         def forward(self, x: Any) -> Any:
@@ -46,11 +50,11 @@ def torch_module(program: Any) -> Any:
                 values[output] = call([value(index) for index in inputs], constants)
             return value(program.outputs[0])
 
-    return Network().eval().to(memory_format=torch.channels_last)
+    return Network().train(training).to(memory_format=torch.channels_last)
 
 
 def _call(
-    torch: Any, step: Any, shape: tuple[int, ...], in_place: bool
+    torch: Any, step: Any, shape: tuple[int, ...], in_place: bool, training: bool
 ) -> Callable[[list[Any], list[Any]], Any]:
     functional, options = torch.nn.functional, step.attributes
     roles = list(step.constants)
@@ -64,10 +68,17 @@ def _call(
         return lambda x, c: functional.conv2d(
             x[0], c[0], c[1] if len(c) > 1 else None, *geometry, groups
         )
+    if step.op == "zero_padded_shortcut":
+        before, every = int(options["before"]), int(options["stride"])
+        after = int(options["channels"]) - shape[1] - before
+        channels = (0, 0, 0, 0, before, after)
+        return lambda x, c: functional.pad(x[0][:, :, ::every, ::every], channels)
     if step.op == "batch_norm":
         order = [roles.index(r) for r in ("running_mean", "running_var", "weight", "bias")]
         eps = float(options["eps"])
-        return lambda x, c: functional.batch_norm(x[0], *(c[i] for i in order), eps=eps)
+        return lambda x, c: functional.batch_norm(
+            x[0], *(c[i] for i in order), training=training, eps=eps
+        )
     if step.op in ("max_pool2d", "avg_pool2d"):
         function = getattr(functional, step.op)
         keywords: dict[str, Any] = {"padding": (top, left), "ceil_mode": options["ceil_mode"]}
@@ -85,6 +96,7 @@ def _call(
         "linear": lambda x, c: functional.linear(x[0], *c),
         "relu": lambda x, c: functional.relu(x[0], inplace=in_place),
         "add": lambda x, c: x[0].add_(x[1]) if in_place else x[0] + x[1],
+        "position_bias": lambda x, c: x[0] + c[0],
         "concat": lambda x, c: torch.cat(x, 1),
         "flatten": lambda x, c: torch.flatten(x[0], 1),
         "global_avg_pool2d": lambda x, c: functional.adaptive_avg_pool2d(x[0], 1),

@@ -17,6 +17,7 @@ from ..operations.convolution import Convolution
 from ..operations.linear import Linear
 from ..operations.network import Network
 from ..operations.pooling import Pooling
+from ..operations.training import Training, step_of
 from ..problems import Problem
 from . import Prepared, Settings
 
@@ -62,6 +63,8 @@ class FastconvKernels:
             return ["auto"]
         if isinstance(problem.shape, Network):
             return ["auto compiled"]
+        if isinstance(problem.shape, Training):
+            return ["auto"]
         named = [name for name in self._settings.algorithms if name != "auto"]
         if isinstance(problem.shape, Pooling) or problem.direction == "backward":
             named = []  # they take no algorithm
@@ -160,7 +163,16 @@ def _network(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> E
     return lambda: plan(x), lambda: text
 
 
-_CALLS = {"conv2d": _convolution, "pool2d": _pooling, "linear": _linear, "network": _network}
+def _training(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> Explained:
+    shape = problem.shape
+    assert isinstance(shape, Training)
+    return step_of(shape.name, operands["x"]), lambda: ""
+
+
+_CALLS = {
+    "conv2d": _convolution, "pool2d": _pooling, "linear": _linear, "network": _network,
+    "training": _training,
+}  # fmt: skip
 
 
 def peer() -> FastconvKernels:

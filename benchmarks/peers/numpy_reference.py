@@ -8,6 +8,7 @@ import numpy as np
 
 from ..operations import Operands
 from ..operations.network import Network
+from ..operations.training import Training
 from ..problems import Problem
 from . import Prepared, Settings
 
@@ -30,7 +31,7 @@ class NumpyReference:
         return {"numpy": np.__version__}
 
     def variants(self, problem: Problem) -> list[str]:
-        return [] if isinstance(problem.shape, Network) else ["reference"]
+        return [] if isinstance(problem.shape, (Network, Training)) else ["reference"]
 
     def slowness(self, variant: str) -> float:
         return 1.0

@@ -20,6 +20,7 @@ from ..operations.convolution import Convolution
 from ..operations.linear import Linear
 from ..operations.network import Network
 from ..operations.pooling import Pooling
+from ..operations.training import SETTINGS, Training, labels
 from ..problems import Problem
 from . import Prepared, Settings
 
@@ -69,6 +70,8 @@ class PyTorch:
     def variants(self, problem: Problem) -> list[str]:
         if isinstance(problem.shape, Network):
             return [CHANNELS_LAST, COMPILED]
+        if isinstance(problem.shape, Training):
+            return [CHANNELS_LAST]
         # a matrix has one order only
         return [C_ORDER] if isinstance(problem.shape, Linear) else [CHANNELS_LAST, C_ORDER]
 
@@ -79,6 +82,8 @@ class PyTorch:
         torch, tensors = self._torch, {}
         if isinstance(problem.shape, Network):
             return self._network(problem.shape.name, operands["x"], variant)
+        if isinstance(problem.shape, Training):
+            return self._training(problem.shape.name, operands["x"])
         for name, operand in operands.items():
             tensor = torch.from_numpy(operand)
             if variant == CHANNELS_LAST:
@@ -102,6 +107,26 @@ class PyTorch:
             inductor.freezing = True
             module = torch.compile(module)
         return Prepared(lambda: module(image), lambda result: (result.numpy(),))
+
+    def _training(self, name: str, x: Any) -> Prepared:
+        torch = self._torch
+        module = torch_module(program_of_network(name, len(x), folded=False), training=True)
+        named = module.named_parameters()
+        weights = [p for n, p in named if n.startswith("weight") and p.dim() > 1]
+        optimizer = torch.optim.SGD(module.parameters(), **SETTINGS)
+        image = torch.from_numpy(x).to(memory_format=torch.channels_last)
+
+        def step() -> Any:
+            with torch.enable_grad():
+                optimizer.zero_grad()
+                output = module(image)
+                target = torch.from_numpy(labels(*output.shape))
+                loss = torch.nn.functional.cross_entropy(output, target)
+                loss.backward()
+            optimizer.step()
+            return loss.detach().reshape(1), weights[0].grad, weights[-1].grad
+
+        return Prepared(step, lambda result: tuple(part.numpy() for part in result))
 
 
 def _convolution(torch: Any, problem: Problem, tensors: dict[str, Any]) -> Callable[[], Any]:

@@ -16,7 +16,7 @@ from fastconv.layers.base import Layer
 
 
 @functools.cache
-def _takes_relu(kind: type[Layer]) -> bool:
+def _takes_relu(kind: Any) -> bool:
     """Whether the class that defines ``forward`` defines ``forward_relu`` too: one that overrides
     ``forward`` alone must be called by it."""
     for base in kind.__mro__:
