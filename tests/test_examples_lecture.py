@@ -146,7 +146,7 @@ def test_neuron_view(found: Any) -> None:
     assert values["maps"].shape == (6, 28, 28)
     np.testing.assert_allclose(values["by_hand"], values["maps"][:, row, col], rtol=1e-5)
     assert values["pixels_seen"] == 25
-    assert values["values_seen"] == 75
+    assert values["values_seen"] == values["under_the_filter"] == 75
 
 
 def test_receptive_field(found: Any) -> None:
