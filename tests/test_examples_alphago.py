@@ -85,7 +85,7 @@ def test_errors_are_one_line(games, trained, tmp_path, capsys):
     weights = trained / "other.safetensors"
     fc.layers.Sequential(fc.layers.Linear(4, 2)).save_weights(weights)
     for more, text in (
-        (["--weights", str(weights)], "no convolution of 48 planes"),
+        (["--weights", str(weights)], "no first layer of 5x5 kernels on 48 planes"),
         (["--weights", str(trained / "whole.safetensors"), "--move", "15"], "has 14 moves"),
         (["--weights", str(trained / "whole.safetensors"), "--game", "x9"], "no game has 'x9'"),
     ):

@@ -25,9 +25,10 @@ def load_policy(path: str | PathLike[str]) -> Any:
     arrays = fc.read_checkpoint(path)
     # A training run's checkpoint also holds velocities, under other names.
     kernels = [a.shape for name, a in arrays.items() if name.endswith("weight") and a.ndim == 4]
-    if not kernels or kernels[0][1] != PLANES:
-        raise ValueError(f"{path}: its first layer is no convolution of {PLANES} planes")
-    model = fc.models.alphago_policy(kernels[0][0], convolutions=len(kernels) - 1, seed=0)
+    first = [shape for shape in kernels if shape[1:] == (PLANES, 5, 5)]
+    if len(first) != 1:
+        raise ValueError(f"{path}: no first layer of 5x5 kernels on {PLANES} planes")
+    model = fc.models.alphago_policy(first[0][0], convolutions=len(kernels) - 1, seed=0)
     model.load_weights(path)
     model.eval()
     return model
