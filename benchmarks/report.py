@@ -60,10 +60,11 @@ def count(value: float, unit: str) -> str:
 def header(about: dict[str, Any], options: dict[str, Any], missing: dict[str, str]) -> str:
     """What is measured, on what, and what is left out and why."""
     machine, versions = about["machine"], about["versions"]
+    packing = "before" if options["suite"] == ["networks"] else "inside"
     place = {True: "a virtual machine", False: "hardware"}.get(machine["virtual"], "hardware?")
     lines = [
         f"{machine['processor']}, {machine['processors']} processors, {place}, {machine['system']}",
-        f"{options['threads']} threads, float32, warm; packing of weights inside the time",
+        f"{options['threads']} threads, float32, warm; packing of weights {packing} the time",
         ", ".join(f"{name} {text}" for name, text in versions.items()),
     ]
     if options.get("isa"):
