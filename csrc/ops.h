@@ -111,10 +111,10 @@ namespace fastconv::cpu {
 /// How one direction of a convolution is computed. `forced` is the user's choice of algorithm; an
 /// algorithm that cannot do the problem is a std::invalid_argument with the reason. With `packed` the
 /// weights come as pack_conv2d leaves them, transformed where the algorithm transforms them; that
-/// changes no bits and not the algorithm.
+/// changes no bits and not the algorithm. With `wide_tiles` the float32 precision is "high".
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
                      const Isa& isa, int threads, std::optional<Algorithm> forced,
-                     bool packed = false);
+                     bool packed = false, bool wide_tiles = false);
 
 /// `workspace` has plan.workspace_bytes, 64-byte aligned.
 void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);

@@ -26,6 +26,7 @@ Make = Callable[..., np.ndarray]
 Call = Callable[[Make], Any]
 
 CONV = ((2, 96, 13, 15), (66, 96, 3, 3), {"padding": 1})  # depth 864: two blocks
+FIVE_BY_FIVE = ((2, 70, 13, 15), (66, 70, 5, 5), {"padding": 2})
 STRIDED = ((2, 20, 17, 16), (18, 10, 5, 4), {"stride": (2, 1), "padding": 2, "groups": 2})
 POINTWISE = ((2, 800, 5, 7), (49, 800, 1, 1), {})
 DEPTHWISE = ((2, 33, 18, 19), (33, 1, 3, 3), {"padding": 1, "groups": 33})
@@ -76,10 +77,14 @@ def convolutions() -> Iterator[tuple[str, Call]]:
         for name, problem in problems.items():
             for direction, call in directions(problem, algorithm).items():
                 yield f"{name} {direction} {algorithm}", call
-    others = {"winograd2": CONV, "winograd4": CONV, "pointwise": POINTWISE, "depthwise": DEPTHWISE}
+    others = {"pointwise": POINTWISE, "depthwise": DEPTHWISE}
+    others |= dict.fromkeys(("winograd", "winograd2", "winograd4", "winograd6"), CONV)
     for algorithm, problem in others.items():
         for direction, call in directions(problem, algorithm).items():
             yield f"conv2d {direction} {algorithm}", call
+    for algorithm in ("winograd2", "winograd4"):
+        for direction, call in directions(FIVE_BY_FIVE, algorithm).items():
+            yield f"conv2d 5x5 {direction} {algorithm}", call
 
 
 X, ROWS = (3, 19, 14, 17), (37, 130)

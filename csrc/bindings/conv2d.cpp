@@ -18,7 +18,7 @@ namespace {
 int conv2d(int direction_index, py::array input, py::array weight, py::array output,
            PackedConvWeight* packed, std::optional<py::array> bias,
            std::optional<py::array> residual, const py::tuple& geometry, bool relu, bool accumulate,
-           int algorithm) {
+           int algorithm, bool wide_tiles) {
     const Direction direction = direction_of(direction_index);
     ConvStrides strides{strides_of(input), strides_of(weight), strides_of(output), {}, false};
     if (residual) {
@@ -32,7 +32,7 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     if (direction != Direction::kForward || (packed && !packed->fits(weight, numbers.groups, isa)))
         packed = nullptr;
     ConvPlan plan = cpu::plan_conv2d(problem, direction, strides, isa, num_threads(),
-                                     algorithm_of(algorithm), packed != nullptr);
+                                     algorithm_of(algorithm), packed != nullptr, wide_tiles);
     ConvPointers pointers;
     py::array& result = direction == Direction::kForward     ? output
                         : direction == Direction::kGradInput ? input
@@ -59,14 +59,14 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
 // Packs ahead what the plan of a forward call reads; the arrays of that call need not be there.
 void conv2d_prepack(PackedConvWeight& packed, const py::array& weight,
                     const std::vector<std::int64_t>& input, const std::vector<std::int64_t>& output,
-                    const py::tuple& geometry, int algorithm) {
+                    const py::tuple& geometry, int algorithm, bool wide_tiles) {
     const std::vector<py::ssize_t> x(input.begin(), input.end()), y(output.begin(), output.end());
     const Geometry numbers = geometry_of(geometry);
     if (!packed.fits(weight, numbers.groups, cpu::current_isa())) return;
     const Conv problem = problem_of(x.data(), weight.shape(), y.data(), numbers, dtype_of(weight));
     const ConvStrides strides{{0, 1, 0, 0}, strides_of(weight), {0, 1, 0, 0}, {}, false};
     packed.find(cpu::plan_conv2d(problem, Direction::kForward, strides, cpu::current_isa(),
-                                 num_threads(), algorithm_of(algorithm), true));
+                                 num_threads(), algorithm_of(algorithm), true, wide_tiles));
 }
 
 // The plan of a problem given by shapes, as a dict: what fc.explain prints. Images are laid out
@@ -74,7 +74,8 @@ void conv2d_prepack(PackedConvWeight& packed, const py::array& weight,
 py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input,
                      const std::vector<std::int64_t>& weight,
                      const std::vector<std::int64_t>& output, const py::tuple& geometry,
-                     bool float64, bool channels_last, int algorithm, int threads) {
+                     bool float64, bool channels_last, int algorithm, int threads,
+                     bool wide_tiles) {
     const auto strides = [channels_last](const std::vector<std::int64_t>& s) -> Strides {
         if (channels_last) return {s[1] * s[2] * s[3], 1, s[3] * s[1], s[1]};
         return {s[1] * s[2] * s[3], s[2] * s[3], s[3], 1};
@@ -86,11 +87,13 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
                                     float64 ? DType::kFloat64 : DType::kFloat32);
     const ConvStrides all{strides(input), strides(weight), strides(output), {}, false};
     const cpu::Isa& isa = cpu::current_isa();
-    const auto plan = cpu::plan_conv2d(problem, direction, all, isa, threads, algorithm_of(algorithm));
+    const auto plan = cpu::plan_conv2d(problem, direction, all, isa, threads, algorithm_of(algorithm),
+                                       false, wide_tiles);
 
     py::dict rejected;
     for (int i = 0; i < kAlgorithms; ++i) try {
-            cpu::plan_conv2d(problem, direction, all, isa, threads, static_cast<Algorithm>(i));
+            cpu::plan_conv2d(problem, direction, all, isa, threads, static_cast<Algorithm>(i), false,
+                             wide_tiles);
         } catch (const std::invalid_argument& error) {
             rejected[kAlgorithmNames[i]] = error.what();
         }
@@ -182,16 +185,18 @@ void bind_conv2d(py::module_& module) {
         py::arg("pad_lo"), py::arg("pad_hi"), py::arg("ceil_mode"));
     module.def("conv2d_plan", &conv2d_plan, py::arg("direction"), py::arg("input"),
                py::arg("weight"), py::arg("output"), py::arg("geometry"), py::arg("float64"),
-               py::arg("channels_last"), py::arg("algorithm"), py::arg("threads"));
+               py::arg("channels_last"), py::arg("algorithm"), py::arg("threads"),
+               py::arg("wide_tiles") = false);
     py::class_<PackedConvWeight>(module, "PackedConvWeight")
         .def(py::init<py::array, std::int64_t>(), py::arg("weight"), py::arg("groups"))
         .def("pack", &conv2d_prepack, py::arg("weight"), py::arg("input"), py::arg("output"),
-             py::arg("geometry"), py::arg("algorithm"))
+             py::arg("geometry"), py::arg("algorithm"), py::arg("wide_tiles") = false)
         .def_property_readonly("formats", &PackedConvWeight::formats)
         .def_property_readonly("nbytes", &PackedConvWeight::bytes);
     module.def("conv2d", &conv2d, py::arg("direction"), py::arg("input"), py::arg("weight"),
                py::arg("output"), py::arg("packed"), py::arg("bias"), py::arg("residual"),
-               py::arg("geometry"), py::arg("relu"), py::arg("accumulate"), py::arg("algorithm"));
+               py::arg("geometry"), py::arg("relu"), py::arg("accumulate"), py::arg("algorithm"),
+               py::arg("wide_tiles") = false);
     module.def("conv2d_grad_bias", &conv2d_grad_bias, py::arg("grad_output"), py::arg("out"),
                py::arg("accumulate"));
 }

@@ -16,11 +16,13 @@ struct Isa;
 
 /// The public names of algorithms, in the order in which fc.algorithms lists them.
 enum class Algorithm : std::uint8_t {
-    kNaive, kIm2col, kDirect, kPointwise, kDepthwise, kWinograd2, kWinograd4
+    kNaive, kIm2col, kDirect, kPointwise, kDepthwise, kWinograd2, kWinograd4, kWinograd6,
+    kWinograd  // a choice among the three before, never a plan's own
 };
-constexpr int kAlgorithms = 7;
+constexpr int kAlgorithms = 9;
 constexpr const char* kAlgorithmNames[kAlgorithms] = {
-    "naive", "im2col", "direct", "pointwise", "depthwise", "winograd2", "winograd4"};
+    "naive",     "im2col",    "direct",    "pointwise", "depthwise",
+    "winograd2", "winograd4", "winograd6", "winograd"};
 
 /// Strides of a convolution's operands; `output` is grad_output in the backward directions.
 struct ConvStrides {
@@ -129,6 +131,7 @@ struct WinogradPlan {
     std::int64_t pitch = 0;  // elements from one transformed tile's channels to the next's
     bool weights_by_task = false;  // transformed by each task for itself, not once a call
     std::int64_t transformed_elems = 0;
+    double cost = 0;  // of one image on one thread, in multiply-adds: what `winograd` compares
 
     std::int64_t tiles() const { return tiles_h * tiles_w; }
 };
@@ -148,6 +151,7 @@ struct ConvPlan {
     Algorithm algorithm = Algorithm::kDirect;
     const cpu::Isa* isa = nullptr;
     int threads = 1;
+    bool wide_tiles = false;  // float32 precision "high": `auto` may take F(6,3) and F(4,5)
     std::int64_t tasks = 0;  // pieces of work for threads, of algorithms without phases
     std::vector<Correlation> phases;      // of direct, pointwise and im2col
     OuterBlocking outer;                  // of grad_weight, beside its one phase

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "core/workspace.h"
+#include "cpu/winograd_choice.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -17,23 +18,16 @@ struct CandidateList {
 
 // Best first: a special case before the general one.
 CandidateList candidates(Direction direction) {
-    static const Candidate* const forward[] = {
-        &conv2d_depthwise, &conv2d_pointwise, &conv2d_winograd4, &conv2d_winograd2,
-        &conv2d_direct,    &conv2d_im2col,    &conv2d_naive};
-    static const Candidate* const grad_input[] = {
-        &conv2d_depthwise, &conv2d_pointwise, &conv2d_winograd4, &conv2d_winograd2,
-        &conv2d_direct,    &conv2d_im2col,    &conv2d_naive};
+    static const Candidate* const dense[] = {
+        &conv2d_depthwise, &conv2d_pointwise, &conv2d_winograd6, &conv2d_winograd4,
+        &conv2d_winograd2, &conv2d_direct,    &conv2d_im2col,    &conv2d_naive};
     static const Candidate* const grad_weight[] = {
         &conv2d_depthwise,             &conv2d_grad_weight_pointwise,
-        &conv2d_grad_weight_winograd4, &conv2d_grad_weight_winograd2,
-        &conv2d_grad_weight_direct,    &conv2d_grad_weight_im2col,
-        &conv2d_naive};
-    switch (direction) {
-        case Direction::kForward: return {std::begin(forward), std::end(forward)};
-        case Direction::kGradInput: return {std::begin(grad_input), std::end(grad_input)};
-        case Direction::kGradWeight: return {std::begin(grad_weight), std::end(grad_weight)};
-    }
-    return {nullptr, nullptr};
+        &conv2d_grad_weight_winograd6, &conv2d_grad_weight_winograd4,
+        &conv2d_grad_weight_winograd2, &conv2d_grad_weight_direct,
+        &conv2d_grad_weight_im2col,    &conv2d_naive};
+    if (direction == Direction::kGradWeight) return {std::begin(grad_weight), std::end(grad_weight)};
+    return {std::begin(dense), std::end(dense)};
 }
 
 // Why `auto` passes a possible plan by. The last resort, naive, needs no workspace.
@@ -43,16 +37,49 @@ const char* decline(const Candidate& candidate, const ConvPlan& plan) {
     return candidate.decline ? candidate.decline(plan) : nullptr;
 }
 
+bool is_winograd(Algorithm algorithm) {
+    return algorithm == Algorithm::kWinograd2 || algorithm == Algorithm::kWinograd4 ||
+           algorithm == Algorithm::kWinograd6;
+}
+
+/// The Winograd plan of least cost that the precision allows.
+ConvPlan plan_winograd(const ConvPlan& blank, const Candidate*& taken) {
+    ConvPlan best;
+    const char* reason = nullptr;
+    taken = nullptr;
+    for (const Candidate* candidate : candidates(blank.direction)) {
+        if (!is_winograd(candidate->algorithm)) continue;
+        ConvPlan plan = blank;
+        plan.algorithm = candidate->algorithm;
+        const char* refused = candidate->plan(plan);
+        if (refused) reason = refused;
+        if (refused || !winograd_allowed(plan)) continue;
+        if (taken && plan.winograd.cost >= best.winograd.cost) continue;
+        best = plan;
+        taken = candidate;
+    }
+    if (!taken) throw std::invalid_argument(reason);
+    return best;
+}
+
 }  // namespace
 
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
-                     const Isa& isa, int threads, std::optional<Algorithm> forced, bool packed) {
+                     const Isa& isa, int threads, std::optional<Algorithm> forced, bool packed,
+                     bool wide_tiles) {
     ConvPlan blank;
     blank.problem = problem;
     blank.direction = direction;
     blank.strides = strides;
     blank.isa = &isa;
     blank.threads = threads;
+    blank.wide_tiles = wide_tiles;
+    if (forced == Algorithm::kWinograd) {
+        const Candidate* taken = nullptr;
+        ConvPlan plan = plan_winograd(blank, taken);
+        if (packed && taken->prepack) taken->prepack(plan);
+        return plan;
+    }
     for (const Candidate* candidate : candidates(direction)) {
         if (forced && *forced != candidate->algorithm) continue;
         ConvPlan plan = blank;

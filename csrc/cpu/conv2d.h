@@ -28,12 +28,14 @@ extern const Candidate conv2d_direct;
 extern const Candidate conv2d_pointwise;
 extern const Candidate conv2d_winograd2;
 extern const Candidate conv2d_winograd4;
+extern const Candidate conv2d_winograd6;
 extern const Candidate conv2d_im2col;
 extern const Candidate conv2d_naive;
 extern const Candidate conv2d_grad_weight_direct;
 extern const Candidate conv2d_grad_weight_pointwise;
 extern const Candidate conv2d_grad_weight_winograd2;
 extern const Candidate conv2d_grad_weight_winograd4;
+extern const Candidate conv2d_grad_weight_winograd6;
 extern const Candidate conv2d_grad_weight_im2col;
 
 }  // namespace fastconv::cpu

@@ -1,5 +1,5 @@
-// Winograd convolution, fused: unit stride, 3x3 by F(2,3) and F(4,3), 5x5 by F(2,5), float32; forward
-// and grad_input (a correlation with the kernel turned around, core/phases.h).
+// Winograd convolution, fused: unit stride, 3x3 by F(2,3), F(4,3) and F(6,3), 5x5 by F(2,5) and F(4,5),
+// float32; forward and grad_input (a correlation with the kernel turned around, core/phases.h).
 //
 // A task is a block of T tiles, in row-major order through rows and images, and some column panels:
 //   1. V[point][tile][c]  = input transform of the tiles, all channels                   stays in L2
@@ -8,7 +8,8 @@
 //      and the output transform of each tile, with bias, residual and ReLU
 // so neither V nor M ever reaches memory. U, the transformed weights, comes packed ahead, or is made
 // once a call if it is small, else by each task, a chunk of channels at a time, from packed panels.
-// Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 2.78 (F(2,5)) times fewer.
+// Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 5.06 (F(6,3)), 2.78 (F(2,5)),
+// 6.25 (F(4,5)) times fewer.
 //
 // Rounding is tile-wise (docs/numerics.md); an infinity or NaN may make its whole tile NaN.
 // Not handled: strides, dilation, other kernels, float64.
@@ -25,6 +26,7 @@
 #include "core/phases.h"
 #include "core/workspace.h"
 #include "cpu/winograd_block.h"
+#include "cpu/winograd_choice.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -34,15 +36,11 @@ constexpr std::int64_t kFewestTiles = 18, kMostTiles = 30;  // multiples of the 
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-const WinogradVariant<float>& variant_of(const ConvPlan& plan) {
-    return plan.isa->kernels<float>().winograd->variants[plan.winograd.variant];
-}
-
 // U[group][panel][point][c][k in panel] from packed[group][panel][tap][c][k in panel].
 void transform_weights(const ConvPlan& plan, const float* packed, float* transformed) {
     const Correlation& phase = plan.phases[0];
     const Kernels<float>& kernels = plan.isa->kernels<float>();
-    const WinogradVariant<float>& variant = variant_of(plan);
+    const WinogradVariant<float>& variant = winograd_variant(plan);
     const Panels<float> panels(*kernels.gemm, phase.cols);
     const std::int64_t taps = variant.r * variant.r, points = variant.points();
     constexpr std::int64_t kChannels = 32;  // a task's: 32 * 36 lines of 256 B written
@@ -64,11 +62,13 @@ void transform_weights(const ConvPlan& plan, const float* packed, float* transfo
 
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
 // Fitted to single-core measurements of 23 layers. Products count 12 more channels than there are, for
-// starting and storing a tile; a transform of a tile counts 12 a point and channel.
+// starting and storing a tile; a transform of a tile counts 12 a point and channel, 15 over 8 points.
 
 double tiles_cost(const WinogradVariant<float>& variant, double tiles, double channels, double cols) {
+    const double transform = variant.alpha() > 6 ? 15 : 12;
     return variant.points() * tiles *
-           (1.1 * (channels + 12) * cols + 12 * (std::max(channels, 16.0) + std::max(cols, 16.0)));
+           (1.1 * (channels + 12) * cols +
+            transform * (std::max(channels, 16.0) + std::max(cols, 16.0)));
 }
 
 // A point of a weight: transformed in cache; or through memory, once a call, and read by each task.
@@ -76,12 +76,16 @@ constexpr double kTransform = 27, kTransformToMemory = 55, kReadFromMemory = 5;
 constexpr std::int64_t kSmall = 1 << 18;  // elements of U (1 MB) that stay in L2
 
 /// Cuts tiles into blocks and columns into parts, and decides who transforms the weights unless they
-/// were packed ahead: once a call, or each task for itself. All ways give the same bits.
-void split(ConvPlan& plan, const WinogradVariant<float>& variant, std::int64_t panels) {
-    const Correlation& phase = plan.phases[0];
+/// were packed ahead: once a call, or each task for itself. All ways give the same bits. Returns false
+/// where none fits into a thread's scratch.
+bool split(ConvPlan& plan) {
+    Correlation& phase = plan.phases[0];
     WinogradPlan& winograd = plan.winograd;
+    const WinogradVariant<float>& variant = winograd_variant(plan);
+    const Panels<float> panels(*plan.isa->kernels<float>().gemm, phase.cols);
+    const std::int64_t count = std::max<std::int64_t>(1, panels.count);
     const std::int64_t tiles = winograd.tiles() * phase.batch;
-    if (tiles == 0) return;
+    if (tiles == 0) return true;
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols), points = variant.points();
     const bool small = points * channels * cols < kSmall;
@@ -90,12 +94,12 @@ void split(ConvPlan& plan, const WinogradVariant<float>& variant, std::int64_t p
         std::clamp(kBlockBytes / tile_bytes / 6 * 6, kFewestTiles, kMostTiles);
     double best = 0;
     for (std::int64_t size = most; size >= 6; size -= 6)
-        for (std::int64_t parts = 1; parts <= panels; parts *= 2)
+        for (std::int64_t parts = 1; parts <= count; parts *= 2)
             for (const bool by_task : {false, true}) {
                 if (by_task && plan.packed_format != 0) continue;
                 const std::int64_t blocks = ceil_div(tiles, size);
-                const double part_cols = cols * static_cast<double>(ceil_div(panels, parts)) /
-                                         static_cast<double>(panels);
+                const double part_cols = cols * static_cast<double>(ceil_div(count, parts)) /
+                                         static_cast<double>(count);
                 const double weights = points * channels * part_cols;
                 const double task =
                     tiles_cost(variant, static_cast<double>(ceil_div(tiles, blocks)), channels,
@@ -108,22 +112,37 @@ void split(ConvPlan& plan, const WinogradVariant<float>& variant, std::int64_t p
                                                   (small ? kTransform : kTransformToMemory);
                 const double time = task * ceil_div(phase.groups * blocks * parts, plan.threads) + once;
                 if (best != 0 && time >= best * 0.99) continue;
-                best = time;
+                const WinogradPlan before = winograd;
                 winograd.blocks = blocks;
                 winograd.block_tiles = ceil_div(tiles, blocks);
                 winograd.parts = parts;
                 winograd.weights_by_task = by_task;
+                phase.scratch_bytes = winograd_layout(plan, variant, panels.width).bytes;
+                if (phase.scratch_bytes > kMaxThreadScratch) winograd = before;
+                else best = time;
             }
+    return best > 0;
 }
 
-/// Whether a task's scratch is no more than a thread may have.
+double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
+    const Correlation& phase = plan.phases[0];
+    const std::int64_t tiles = ceil_div(phase.out_h, variant.m) * ceil_div(phase.out_w, variant.m);
+    const double channels = static_cast<double>(phase.channels);
+    const double cols = static_cast<double>(phase.cols);
+    // A block of 64 points has fewer tiles. Beyond two blocks, once a call is cheaper.
+    const double blocks = tiles > (variant.alpha() > 6 ? kFewestTiles : kMostTiles) ? 2 : 1;
+    return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
+           variant.points() * kTransform * blocks * channels * cols;
+}
+
 bool cut(ConvPlan& plan) {
-    Correlation& phase = plan.phases[0];
-    const Panels<float> panels(*plan.isa->kernels<float>().gemm, phase.cols);
-    split(plan, variant_of(plan), std::max<std::int64_t>(1, panels.count));
-    phase.scratch_bytes = winograd_layout(plan, variant_of(plan), panels.width).bytes;
-    plan.tasks = phase.groups * plan.winograd.blocks * plan.winograd.parts;
-    return phase.scratch_bytes <= kMaxThreadScratch;
+    const bool fits = split(plan);
+    plan.phases[0].scratch_bytes =
+        winograd_layout(plan, winograd_variant(plan),
+                        Panels<float>(*plan.isa->kernels<float>().gemm, plan.phases[0].cols).width)
+            .bytes;
+    plan.tasks = plan.phases[0].groups * plan.winograd.blocks * plan.winograd.parts;
+    return fits;
 }
 
 const char* plan_winograd(ConvPlan& plan, int m) {
@@ -140,7 +159,8 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     winograd.pitch = (ceil_div(phase.channels, kernels.gemm->lanes) + 1) * kernels.gemm->lanes;
     if (!cut(plan))
         return "winograd: a block of tiles needs more scratch than a thread may have (4 MB)";
-    const WinogradVariant<float>& variant = variant_of(plan);
+    const WinogradVariant<float>& variant = winograd_variant(plan);
+    winograd.cost = winograd_cost(plan, variant);
     plan.packed_elems = packed_elems<float>(phase, kernels);
     if (!winograd.weights_by_task)
         winograd.transformed_elems =
@@ -151,7 +171,7 @@ const char* plan_winograd(ConvPlan& plan, int m) {
 }
 
 void prepack(ConvPlan& plan) {
-    const WinogradVariant<float>& variant = variant_of(plan);
+    const WinogradVariant<float>& variant = winograd_variant(plan);
     plan.packed_format = 1 + plan.winograd.variant;
     plan.packed_elems = plan.packed_elems / (variant.r * variant.r) * variant.points();
     plan.winograd.weights_by_task = false;
@@ -170,35 +190,14 @@ double direct_cost(const Correlation& phase, const Kernels<float>& kernels) {
     return rows * taps * weights * (narrow ? 1.6 : 1.05) + 32 * taps * weights;
 }
 
-double winograd_cost(const Correlation& phase, const WinogradVariant<float>& variant) {
-    const std::int64_t tiles = ceil_div(phase.out_h, variant.m) * ceil_div(phase.out_w, variant.m);
-    const double channels = static_cast<double>(phase.channels);
-    const double cols = static_cast<double>(phase.cols);
-    const double blocks = tiles > kMostTiles ? 2 : 1;  // beyond two, once a call is cheaper
-    return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
-           variant.points() * kTransform * blocks * channels * cols;
-}
-
-// The shape of one image decides, never the batch or the threads, so that neither changes bits.
 const char* decline(const ConvPlan& plan) {
-    const Correlation& phase = plan.phases[0];
-    const Kernels<float>& kernels = plan.isa->kernels<float>();
-    const WinogradVariant<float>& variant = kernels.winograd->variants[plan.winograd.variant];
-    constexpr double kGain = 0.92;  // below it the model's own error decides
-    const double mine = winograd_cost(phase, variant);
-    if (mine > kGain * direct_cost(phase, kernels))
-        return "possible, but by the cost model direct is as fast";
-    for (const WinogradVariant<float>& other : kernels.winograd->variants) {
-        if (other.r != variant.r || other.m == variant.m || winograd_cost(phase, other) >= mine)
-            continue;
-        return other.m == 4 ? "possible, but by the cost model winograd4 is faster"
-                            : "possible, but by the cost model winograd2 is faster";
-    }
-    return nullptr;
+    return decline_winograd(plan, direct_cost(plan.phases[0], plan.isa->kernels<float>()),
+                            winograd_cost);
 }
 
 const char* plan_winograd2(ConvPlan& plan) { return plan_winograd(plan, 2); }
 const char* plan_winograd4(ConvPlan& plan) { return plan_winograd(plan, 4); }
+const char* plan_winograd6(ConvPlan& plan) { return plan_winograd(plan, 6); }
 
 void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
     float* memory = static_cast<float*>(workspace);
@@ -221,28 +220,8 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
 
 }  // namespace
 
-const char* choose_winograd(ConvPlan& plan, int m) {
-    const Conv& conv = plan.problem;
-    if (conv.dtype != DType::kFloat32) return "winograd: float64 has none (its rounding is larger)";
-    if (conv.height.kernel != conv.width.kernel) return "winograd: the kernel is not square";
-    for (const Axis* axis : {&conv.height, &conv.width})
-        if (axis->stride != 1 || axis->dilation != 1) return "winograd: strided or dilated";
-    const WinogradKernels<float>& kernels = *plan.isa->kernels<float>().winograd;
-    WinogradPlan& winograd = plan.winograd;
-    for (int i = 0; i < WinogradKernels<float>::kVariants; ++i) {
-        if (kernels.variants[i].m != m || kernels.variants[i].r != conv.height.kernel) continue;
-        winograd.variant = i;
-        winograd.m = m;
-    }
-    if (winograd.m == 0) return m == 2 ? "winograd2: the kernel is neither 3x3 nor 5x5"
-                                       : "winograd4: the kernel is not 3x3";
-    winograd.tiles_h = ceil_div(plan.phases[0].out_h, m);
-    winograd.tiles_w = ceil_div(plan.phases[0].out_w, m);
-    return nullptr;
-}
-
 void pack_transformed(const ConvPlan& plan, const void* weight, void* packed) {
-    const WinogradVariant<float>& variant = variant_of(plan);
+    const WinogradVariant<float>& variant = winograd_variant(plan);
     const std::size_t elems =
         static_cast<std::size_t>(plan.packed_elems / variant.points() * variant.r * variant.r);
     const Workspace panels = Workspace::acquire(elems * sizeof(float));
@@ -251,6 +230,7 @@ void pack_transformed(const ConvPlan& plan, const void* weight, void* packed) {
 }
 
 const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline, prepack};
+const Candidate conv2d_winograd6{Algorithm::kWinograd6, plan_winograd6, run, decline, prepack};
 const Candidate conv2d_winograd4{Algorithm::kWinograd4, plan_winograd4, run, decline, prepack};
 
 }  // namespace fastconv::cpu

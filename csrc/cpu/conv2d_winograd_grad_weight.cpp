@@ -1,5 +1,5 @@
-// The gradient of a convolution's weights by Winograd: unit stride, 3x3 with tiles of 2x2 and 4x4
-// output positions, 5x5 with 2x2, float32.
+// The gradient of a convolution's weights by Winograd: unit stride, 3x3 with tiles of 2x2, 4x4 and 6x6
+// output positions, 5x5 with 2x2 and 4x4, float32.
 //
 //   grad_weight = G^T [ sum over tiles of (B^T x B) * (A grad_output A^T) ] G
 //
@@ -26,7 +26,7 @@
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
 #include "cpu/panels.h"
-#include "cpu/winograd_block.h"
+#include "cpu/winograd_choice.h"
 #include "cpu/winograd_grad_weight.h"
 
 namespace fastconv::cpu {
@@ -46,13 +46,9 @@ constexpr std::int64_t kManyTiles = 512;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-const WinogradVariant<float>& variant_of(const ConvPlan& plan) {
-    return plan.isa->kernels<float>().winograd->variants[plan.winograd.variant];
-}
-
 void cut_tiles(ConvPlan& plan) {
     const Correlation& view = plan.phases[0];
-    const std::int64_t points = variant_of(plan).points();
+    const std::int64_t points = winograd_variant(plan).points();
     const std::int64_t tiles = plan.winograd.tiles() * view.batch;
     const std::int64_t tile_bytes =
         points * 4 * (std::min(view.channels, kPart) + std::min(view.cols, kPart));
@@ -85,7 +81,7 @@ double relative_time(const ConvPlan& plan, std::int64_t panels) {
     const double blocks = static_cast<double>(plan.winograd.blocks) / static_cast<double>(blocking.sums);
     const double tiles = blocks * static_cast<double>(plan.winograd.block_tiles);
     const double totals = channels * cols;
-    const double moved = totals * variant_of(plan).points() > kTotalsInL2 ? 4 : 1;
+    const double moved = totals * winograd_variant(plan).points() > kTotalsInL2 ? 4 : 1;
     return std::ceil(tasks / plan.threads) *
            (tiles * (totals + 12 * channels + 8 * cols) + (blocks + 1) * moved * totals);
 }
@@ -111,6 +107,55 @@ bool choose_parts(ConvPlan& plan) {
     return best_time > 0;
 }
 
+// ---- whether it pays: by one image, on one thread ----------------------------------------------------
+// In multiply-adds of the register tile at full rate, fitted to single-core measurements of 30 layers.
+// Starting a sum, its totals and their way to the weight count 27 a tap and weight in direct, 24 a point
+// and weight here, once a call. The batch must not choose the algorithm: a quarter is an image's share.
+// Blocks of 64 points have fewer tiles, so that totals are read and written more often.
+
+constexpr double kShare = 0.25;
+
+// Pairs of an output position and a tap that falls inside the source.
+double products(const AxisTaps& taps, std::int64_t source, std::int64_t out) {
+    double count = 0;
+    for (std::int64_t tap = 0; tap < taps.count; ++tap) {
+        const std::int64_t first = taps.offset + tap;
+        count += static_cast<double>(
+            std::max<std::int64_t>(0, std::min(out, source - first) - std::max<std::int64_t>(0, -first)));
+    }
+    return count;
+}
+
+double padded_cols(const ConvPlan& plan) {
+    const Panels<float> panels(*plan.isa->kernels<float>().outer, plan.phases[0].cols);
+    return static_cast<double>(panels.padded_cols);
+}
+
+double direct_cost(const ConvPlan& plan) {
+    const Correlation& view = plan.phases[0];
+    const double weights = static_cast<double>(view.channels) * padded_cols(plan);
+    const double taps = static_cast<double>(view.taps_h.count * view.taps_w.count);
+    return products(view.taps_h, view.source_h, view.out_h) *
+               products(view.taps_w, view.source_w, view.out_w) * weights +
+           27 * taps * weights * kShare;
+}
+
+double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
+    const Correlation& view = plan.phases[0];
+    const double tiles = static_cast<double>(ceil_div(view.out_h, variant.m)) *
+                         static_cast<double>(ceil_div(view.out_w, variant.m));
+    const double channels = static_cast<double>(std::max<std::int64_t>(view.channels, 16));
+    const double cols = padded_cols(plan);
+    const bool wide = variant.alpha() > 6;
+    const double product = wide ? 1.25 : 1.05, transform = wide ? 15 : 12;
+    return variant.points() * (tiles * (product * channels * cols + transform * (channels + cols)) +
+                               24 * channels * cols * kShare);
+}
+
+const char* decline(const ConvPlan& plan) {
+    return decline_winograd(plan, direct_cost(plan), winograd_cost);
+}
+
 const char* plan_winograd(ConvPlan& plan, int m) {
     start_grad_weight(plan);
     Correlation& view = plan.phases[0];
@@ -124,6 +169,7 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     blocking.channel_unit = 16;
     blocking.taps_inside = blocking.weight_row_elems == taps * blocking.weight_tap_elems &&
                            blocking.weight_channel_elems == taps * taps * blocking.weight_tap_elems;
+    plan.winograd.cost = winograd_cost(plan, winograd_variant(plan));
     cut_tiles(plan);
     if (!choose_parts(plan))
         return "winograd: a block of tiles needs more scratch than a thread may have (4 MB)";
@@ -143,6 +189,7 @@ const char* plan_winograd(ConvPlan& plan, int m) {
 
 const char* plan_winograd2(ConvPlan& plan) { return plan_winograd(plan, 2); }
 const char* plan_winograd4(ConvPlan& plan) { return plan_winograd(plan, 4); }
+const char* plan_winograd6(ConvPlan& plan) { return plan_winograd(plan, 6); }
 
 void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
     run_winograd_gradient(plan, {static_cast<const float*>(pointers.input),
@@ -151,62 +198,10 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
                                  static_cast<float*>(workspace), pointers.accumulate});
 }
 
-// ---- whether it pays: by one image, on one thread ----------------------------------------------------
-// In multiply-adds of the register tile at full rate, fitted to single-core measurements of 30 layers.
-// Starting a sum, its totals and their way to the weight count 27 a tap and weight in direct, 24 a point
-// and weight here, once a call. The batch must not choose the algorithm: a quarter is an image's share.
-
-constexpr double kShare = 0.25;
-
-// Pairs of an output position and a tap that falls inside the source.
-double products(const AxisTaps& taps, std::int64_t source, std::int64_t out) {
-    double count = 0;
-    for (std::int64_t tap = 0; tap < taps.count; ++tap) {
-        const std::int64_t first = taps.offset + tap;
-        count += static_cast<double>(
-            std::max<std::int64_t>(0, std::min(out, source - first) - std::max<std::int64_t>(0, -first)));
-    }
-    return count;
-}
-
-double direct_cost(const Correlation& view, double cols) {
-    const double weights = static_cast<double>(view.channels) * cols;
-    const double taps = static_cast<double>(view.taps_h.count * view.taps_w.count);
-    return products(view.taps_h, view.source_h, view.out_h) *
-               products(view.taps_w, view.source_w, view.out_w) * weights +
-           27 * taps * weights * kShare;
-}
-
-double winograd_cost(const Correlation& view, const WinogradVariant<float>& variant, double cols) {
-    const double tiles = static_cast<double>(ceil_div(view.out_h, variant.m)) *
-                         static_cast<double>(ceil_div(view.out_w, variant.m));
-    const double channels = static_cast<double>(std::max<std::int64_t>(view.channels, 16));
-    return variant.points() * (tiles * (1.05 * channels * cols + 12 * (channels + cols)) +
-                               24 * channels * cols * kShare);
-}
-
-const char* decline(const ConvPlan& plan) {
-    const Correlation& view = plan.phases[0];
-    const Kernels<float>& kernels = plan.isa->kernels<float>();
-    const double cols = static_cast<double>(Panels<float>(*kernels.outer, view.cols).padded_cols);
-    const WinogradVariant<float>& variant = variant_of(plan);
-    constexpr double kGain = 0.92;  // below it the model's own error decides
-    const double mine = winograd_cost(view, variant, cols);
-    if (mine > kGain * direct_cost(view, cols))
-        return "possible, but by the cost model direct is as fast";
-    for (const WinogradVariant<float>& other : kernels.winograd->variants) {
-        if (other.r != variant.r || other.m == variant.m ||
-            winograd_cost(view, other, cols) >= mine)
-            continue;
-        return other.m == 4 ? "possible, but by the cost model winograd4 is faster"
-                            : "possible, but by the cost model winograd2 is faster";
-    }
-    return nullptr;
-}
-
 }  // namespace
 
 const Candidate conv2d_grad_weight_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline};
+const Candidate conv2d_grad_weight_winograd6{Algorithm::kWinograd6, plan_winograd6, run, decline};
 const Candidate conv2d_grad_weight_winograd4{Algorithm::kWinograd4, plan_winograd4, run, decline};
 
 }  // namespace fastconv::cpu

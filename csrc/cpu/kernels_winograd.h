@@ -22,8 +22,8 @@
 
 namespace fastconv::cpu {
 
-constexpr int kMostWinogradAlpha = 6;
-constexpr int kMostWinogradTile = 4;  // m
+constexpr int kMostWinogradAlpha = 8;
+constexpr int kMostWinogradTile = 6;  // m
 
 template <class T>
 struct WinogradInput {
@@ -87,7 +87,7 @@ struct WinogradVariant {
 
 template <class T>
 struct WinogradKernels {
-    static constexpr int kVariants = 3;
+    static constexpr int kVariants = 5;
     WinogradVariant<T> variants[kVariants];
 };
 

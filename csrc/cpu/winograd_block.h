@@ -7,10 +7,6 @@
 
 namespace fastconv::cpu {
 
-/// The checks that every direction shares; then sets variant, m and tiles of plan.winograd, over the
-/// output of plan.phases[0].
-const char* choose_winograd(ConvPlan& plan, int m);
-
 /// Where a task's scratch has what, in bytes from its beginning.
 struct WinogradLayout {
     std::size_t v = 0, m = 0;            // transformed tiles (point, tile, c) and (point, tile, k)

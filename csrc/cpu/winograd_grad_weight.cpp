@@ -8,6 +8,7 @@
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
 #include "cpu/outer_part.h"
+#include "cpu/winograd_choice.h"
 #include "cpu/winograd_tiles.h"
 
 namespace fastconv::cpu {
@@ -21,10 +22,6 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 // An odd number of cache lines, so that a tile's points do not share sets of L1.
 std::int64_t odd_lines(std::int64_t elems) { return (ceil_div(elems, kCacheLine) | 1) * kCacheLine; }
-
-const WinogradVariant<float>& variant_of(const ConvPlan& plan) {
-    return plan.isa->kernels<float>().winograd->variants[plan.winograd.variant];
-}
 
 // grad_output as the source of its tiles.
 Correlation gradient_view(const Correlation& view) {
@@ -52,7 +49,7 @@ struct Context {
 
     Context(const ConvPlan& p, const WinogradGradientOperands& o)
         : plan(p), view(p.phases[0]), gradient(gradient_view(view)),
-          kernels(p.isa->kernels<float>()), variant(variant_of(p)), operands(o),
+          kernels(p.isa->kernels<float>()), variant(winograd_variant(p)), operands(o),
           outer{o.source, o.out, o.weight, o.workspace, o.accumulate},
           layout(winograd_gradient_layout(p)), totals_elems(winograd_totals_elems(p, layout)) {}
 
@@ -223,7 +220,7 @@ WinogradGradientLayout winograd_gradient_layout(const ConvPlan& plan) {
     const Correlation& view = plan.phases[0];
     const OuterBlocking& blocking = plan.outer;
     const Kernels<float>& kernels = plan.isa->kernels<float>();
-    const WinogradVariant<float>& variant = variant_of(plan);
+    const WinogradVariant<float>& variant = winograd_variant(plan);
     const Panels<float> panels(*kernels.outer, view.cols);
     const std::int64_t lanes = kernels.outer->lanes, points = variant.points();
     const std::int64_t channels = blocking.part_channels(view.channels);
@@ -256,7 +253,7 @@ WinogradGradientLayout winograd_gradient_layout(const ConvPlan& plan) {
 
 std::int64_t winograd_totals_elems(const ConvPlan& plan, const WinogradGradientLayout& layout) {
     const Panels<float> panels(*plan.isa->kernels<float>().outer, plan.phases[0].cols);
-    return ceil_div(panels.count, plan.outer.panel_parts) * variant_of(plan).points() *
+    return ceil_div(panels.count, plan.outer.panel_parts) * winograd_variant(plan).points() *
            layout.totals_point_elems;
 }
 

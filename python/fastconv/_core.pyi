@@ -64,6 +64,7 @@ def conv2d_plan(
     channels_last: bool,
     algorithm: int,
     threads: int,
+    wide_tiles: bool = False,
 ) -> dict[str, Any]: ...
 
 class PackedConvWeight:
@@ -77,6 +78,7 @@ class PackedConvWeight:
         output: Sequence[int],
         geometry: tuple[int, ...],
         algorithm: int,
+        wide_tiles: bool = False,
     ) -> None: ...
     @property
     def formats(self) -> tuple[str, ...]: ...
@@ -95,6 +97,7 @@ def conv2d(
     relu: bool,
     accumulate: bool,
     algorithm: int,
+    wide_tiles: bool = False,
 ) -> int: ...
 def conv2d_grad_bias(grad_output: Array, out: Array, accumulate: bool) -> None: ...
 

@@ -22,6 +22,7 @@ from fastconv.ops.conv_problem import FORWARD, PackedWeight, run
 from fastconv.ops.devices import kernels_for, new, on_device
 from fastconv.ops.geometry import Geometry, window_geometry
 from fastconv.ops.pool_arguments import AVERAGE, MAX, pool, windows_over
+from fastconv.precision import allows_wide_tiles
 
 Call = Callable[[], Any]
 Place = Callable[..., Any]  # place(array), place(array, dtype)
@@ -231,6 +232,15 @@ def kernel_of(step: Step, source: Any, dtype: str) -> str:
         )
         return plan.kernel
     found = _core.conv2d_plan(
-        FORWARD, x, weight, step.shape, numbers, dtype == "float64", True, -1, _core.num_threads()
+        FORWARD,
+        x,
+        weight,
+        step.shape,
+        numbers,
+        dtype == "float64",
+        True,
+        -1,
+        _core.num_threads(),
+        allows_wide_tiles(),
     )
     return str(found["algorithm"])

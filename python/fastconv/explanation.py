@@ -15,9 +15,19 @@ from .ops.arrays import prefers_channels_last, take
 from .ops.conv_problem import ALGORITHMS, algorithm_index, check_channels, shape4
 from .ops.devices import on_device
 from .ops.geometry import window_geometry
+from .precision import allows_wide_tiles
 
 _DIRECTIONS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
-_ORDER = ("depthwise", "pointwise", "winograd4", "winograd2", "direct", "im2col", "naive")
+_ORDER = (
+    "depthwise",
+    "pointwise",
+    "winograd6",
+    "winograd4",
+    "winograd2",
+    "direct",
+    "im2col",
+    "naive",
+)
 
 
 @dataclass(frozen=True)
@@ -187,7 +197,7 @@ def explain(
         )
     plan = _core.conv2d_plan(
         direction, x, weight, y, geometry.numbers(groups), dtype == "float64",
-        last, index, threads,
+        last, index, threads, allows_wide_tiles(),
     )  # fmt: skip
     peak, bandwidth = _machine(threads, dtype, plan["isa"])
     tasks = plan["tasks"]

@@ -1,9 +1,10 @@
 """What float32 arithmetic may do beyond float32's own rounding.
 
 "highest", the default: float32 means float32. "tf32" allows convolutions and linear layers on a
-CUDA device to round their operands to TF32's 11 bits. "high" will allow three TF32 products in
-place of one float32 product there, and F(6,3) and F(4,5) everywhere; kernels of this version have
-neither, so that it gives what "highest" does, as "tf32" does on the CPU.
+CUDA device to round their operands to TF32's 11 bits. "high" allows Winograd's F(6,3) and F(4,5) on
+the CPU, of about four times F(4,3)'s rounding error, and will allow three TF32 products in place of
+one float32 product on a CUDA device; kernels of this version have none, so that it gives what
+"highest" does there, as "tf32" does on the CPU.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ def get_float32_precision() -> str:
 def precision_index() -> int:
     """The place in `NAMES` of the precision in force, as _core.cuda takes it."""
     return NAMES.index(get_float32_precision())
+
+
+def allows_wide_tiles() -> bool:
+    """Whether `auto` may take F(6,3) and F(4,5) on the CPU."""
+    return get_float32_precision() == "high"
 
 
 @contextmanager

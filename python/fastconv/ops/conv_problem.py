@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _core
 from ..cuda_kernels import forced_kernel
-from ..precision import precision_index
+from ..precision import allows_wide_tiles, precision_index
 from .arguments import take_groups
 from .arrays import Array, check_shape, empty_like_order, take, take_like
 from .devices import contiguous, cuda_core
@@ -133,7 +133,9 @@ def pack_weight(
     if result.packed is not None:
         output = (shape[0], array.shape[0], *geometry.output)
         try:
-            result.packed.pack(result.weight, shape, output, geometry.numbers(groups), index)
+            result.packed.pack(
+                result.weight, shape, output, geometry.numbers(groups), index, allows_wide_tiles()
+            )
         except ValueError as error:
             raise _refused("pack_weight", algorithm, error) from None
     return result
@@ -224,8 +226,9 @@ def run(
     try:
         if type(x) is np.ndarray:
             _core.conv2d(
-                direction, x, weight, y, packed, bias, residual, numbers, relu, accumulate, index
-            )
+                direction, x, weight, y, packed, bias, residual, numbers, relu, accumulate, index,
+                allows_wide_tiles(),
+            )  # fmt: skip
         else:
             cuda_core.conv2d(
                 direction, x, weight, y, None, bias, residual, numbers, relu, accumulate, index,

@@ -1,0 +1,26 @@
+// Which of Winograd's variants a problem may have, and which of them `auto` takes.
+#pragma once
+
+#include "core/plan.h"
+#include "cpu/kernels_winograd.h"
+
+namespace fastconv::cpu {
+
+const WinogradVariant<float>& winograd_variant(const ConvPlan& plan);
+
+/// The checks that every direction shares; then sets variant, m and tiles of plan.winograd, over the
+/// output of plan.phases[0].
+const char* choose_winograd(ConvPlan& plan, int m);
+
+/// What the variant costs for one image on one thread, in multiply-adds of the register tile.
+using WinogradCost = double (*)(const ConvPlan& plan, const WinogradVariant<float>& variant);
+
+/// Whether the float32 precision of the plan allows its variant.
+bool winograd_allowed(const ConvPlan& plan);
+
+/// Why `auto` passes the plan by: `direct`, the cost of the direct algorithm, is not well above this
+/// one's, or another variant costs less. The shape of one image decides, never the batch or the
+/// threads, so that neither changes bits.
+const char* decline_winograd(const ConvPlan& plan, double direct, WinogradCost cost);
+
+}  // namespace fastconv::cpu
