@@ -78,6 +78,7 @@ class Graph:
         self.nodes: list[Node] = [Node(0, "input", (), shape, layer="input")]
         self.outputs: tuple[int, ...] = (0,)
         self.training = training
+        self.not_kept: set[int] = set()  # outputs that training does not keep, whatever their rule
         self._scopes: list[tuple[Layer, str]] = []
         self._single = False
 
@@ -164,7 +165,7 @@ class Graph:
         held: set[int] = set()
         for node in self.nodes:
             rule = RULES[node.op]
-            if rule.keeps_output:
+            if rule.keeps_output and node.index not in self.not_kept:
                 held.add(self.storage(node.index))
             if rule.keeps_input:
                 held.update(self.storage(i) for i in node.inputs)

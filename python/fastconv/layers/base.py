@@ -47,6 +47,8 @@ class Layer:
     ...         return grad_y * self.scale.data
     """
 
+    # Whether backward does the part of a ReLU in the same pass, which then keeps nothing.
+    finds_relu_mask = False
     keeps_float32 = False  # beside 16-bit parameters elsewhere
     # Layers of the network that Caffe publishes -> paths here; `load_state_dict` knows both.
     caffe_layers: Mapping[str, str] = MappingProxyType({})

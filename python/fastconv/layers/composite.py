@@ -20,7 +20,7 @@ from fastconv.layers.arithmetic import (
     subtract,
 )
 from fastconv.layers.base import Layer
-from fastconv.layers.fused import call, steps
+from fastconv.layers.fused import call, lower, steps
 from fastconv.ops.devices import on_device
 
 
@@ -127,9 +127,7 @@ class Sequential(Layer):
         return grad[0] if single and grad is not None else grad
 
     def lower(self, x: Value) -> Any:
-        for layer in self._layers.values():
-            x = x.graph.call(layer, x)
-        return x
+        return lower(self._layers.values(), x)
 
 
 class Residual(Layer):

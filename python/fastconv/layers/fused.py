@@ -8,9 +8,10 @@ it returns relu(forward(x)) and gives the ReLU what its backward needs, ``relu.s
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any, cast
 
+from fastconv.graph import Value
 from fastconv.layers.activation import ReLU
 from fastconv.layers.base import Layer
 
@@ -33,7 +34,7 @@ def steps(layers: Iterable[Layer]) -> Iterator[tuple[Layer, ReLU | None]]:
             waiting = layer
         elif (
             type(layer) is ReLU
-            and _takes_relu(type(waiting))
+            and _takes_relu(cast("Hashable", type(waiting)))
             and layer.training == waiting.training
         ):
             yield waiting, layer
@@ -48,3 +49,14 @@ def steps(layers: Iterable[Layer]) -> Iterator[tuple[Layer, ReLU | None]]:
 def call(layer: Layer, relu: ReLU | None, x: Any) -> Any:
     """One of ``steps``."""
     return layer(x) if relu is None else layer.call_relu(x, relu)
+
+
+def lower(layers: Iterable[Layer], x: Value) -> Any:
+    """The layers on a graph's value."""
+    for layer, relu in steps(layers):
+        x = x.graph.call(layer, x)
+        if relu is not None:
+            x = x.graph.call(relu, x)
+            if layer.finds_relu_mask:
+                x.graph.not_kept.add(x.index)
+    return x

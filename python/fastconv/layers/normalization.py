@@ -33,6 +33,7 @@ class BatchNorm2d(Layer):
     """
 
     keeps_float32 = True
+    finds_relu_mask = True
     running_mean: Any
     running_var: Any
     num_batches_tracked: Any

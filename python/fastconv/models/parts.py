@@ -19,7 +19,7 @@ from fastconv.layers import (
 )
 from fastconv.layers.arguments import positive
 from fastconv.layers.arithmetic import add, add_relu
-from fastconv.layers.fused import call, steps
+from fastconv.layers.fused import call, lower, steps
 
 
 def check_arguments(function: str, variant: str, variants: tuple[str, ...], **sizes: int) -> None:
@@ -114,8 +114,6 @@ class ResidualBlock(Layer):
         return add(grad, side) if need_input else None
 
     def lower(self, x: Value) -> Any:
-        y = x
-        for name in self._body:
-            y = x.graph.call(self._layers[name], y)
+        y = lower((self._layers[name] for name in self._body), x)
         side = x if self._shortcut is None else x.graph.call(self._layers[self._shortcut], x)
         return x.graph.call(self.relu, y + side)
