@@ -18,6 +18,7 @@ namespace {
 constexpr std::int64_t kElementsWorthThreads = 1 << 15;
 constexpr std::int64_t kChannelsPerTask = 64;
 constexpr std::size_t kMaxStagingBytes = std::size_t{1} << 20;
+constexpr std::int64_t kCachedStagingBytes = 64 << 10;  // of several channels
 
 template <class T>
 struct PackTask {
@@ -58,17 +59,22 @@ struct PackTask {
                           {line(a * phase.taps_w.count + b, channel), width, 1});
     }
 
-    // Taps are the contiguous dimension (weights in C order): transpose (cols, taps) of a channel in
-    // registers, then put each line in its place.
-    void through_staging(std::int64_t taps, T* staging) const {
-        for (std::int64_t c = channel; c < channel + channels; ++c) {
-            copy.copy(cols, taps, {from + c * weight.channel_elems, weight.col_elems, 1},
-                      {staging, 1, width});
+    // Taps are the contiguous dimension (weights in C order): transpose (cols, taps) of `together`
+    // channels in registers, at once where channels follow each other (nine taps alone leave one of them
+    // to be copied element by element), then put the lines of a tap in their place.
+    void through_staging(std::int64_t taps, std::int64_t together, T* staging) const {
+        const std::int64_t run = weight.channel_elems == taps ? together : 1;
+        for (std::int64_t c = channel; c < channel + channels; c += together) {
+            const std::int64_t some = std::min(together, channel + channels - c);
+            for (std::int64_t i = 0; i < some; i += run)
+                copy.copy(cols, std::min(run, some) * taps,
+                          {from + (c + i) * weight.channel_elems, weight.col_elems, 1},
+                          {staging + i * taps * width, 1, width});
             for (std::int64_t a = 0; a < phase.taps_h.count; ++a)
                 for (std::int64_t b = 0; b < phase.taps_w.count; ++b) {
                     const std::int64_t tap =
                         kernel_row(a) * weight.row_elems + kernel_col(b);
-                    copy.copy(1, cols, {staging + tap * width, width, 1},
+                    copy.copy(some, cols, {staging + tap * width, taps * width, 1},
                               {line(a * phase.taps_w.count + b, c), width, 1});
                 }
         }
@@ -104,6 +110,10 @@ void pack_correlation(const Correlation& phase, const Kernels<T>& kernels,
                        span * panels.width * sizeof(T) <= kMaxStagingBytes &&
                        span <= 2 * phase.taps_h.count * phase.taps_w.count;
 
+    constexpr std::int64_t kBlock = 8;  // channels; of the transpose
+    const std::int64_t staged = span * panels.width * static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t together = staged * kBlock <= kCachedStagingBytes ? kBlock : 1;
+
     parallel_for(phase.groups * panels.count * chunks, small ? 1 : threads, FloatMode::kIeee,
                  [&](std::int64_t task, int) {
         const std::int64_t chunk = task % chunks;
@@ -117,8 +127,8 @@ void pack_correlation(const Correlation& phase, const Kernels<T>& kernels,
             packed + group * depth * panels.padded_cols + panels.first_col(panel) * depth};
         pack.zero_padding();
         if (stage) {
-            T* staging = static_cast<T*>(thread_scratch(span * panels.width * sizeof(T)));
-            pack.through_staging(span, staging);
+            T* staging = static_cast<T*>(thread_scratch(static_cast<std::size_t>(staged * together)));
+            pack.through_staging(span, together, staging);
         } else {
             pack.by_tap();
         }
