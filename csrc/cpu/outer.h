@@ -35,6 +35,7 @@ struct OuterScratch {
 };
 
 constexpr std::int64_t kOuterStageRows = 64;
+constexpr std::int64_t kOuterPieceRows = 512;  // without a stage: a transpose's lines are longer
 
 template <class T>
 OuterScratch outer_scratch(const Correlation& view, const OuterBlocking& blocking,

@@ -92,8 +92,9 @@ struct OuterPart {
                     T* stage) const {
         const std::int64_t line = width(panel), cols = panels.panel_cols(panel);
         const std::int64_t col_elems = blocking.weight_col_elems;
-        for (std::int64_t r = 0; r < count; r += kOuterStageRows) {
-            const std::int64_t some = std::min(kOuterStageRows, count - r);
+        const std::int64_t piece_rows = operands.accumulate ? kOuterStageRows : kOuterPieceRows;
+        for (std::int64_t r = 0; r < count; r += piece_rows) {
+            const std::int64_t some = std::min(piece_rows, count - r);
             T* const piece = from + r * line;
             T* const target = to + r * to_elems;
             if (operands.accumulate) {
