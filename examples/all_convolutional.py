@@ -116,6 +116,7 @@ def draw(found: dict[str, Any]) -> Any:
         score.plot(values, np.full(len(values), place), "o", color=color, ms=8, alpha=0.8)
         score.plot([values.mean()] * 2, [place - 0.25, place + 0.25], color=figures.BLACK, lw=2)
     score.set(title="test accuracy, %, narrow versions\n(dots: seeds, line: mean)")
+    score.locator_params(axis="x", nbins=4)
     score.grid(axis="x")
     return figure
 
