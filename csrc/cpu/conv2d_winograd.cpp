@@ -129,8 +129,11 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const std::int64_t tiles = ceil_div(phase.out_h, variant.m) * ceil_div(phase.out_w, variant.m);
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols);
-    // A block of 64 points has fewer tiles. Beyond two blocks, once a call is cheaper.
-    const double blocks = tiles > (variant.alpha() > 6 ? kFewestTiles : kMostTiles) ? 2 : 1;
+    // A block of 64 points has fewer tiles. Beyond two blocks once a call is cheaper; for 5x5 already where
+    // U stays in L2. (For 3x3 that would take F(2,3) for F(4,3), which is better in a batch of eight.)
+    const bool several = tiles > (variant.alpha() > 6 ? kFewestTiles : kMostTiles);
+    const bool once = variant.r == 5 && variant.points() * channels * cols < kSmall;
+    const double blocks = several && !once ? 2 : 1;
     return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
            variant.points() * kTransform * blocks * channels * cols;
 }
