@@ -73,6 +73,7 @@ double tiles_cost(const WinogradVariant<float>& variant, double tiles, double ch
 
 // A point of a weight: transformed in cache; or through memory, once a call, and read by each task.
 constexpr double kTransform = 27, kTransformToMemory = 55, kReadFromMemory = 5;
+constexpr double kTransform5 = 45;  // of 25 taps, with their packing
 constexpr std::int64_t kSmall = 1 << 18;  // elements of U (1 MB) that stay in L2
 
 /// Cuts tiles into blocks and columns into parts, and decides who transforms the weights unless they
@@ -135,7 +136,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const bool once = variant.r == 5 && variant.points() * channels * cols < kSmall;
     const double blocks = several && !once ? 2 : 1;
     return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
-           variant.points() * kTransform * blocks * channels * cols;
+           variant.points() * (variant.r == 5 ? kTransform5 : kTransform) * blocks * channels * cols;
 }
 
 bool cut(ConvPlan& plan) {
@@ -190,7 +191,9 @@ double direct_cost(const Correlation& phase, const Kernels<float>& kernels) {
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count);
     const double rows = static_cast<double>(phase.out_h * phase.out_w);
     const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
-    return rows * taps * weights * (narrow ? 1.6 : 1.05) + 32 * taps * weights;
+    // A tap's row pointers take as long as four of its channels; below 16 a kernel row is one segment.
+    const double start = phase.channels < 16 ? 0 : 4 / static_cast<double>(phase.channels);
+    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) + 32 * taps * weights;
 }
 
 const char* decline(const ConvPlan& plan) {
