@@ -10,6 +10,7 @@ Tests marked `kernels` run CUDA kernels: emulated, once for each order of thread
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,3 +101,12 @@ def pictures(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return save
+
+
+@pytest.fixture(autouse=True)
+def _gradients_of_torch() -> Iterator[None]:
+    """The benchmark's peer turns PyTorch's gradients off for its process: here, for other tests."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_grad_enabled(True)
