@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/cuda_plan.h"
 #include "core/operation.h"
@@ -45,6 +46,12 @@ struct LinearPointers {
 struct SgdStep {
     double rate = 0, momentum = 0, weight_decay = 0;
     bool nesterov = false;
+};
+
+/// One parameter of a step, three arrays of one shape and dtype; parameter and velocity are written.
+struct SgdOperands {
+    Tensor parameter, grad, velocity;
+    bool has_velocity = false;
 };
 
 /// Channels lie along `axis` of x and y; every other array is (C). mean and rstd are written, with
@@ -146,9 +153,9 @@ void run_copy(const Tensor& from, const Tensor& to, const Isa& isa, int threads)
 void run_dropout(const Tensor& x, const Tensor& y, std::uint64_t seed, std::uint64_t threshold,
                  double scale, const Isa& isa, int threads);
 
-/// One step of gradient descent in place; velocity may be null where momentum is 0.
-void run_sgd(const Tensor& parameter, const Tensor& grad, const Tensor* velocity,
-             const SgdStep& step, const Isa& isa, int threads);
+/// One step of gradient descent in place, of parameters of one dtype; without momentum they need no
+/// velocity.
+void run_sgd(const std::vector<SgdOperands>& all, const SgdStep& step, const Isa& isa, int threads);
 
 // ---- linear ----------------------------------------------------------------------------------------
 

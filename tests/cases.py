@@ -314,6 +314,16 @@ _FIRST_LAYERS = [
     conv("n1c3h32w32-k17r3s3-pad1"),
 ]
 
+# One window, all of it inside the input: a matrix product over the batch.
+_ONE_WINDOW = [
+    conv("n5c16h5w5-k9r5s5"),
+    conv("n3c17h4w6-k8r3s5-st2"),  # elements in no window
+    conv("n70c16h3w1-k6r3s1"),
+    conv("n4c32h5w3-k10r3s3-dil2x1-g2"),
+    conv("n3c5h4w4-k20r4s4"),
+    conv("n0c16h2w2-k4r2s2"),
+]
+
 _EMPTY = [
     conv("n0c3h8w9-k5r3s3-pad1"),
     conv("n0c4h8w9-k4r3s3-st2-g4"),
@@ -347,6 +357,7 @@ CONV = [
     *_POINTWISE,
     *_GROUPS,
     *_FIRST_LAYERS,
+    *_ONE_WINDOW,
     *_EMPTY,
     *_MIDDLING,
     *_FULL,

@@ -12,7 +12,7 @@ from conv_checks import (
     operands,
 )
 from fastconv import reference
-from support import ORDERS, assert_exact, integers, normals, params
+from support import ORDERS, assert_exact, available_isas, integers, normals, params
 
 # Around its own blocks: 96 or 24 rows of outputs, 512 of depth, 1024 columns a part.
 BLOCKS = [
@@ -26,7 +26,21 @@ BLOCKS = [
     cases.conv("n1c1h20w28-k3r2s2"),  # 513
     cases.conv("n2c4h33w35-k6r3s3-st2-pad1-g2"),
 ]
-CASES = [*cases.CONV, *BLOCKS]
+# grad_input of few channels: columns of 1 to 4 vectors, blocks of 6 or 160 positions' rows.
+FEW_CHANNELS = [
+    cases.conv("n2c1h9w11-k8r5s5"),
+    cases.conv("n2c6h14w14-k16r5s5-pad2"),  # LeNet's second
+    cases.conv("n2c3h17w19-k9r7s7-st2-pad3"),
+    cases.conv("n1c3h23w21-k16r11s11-st4-pad2"),
+    cases.conv("n1c3h15w13-k8r3s3-pad1"),
+    cases.conv("n1c4h29w13-k20r3s4-pad0.1x2.0-dil2x1"),
+    cases.conv("n2c10h13w11-k18r5s5-pad2-g2"),
+    cases.conv("n1c2h12w13-k8r2s3-st4"),  # elements in no window
+    cases.conv("n1c1h40w5-k1030r3s3-pad1"),  # depth in blocks
+    cases.conv("n1c3h9w301-k8r3s3-pad1"),
+    cases.conv("n1c2h3w4-k8r5s5-pad7"),  # windows that see padding alone
+]
+CASES = [*cases.CONV, *BLOCKS, *FEW_CHANNELS]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -36,26 +50,48 @@ def test_exact(case, dtype, isa, rng):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("case", params(cases.CONV_FEW))
+@pytest.mark.parametrize("case", params([*cases.CONV_FEW, *FEW_CHANNELS[2:4], FEW_CHANNELS[6]]))
 def test_any_strides(case, order, isa, rng):
     check_exact(case, "im2col", rng, order=order)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("case", params([*cases.CONV_FEW, BLOCKS[-1]]))
+@pytest.mark.parametrize("case", params([*cases.CONV_FEW, BLOCKS[-1], *FEW_CHANNELS]))
 def test_rounding_error_is_within_the_bound(case, dtype, isa, rng):
     check_bounds(case, "im2col", rng, dtype)
 
 
-@pytest.mark.parametrize("case", params([*cases.CONV_FEW, BLOCKS[-1]]))
+@pytest.mark.parametrize("case", params([*cases.CONV_FEW, BLOCKS[-1], *FEW_CHANNELS]))
 def test_same_bits_for_any_thread_count_and_batch(case, isa, rng):
     check_same_bits(case, "im2col", rng)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_special_values_as_in_the_reference(value, isa, rng):
-    case = cases.conv("n1c3h7w8-k4r3s3-st2-pad1")
+@pytest.mark.parametrize("filters", [4, 9])  # 9: grad_input of few channels
+def test_special_values_as_in_the_reference(filters, value, isa, rng):
+    case = cases.conv(f"n1c3h7w8-k{filters}r3s3-st2-pad1")
     check_special_values(case, "im2col", value, rng)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("n128c6h14w14-k16r5s5", "im2col"),
+        ("n8c3h224w224-k64r7s7-st2-pad3", "im2col"),
+        ("n8c3h224w224-k64r7s7-st2-pad3-dil1x2", "direct"),  # a kernel row's columns lie apart
+        ("n8c3h224w224-k4r7s7-st2-pad3", "direct"),  # too few filters for what is added up
+        ("n8c32h56w56-k64r7s7-st2-pad3", "direct"),
+    ],
+)
+def test_auto_leaves_gradients_of_few_channels_to_it(name, taken):
+    if "avx512" not in available_isas():
+        pytest.skip("columns are counted here in vectors of 16")
+    case = cases.conv(name)
+    window = {name: case.arguments[name] for name in ("stride", "padding", "dilation")}
+    grad = fc.conv2d_output_shape(case.input_shape, case.weight_shape, **window)
+    operands = (grad, case.weight_shape, case.input_shape)
+    with fc.isa("avx512"):
+        assert fc.explain(fc.conv2d_grad_input, *operands, **case.arguments).algorithm == taken
 
 
 def test_auto_takes_it_where_a_window_is_too_large_for_direct(isa, rng):

@@ -174,3 +174,48 @@ def test_frozen_parameter_gets_no_gradient():
     layer.backward(np.ones_like(y))
     assert not layer.weight.has_grad
     assert layer.bias.grad.all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (L.Conv2d(2, 3, 3), (2, 2, 5, 5)),
+        (L.Linear(4, 3), (2, 4)),
+        (L.ConvTranspose2d(2, 3, 3), (1, 2, 4, 4)),
+        (L.BatchNorm2d(3), (2, 3, 4, 4)),
+        (L.PositionBias(3, 4), (2, 3, 4)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_first_gradient_after_zero_grad_takes_the_place_of_the_old_one(layer, shape):
+    randomize(layer)
+    x = spread(shape)
+    grad = np.random.default_rng(2).standard_normal(layer(x).shape)
+    layer.backward(grad)
+    once = [parameter.grad.copy() for parameter in layer.parameters()]
+    held = [parameter.grad for parameter in layer.parameters()]
+    layer.zero_grad()
+    layer.backward(grad)
+    for parameter, expected, array in zip(layer.parameters(), once, held, strict=True):
+        np.testing.assert_array_equal(parameter.grad, expected)
+        assert parameter.grad is array
+    layer.backward(grad)
+    for parameter, expected in zip(layer.parameters(), once, strict=True):
+        np.testing.assert_allclose(parameter.grad, 2 * expected, rtol=1e-14)
+
+
+def test_a_gradient_that_fails_leaves_zeros():
+    parameter = L.Parameter(np.ones(3))
+    parameter.grad += 5
+    parameter.zero_grad()
+
+    def fails(out, accumulate):
+        assert not accumulate
+        raise ValueError("no gradient")
+
+    with pytest.raises(ValueError, match="no gradient"):
+        parameter.accumulate_from(fails)
+    np.testing.assert_array_equal(parameter.grad, np.zeros(3))
+    parameter.zero_grad()
+    parameter.grad += 2  # read, so zeroed, before it is added to
+    np.testing.assert_array_equal(parameter.grad, np.full(3, 2.0))

@@ -70,6 +70,25 @@ def test_parameters_without_gradient_or_frozen_stay():
     assert moved.data[0] == pytest.approx(-0.1)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_one_call_for_all_parameters_is_one_for_each(momentum):
+    """Sizes around the kernel's tiles of 16,384, none and one element, two dtypes."""
+    rng = np.random.default_rng(4)
+    shapes = [(0,), (1,), (3, 5), (0, 4), (16_384,), (16_385,), (70_001,), (8, 3, 5, 5), (0,)]
+    made = [(s, dtype) for dtype in (np.float32, np.float64) for s in shapes]
+    pairs = [[Parameter(rng.standard_normal(s).astype(d)) for s, d in made]]
+    pairs.append([Parameter(p.data.copy()) for p in pairs[0]])
+    together = [optim.SGD(pairs[0], lr=0.1, momentum=momentum, weight_decay=0.01)]
+    apart = [optim.SGD([p], lr=0.1, momentum=momentum, weight_decay=0.01) for p in pairs[1]]
+    for _ in range(2):
+        for one, other in zip(*pairs, strict=True):
+            one.grad = other.grad = rng.standard_normal(one.shape)
+        for optimizer in together + apart:
+            optimizer.step()
+    for one, other in zip(*pairs, strict=True):
+        np.testing.assert_array_equal(one.data, other.data)
+
+
 def test_sgd_state_resumes_to_the_same_bits():
     whole, _ = run_sgd(4, momentum=0.9, weight_decay=0.1)
     rng = np.random.default_rng(0)
@@ -108,6 +127,9 @@ def test_sgd_takes_parameters_only():
         optim.SGD([], lr=1)
     with pytest.raises(TypeError, match="ndarray"):
         optim.SGD([np.ones(3)], lr=1)
+    twice = Parameter([1.0])
+    with pytest.raises(ValueError, match="a parameter twice"):
+        optim.SGD([twice, Parameter([1.0]), twice], lr=1)
     optimizer = optim.SGD([Parameter([1.0, 2.0])], lr=1)
     with pytest.raises(ValueError, match=r"shape \(3,\), but the parameter has \(2,\)"):
         optimizer.load_state_dict({"hyper": {}, "velocity": [np.zeros(3)]})

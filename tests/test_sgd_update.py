@@ -30,7 +30,7 @@ def test_formula_in_any_order(isa, rng, order, momentum, decay, nesterov):
     expected_p, expected_v = formula(p, g, v, 0.1, momentum, decay, nesterov)
     p, g = in_order(p, order), in_order(g, "C")
     v = in_order(v, order) if momentum else None
-    _core.sgd_update(p, g, v, 0.1, momentum, decay, nesterov)
+    _core.sgd_update([p], [g], None if v is None else [v], 0.1, momentum, decay, nesterov)
     np.testing.assert_allclose(p, expected_p, rtol=1e-14, atol=1e-15)
     if v is not None:
         np.testing.assert_allclose(v, expected_v, rtol=1e-14, atol=1e-15)
@@ -39,7 +39,7 @@ def test_formula_in_any_order(isa, rng, order, momentum, decay, nesterov):
 def test_integers_are_exact(isa):
     p, g = np.arange(50, dtype=np.float32), np.ones(50, np.float32)
     v = np.full(50, 2, np.float32)
-    _core.sgd_update(p, g, v, 2.0, 0.5, 0.0, False)
+    _core.sgd_update([p], [g], None if v is None else [v], 2.0, 0.5, 0.0, False)
     assert_exact(v, np.full(50, 2, np.float32))
     assert_exact(p, np.arange(50, dtype=np.float32) - 4)
 
@@ -60,11 +60,11 @@ def test_bits_of_torch(rng, dtype, momentum, decay, nesterov):
         g = normals((64,), rng, dtype)
         theirs.grad = torch.from_numpy(g)
         optimizer.step()
-        _core.sgd_update(p, g, v, 0.1, momentum, decay, nesterov)
+        _core.sgd_update([p], [g], None if v is None else [v], 0.1, momentum, decay, nesterov)
         assert_exact(p, theirs.detach().numpy())
 
 
 def test_momentum_needs_a_velocity():
     p = np.ones(3)
     with pytest.raises(ValueError, match="momentum needs a velocity"):
-        _core.sgd_update(p, p.copy(), None, 0.1, 0.9, 0.0, False)
+        _core.sgd_update([p], [p.copy()], None, 0.1, 0.9, 0.0, False)

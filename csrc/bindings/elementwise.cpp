@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <vector>
 
 #include "bindings/elementwise_functions.h"
 #include "bindings/perform.h"
@@ -53,21 +54,30 @@ void dropout(const py::array& x, py::array y, std::uint64_t seed, std::uint64_t 
     cpu::run_dropout(a, result, seed, threshold, scale, isa, num_threads());
 }
 
-void sgd_update(py::array parameter, const py::array& grad, std::optional<py::array> velocity,
-                double rate, double momentum, double weight_decay, bool nesterov) {
-    const Tensor p = writable_tensor_of(parameter), g = tensor_of(grad);
-    require_alike(p, g);
-    Tensor v;
-    if (velocity) {
-        v = writable_tensor_of(*velocity);
-        require_alike(p, v);
-    } else if (momentum != 0) {
+// Of lists of arrays, a parameter, its gradient and its velocity at the same place in each.
+void sgd_update(std::vector<py::array> parameters, const std::vector<py::array>& grads,
+                std::optional<std::vector<py::array>> velocities, double rate, double momentum,
+                double weight_decay, bool nesterov) {
+    if (!velocities && momentum != 0)
         throw std::invalid_argument("sgd_update: momentum needs a velocity");
+    if (grads.size() != parameters.size() || (velocities && velocities->size() != parameters.size()))
+        throw std::invalid_argument("sgd_update: lists of one length expected");
+    std::vector<SgdOperands> all(parameters.size());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        all[i].parameter = writable_tensor_of(parameters[i]);
+        all[i].grad = tensor_of(grads[i]);
+        require_alike(all[i].parameter, all[i].grad);
+        if (all[i].parameter.dtype != all[0].parameter.dtype)
+            throw std::invalid_argument("sgd_update: parameters of one dtype expected");
+        if (!velocities) continue;
+        all[i].velocity = writable_tensor_of((*velocities)[i]);
+        all[i].has_velocity = true;
+        require_alike(all[i].parameter, all[i].velocity);
     }
     const SgdStep step{rate, momentum, weight_decay, nesterov};
     const cpu::Isa& isa = cpu::current_isa();
     py::gil_scoped_release release;
-    cpu::run_sgd(p, g, velocity ? &v : nullptr, step, isa, num_threads());
+    cpu::run_sgd(all, step, isa, num_threads());
 }
 
 }  // namespace
@@ -77,8 +87,8 @@ void bind_elementwise(py::module_& module) {
     module.def("copy", &copy, py::arg("x"), py::arg("y"));
     module.def("dropout", &dropout, py::arg("x"), py::arg("y"), py::arg("seed"),
                py::arg("threshold"), py::arg("scale"));
-    module.def("sgd_update", &sgd_update, py::arg("parameter"), py::arg("grad"),
-               py::arg("velocity"), py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"),
+    module.def("sgd_update", &sgd_update, py::arg("parameters"), py::arg("grads"),
+               py::arg("velocities"), py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"),
                py::arg("nesterov"));
 }
 

@@ -85,6 +85,43 @@ std::vector<Correlation> dense_phases(const Conv& conv, Direction direction,
     return phases;
 }
 
+bool is_one_window(const Conv& conv) {
+    for (const Axis* axis : {&conv.height, &conv.width})
+        if (axis->out != 1 || axis->pad_lo != 0 || (axis->kernel - 1) * axis->dilation >= axis->in)
+            return false;
+    // A phase a pixel: planning many would take longer than it saves.
+    constexpr std::int64_t kMostPixels = 256;
+    return conv.height.in * conv.width.in <= kMostPixels;
+}
+
+std::vector<Correlation> one_window_phases(const Conv& conv, Direction direction,
+                                           const ConvStrides& strides) {
+    Conv apart = conv;
+    apart.height.stride = conv.height.in;
+    apart.width.stride = conv.width.in;
+    std::vector<Correlation> phases = dense_phases(apart, direction, strides);
+    for (Correlation& phase : phases) {
+        if (direction == Direction::kForward) line_up_images(phase);
+        else if (phase.taps_h.count * phase.taps_w.count == 1) flatten_pointwise(phase);
+    }
+    return phases;
+}
+
+void line_up_images(Correlation& view) {
+    // Strips of images would hold all that lies between the taps.
+    constexpr std::int64_t kGatherBelowChannels = 16;
+    if (view.channels < kGatherBelowChannels || view.source.channel_elems != 1) return;
+    if (view.source_w == 1) view.source.width_elems = view.source.batch_elems;
+    const std::int64_t pixel = view.source.width_elems, image = view.source.batch_elems;
+    if (view.batch <= 1 || pixel <= 0 || image <= 0 || image % pixel != 0) return;
+    view.taps_w.step = image / pixel;
+    view.source_w += (view.batch - 1) * view.taps_w.step;
+    view.out_w = view.batch;
+    view.out.width_elems = view.out.batch_elems;
+    view.residual.width_elems = view.residual.batch_elems;
+    view.batch = 1;
+}
+
 void settle(Correlation& phase) {
     phase.source_group_elems = phase.channels * phase.source.channel_elems;
     phase.out_group_elems = phase.cols * phase.out.channel_elems;

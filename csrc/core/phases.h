@@ -19,6 +19,18 @@ Correlation grad_input_phase(const Conv& conv, const ConvStrides& strides, std::
 std::vector<Correlation> dense_phases(const Conv& conv, Direction direction,
                                       const ConvStrides& strides);
 
+/// Whether the output is one position, all of whose taps lie inside the input: a fully connected layer
+/// written as a convolution, which the batch makes a matrix product.
+bool is_one_window(const Conv& conv);
+
+/// dense_phases of such a problem. Forward, images become positions of one row where their strides
+/// allow it; grad_input is as if the stride were the input's size, one tap a phase.
+std::vector<Correlation> one_window_phases(const Conv& conv, Direction direction,
+                                           const ConvStrides& strides);
+
+/// The images of a view with one position each, all taps inside, become positions of one row.
+void line_up_images(Correlation& view);
+
 /// Groups follow each other by the operands' own strides; then, a dimension of 1 has no stride: it
 /// gets the one that lets it be read in place.
 void settle(Correlation& phase);

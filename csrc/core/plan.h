@@ -145,6 +145,11 @@ struct DepthwiseBlocking {
     std::size_t scratch_bytes = 0;
 };
 
+/// How a gradient of few channels is cut (cpu/conv2d_im2col_grad_input.cpp); rows 0: it is not taken.
+struct SpreadBlocking {
+    std::int64_t rows = 0, blocks = 0;  // rows of grad_input a task, tasks an image and group
+};
+
 struct ConvPlan {
     Conv problem;
     Direction direction = Direction::kForward;
@@ -157,6 +162,7 @@ struct ConvPlan {
     OuterBlocking outer;                  // of grad_weight, beside its one phase
     WinogradPlan winograd;
     DepthwiseBlocking depthwise;
+    SpreadBlocking spread;
     std::int64_t packed_elems = 0;        // of the packed weights
     int packed_format = 0;  // with weights packed ahead: 0 panels, 1 + v transformed by Winograd's v
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch

@@ -39,7 +39,8 @@ const char* finish_plan(ConvPlan& plan) {
 }
 
 const char* plan_direct(ConvPlan& plan) {
-    plan.phases = dense_phases(plan.problem, plan.direction, plan.strides);
+    const auto phases = is_one_window(plan.problem) ? one_window_phases : dense_phases;
+    plan.phases = phases(plan.problem, plan.direction, plan.strides);
     return finish_plan(plan);
 }
 
@@ -104,7 +105,17 @@ void pack_panels(const ConvPlan& plan, const void* weight, void* packed) {
         pack(plan, static_cast<const double*>(weight), static_cast<double*>(packed));
 }
 
-const Candidate conv2d_direct{Algorithm::kDirect, plan_direct, run_either};
+namespace {
+
+const char* decline_direct(const ConvPlan& plan) {
+    ConvPlan other = plan;
+    return plan_spread(other) ? "possible, but for so few channels im2col multiplies fewer zeros"
+                              : nullptr;
+}
+
+}  // namespace
+
+const Candidate conv2d_direct{Algorithm::kDirect, plan_direct, run_either, decline_direct};
 const Candidate conv2d_pointwise{Algorithm::kPointwise, plan_pointwise, run_either};
 
 }  // namespace fastconv::cpu

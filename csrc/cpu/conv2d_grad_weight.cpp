@@ -94,6 +94,7 @@ void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* worksp
 
 void start_grad_weight(ConvPlan& plan) {
     plan.phases.assign(1, forward_phase(plan.problem, plan.strides));
+    if (is_one_window(plan.problem)) line_up_images(plan.phases[0]);
     settle(plan.phases[0]);
     const Strides& weight = plan.strides.weight;
     plan.outer = {};

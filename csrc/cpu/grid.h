@@ -108,41 +108,47 @@ void take_back(const CopyKernels<T>& copy, std::int64_t rows, std::int64_t cols,
         copy.copy(rows, cols, {brought.data, brought.row_elems, 1}, at);
 }
 
+/// One of grid.tasks() tiles: brought, given to the body, taken back.
+template <class T, class Body>
+void run_tile(const Grid& grid, T* const* data, const Access* access, const Kernels<T>& kernels,
+              std::int64_t task, Body&& body) {
+    const std::int64_t col = task % grid.col_tiles * grid.tile_cols;
+    task /= grid.col_tiles;
+    const std::int64_t row = task % grid.row_tiles * grid.tile_rows;
+    task /= grid.row_tiles;
+    Tile<T> tile;
+    tile.rows = std::min(grid.tile_rows, grid.rows() - row);
+    tile.cols = std::min(grid.tile_cols, grid.cols() - col);
+    for (int k = 0; k < grid.operands; ++k)
+        tile.offset[k] = grid.first[k] + row * grid.row_elems(k) + col * grid.col_elems(k);
+    for (int d = grid.rank - 3; d >= 0; --d) {
+        const std::int64_t index = task % grid.size[d];
+        task /= grid.size[d];
+        for (int k = 0; k < grid.operands; ++k) tile.offset[k] += index * grid.elems[k][d];
+    }
+    tile.slot_elems = grid.tile_rows * grid.tile_cols;
+    tile.scratch = static_cast<T*>(thread_scratch(sizeof(T) * tile.slot_elems * kMaxOperands));
+    MatrixView<T> at[kMaxOperands];
+    for (int k = 0; k < grid.operands; ++k) {
+        if (access[k] == kNone) continue;
+        at[k] = {data[k] + tile.offset[k], grid.row_elems(k), grid.col_elems(k)};
+        const MatrixView<T> here = bring(*kernels.copy, tile.rows, tile.cols, at[k],
+                                         tile.scratch + k * tile.slot_elems, access[k]);
+        tile.data[k] = here.data;
+        tile.pitch[k] = here.row_elems;
+    }
+    body(static_cast<const Tile<T>&>(tile));
+    for (int k = 0; k < grid.operands; ++k)
+        take_back(*kernels.copy, tile.rows, tile.cols, {tile.data[k], tile.pitch[k], 1}, at[k],
+                  access[k]);
+}
+
 template <class T, class Body>
 void for_tiles(const Grid& grid, T* const* data, const Access* access, const Kernels<T>& kernels,
                int threads, Body&& body) {
     if (grid.empty) return;
     parallel_for(grid.tasks(), threads, FloatMode::kIeee, [&](std::int64_t task, int) {
-        const std::int64_t col = task % grid.col_tiles * grid.tile_cols;
-        task /= grid.col_tiles;
-        const std::int64_t row = task % grid.row_tiles * grid.tile_rows;
-        task /= grid.row_tiles;
-        Tile<T> tile;
-        tile.rows = std::min(grid.tile_rows, grid.rows() - row);
-        tile.cols = std::min(grid.tile_cols, grid.cols() - col);
-        for (int k = 0; k < grid.operands; ++k)
-            tile.offset[k] = grid.first[k] + row * grid.row_elems(k) + col * grid.col_elems(k);
-        for (int d = grid.rank - 3; d >= 0; --d) {
-            const std::int64_t index = task % grid.size[d];
-            task /= grid.size[d];
-            for (int k = 0; k < grid.operands; ++k) tile.offset[k] += index * grid.elems[k][d];
-        }
-        tile.slot_elems = grid.tile_rows * grid.tile_cols;
-        tile.scratch =
-            static_cast<T*>(thread_scratch(sizeof(T) * tile.slot_elems * kMaxOperands));
-        MatrixView<T> at[kMaxOperands];
-        for (int k = 0; k < grid.operands; ++k) {
-            if (access[k] == kNone) continue;
-            at[k] = {data[k] + tile.offset[k], grid.row_elems(k), grid.col_elems(k)};
-            const MatrixView<T> here = bring(*kernels.copy, tile.rows, tile.cols, at[k],
-                                             tile.scratch + k * tile.slot_elems, access[k]);
-            tile.data[k] = here.data;
-            tile.pitch[k] = here.row_elems;
-        }
-        body(static_cast<const Tile<T>&>(tile));
-        for (int k = 0; k < grid.operands; ++k)
-            take_back(*kernels.copy, tile.rows, tile.cols, {tile.data[k], tile.pitch[k], 1}, at[k],
-                      access[k]);
+        run_tile(grid, data, access, kernels, task, body);
     });
 }
 

@@ -41,6 +41,17 @@ struct OuterTile {
     bool cold = false;  // sum is probably not in the cache
 };
 
+/// to[i * line_elems + j * step + c] += products[(i * positions + j) * width + c], where neighbouring
+/// positions' columns overlap.
+template <class T>
+struct Spread {
+    std::int64_t lines = 0, positions = 0, cols = 0;
+    const T* products = nullptr;
+    std::int64_t width = 0;
+    T* to = nullptr;
+    std::int64_t line_elems = 0, step = 0;
+};
+
 template <class T>
 using OuterFunction = void (*)(const OuterTile<T>&);
 
@@ -57,6 +68,9 @@ struct OuterKernels {
 
     /// sum[c] = sum over rows r of from(r, c), in an order that rows and strides decide.
     void (*sum_rows)(std::int64_t rows, std::int64_t cols, MatrixView<const T> from, T* sum);
+
+    /// Positions of a line in order; columns of 1 to 4 vectors.
+    void (*spread)(const Spread<T>& spread);
 };
 
 }  // namespace fastconv::cpu

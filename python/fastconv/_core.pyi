@@ -125,9 +125,9 @@ def add_relu(a: Array, b: Array, y: Array, parameter: float = 0.0) -> None: ...
 def copy(x: Array, y: Array) -> None: ...
 def dropout(x: Array, y: Array, seed: int, threshold: int, scale: float) -> None: ...
 def sgd_update(
-    parameter: Array,
-    grad: Array,
-    velocity: Array | None,
+    parameters: Sequence[Array],
+    grads: Sequence[Array],
+    velocities: Sequence[Array] | None,
     lr: float,
     momentum: float,
     weight_decay: float,

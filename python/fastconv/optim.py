@@ -4,10 +4,10 @@
 SGD:  g = grad + weight_decay * p;  v = momentum * v + g  (v = g at first);
       p = p - lr * (g + momentum * v if nesterov else v)
 
-Parameters are updated in place, each in one pass over its arrays. Of parameters of 16 bits (on a
-CUDA device) the optimiser holds float32 masters: they are what is updated, in the pass that also
-writes the parameter, their nearest value of 16 bits. ``state_dict`` and ``load_state_dict`` of
-optimisers and schedules make a resume exact.
+Parameters are updated in place in one pass over their arrays, on the CPU all in one call. Of
+parameters of 16 bits (on a CUDA device) the optimiser holds float32 masters: they are what is
+updated, in the pass that also writes the parameter, their nearest value of 16 bits. ``state_dict``
+and ``load_state_dict`` of optimisers and schedules make a resume exact.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 
 from fastconv.layers.parameter import Parameter
 from fastconv.layers.placement import HALVES, device_of, host, placed, zeros_like
-from fastconv.ops.optimizer import sgd_update
+from fastconv.ops.devices import on_device
+from fastconv.ops.optimizer import sgd_update, sgd_update_all
 from fastconv.schedules import (
     CosineAnnealingLR,
     MultiStepLR,
@@ -90,6 +91,11 @@ class SGD:
                     f"SGD: params holds a {type(parameter).__name__}, but Parameter objects are "
                     f"needed (model.parameters())"
                 )
+        if len({id(parameter) for parameter in self.params}) < len(self.params):
+            raise ValueError(
+                "SGD: params holds a parameter twice, which one step would then move twice; pass "
+                "each once (model.parameters())"
+            )
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if not value >= 0:
                 raise ValueError(f"SGD: {name}={value!r}, but a number of at least 0 is needed")
@@ -110,6 +116,7 @@ class SGD:
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
+        on_host: dict[Any, list[int]] = {}  # dtype -> indices: those of one dtype go in one call
         for index, parameter in enumerate(self.params):
             if not (parameter.requires_grad and parameter.has_grad):
                 continue
@@ -117,6 +124,9 @@ class SGD:
             halves = data.dtype.name in HALVES
             if self.momentum != 0:
                 self._place_velocity(index, data, "float32" if halves else data.dtype.name)
+            if not on_device(data):
+                on_host.setdefault(data.dtype, []).append(index)
+                continue
             if halves:
                 self._place_master(index, parameter)
             sgd_update(
@@ -125,6 +135,13 @@ class SGD:
                 self.velocity[index] if self.momentum != 0 else None,
                 **self._hyper(),
                 **({"copy": data} if halves else {}),
+            )
+        for indices in on_host.values():
+            sgd_update_all(
+                [self.params[i].data for i in indices],
+                [self.params[i].grad for i in indices],
+                [self.velocity[i] for i in indices] if self.momentum != 0 else None,
+                **self._hyper(),
             )
 
     def _place_velocity(self, index: int, data: Any, dtype: str) -> None:

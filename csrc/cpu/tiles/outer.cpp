@@ -14,6 +14,7 @@ using fastconv::cpu::MatrixView;
 using fastconv::cpu::OuterKernels;
 using fastconv::cpu::OuterRun;
 using fastconv::cpu::OuterTile;
+using fastconv::cpu::Spread;
 
 template <class T, int Rows, int Vectors>
 void outer_tile(const OuterTile<T>& tile) {
@@ -134,6 +135,37 @@ void sum_rows(std::int64_t rows, std::int64_t cols, MatrixView<const T> from, T*
     }
 }
 
+// Lines in turn within a position: a position's loads wait for the stores of the one before it, which
+// overlaps it and was stored in other pieces, some 15 cycles unless there is other work.
+template <class T, int Vectors>
+void spread_columns(const Spread<T>& spread) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    constexpr int kFull = (Vectors - 1) * kLanes;
+    const int left = lanes_left<T>(spread.cols, kFull);
+    for (std::int64_t j = 0; j < spread.positions; ++j) {
+        const T* from = spread.products + j * spread.width;
+        T* to = spread.to + j * spread.step;
+        for (std::int64_t i = 0; i < spread.lines; ++i) {
+#pragma GCC unroll 4
+            for (int v = 0; v < kFull; v += kLanes)
+                (Vec<T>::load(to + v) + Vec<T>::load(from + v)).store(to + v);
+            (Vec<T>::load(to + kFull, left) + Vec<T>::load(from + kFull, left))
+                .store(to + kFull, left);
+            from += spread.positions * spread.width;
+            to += spread.line_elems;
+        }
+    }
+}
+
+template <class T>
+void spread_any(const Spread<T>& spread) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    if (spread.cols <= kLanes) return spread_columns<T, 1>(spread);
+    if (spread.cols <= 2 * kLanes) return spread_columns<T, 2>(spread);
+    if (spread.cols <= 3 * kLanes) return spread_columns<T, 3>(spread);
+    spread_columns<T, 4>(spread);
+}
+
 template <class T, int Vectors, int Rows>
 constexpr void add_tiles(OuterKernels<T>& kernels) {
     if constexpr (Rows > 0) {
@@ -149,6 +181,7 @@ constexpr OuterKernels<T> table() {
     kernels.lanes = Vec<T>::kLanes;
     kernels.add = add<T>;
     kernels.sum_rows = sum_rows<T>;
+    kernels.spread = spread_any<T>;
 #if defined(__AVX512F__)
     add_tiles<T, 4, 6>(kernels);
     if constexpr (sizeof(T) == 4) {

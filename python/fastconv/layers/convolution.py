@@ -15,7 +15,7 @@ from fastconv.graph import Value
 from fastconv.layers.activation import ReLU
 from fastconv.layers.arguments import arguments, compact, pair, positive
 from fastconv.layers.base import Layer
-from fastconv.layers.gradients import accumulate, needed
+from fastconv.layers.gradients import accumulate, accumulate_bias, needed
 from fastconv.layers.parameter import Parameter
 from fastconv.ops.devices import on_device
 
@@ -113,11 +113,12 @@ class Conv2d(Layer):
         (x,) = self.saved()
         geometry, weight, bias = self.geometry(x.shape), self.weight, self.bias
         if weight.requires_grad:
-            ops.conv2d_grad_weight(
-                grad_y, x, weight.shape, **geometry, out=weight.grad, accumulate=True
+            weight.accumulate_from(
+                lambda out, accumulate: ops.conv2d_grad_weight(
+                    grad_y, x, weight.shape, **geometry, out=out, accumulate=accumulate
+                )
             )
-        if bias is not None and bias.requires_grad:
-            ops.conv2d_grad_bias(grad_y, out=bias.grad, accumulate=True)
+        accumulate_bias(bias, grad_y)
         if not need_input:
             return None
         return ops.conv2d_grad_input(grad_y, weight.data, x.shape, **geometry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastconv import ops
 from fastconv.layers.parameter import Parameter
 
 
@@ -21,3 +22,11 @@ def accumulate(parameter: Parameter | None, grad: Any) -> None:
     """Add ``grad`` to the parameter's gradient, where there are both."""
     if parameter is not None and grad is not None and parameter.requires_grad:
         parameter.accumulate(grad)
+
+
+def accumulate_bias(bias: Parameter | None, grad_y: Any) -> None:
+    """Add the sum of ``grad_y`` (N, K, P, Q) over N, P and Q to the bias's gradient (K,)."""
+    if bias is not None and bias.requires_grad:
+        bias.accumulate_from(
+            lambda out, accumulate: ops.conv2d_grad_bias(grad_y, out=out, accumulate=accumulate)
+        )

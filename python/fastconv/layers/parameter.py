@@ -1,11 +1,13 @@
 """Parameter: an array that is learned, with its gradient.
 
 The gradient has the data's shape, dtype and device, is allocated once, and is added to by
-``Layer.backward``.
+``Layer.backward``. Zeroing it is put off until it is read: the first gradient after ``zero_grad``
+overwrites what was there, which saves a pass that writes zeros and one that reads them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,8 @@ class Parameter:
     Parameter('scale', shape=(2,), dtype=float32)
     """
 
+    _grad_is_old = False  # zero_grad was called, and the zeros are not written yet
+
     def __init__(self, data: Any, name: str = "", *, requires_grad: bool = True) -> None:
         self._data: Any = _owned(data)
         self._grad: Any = None
@@ -90,6 +94,9 @@ class Parameter:
         """The gradient, zero at first; allocated at first use and then kept."""
         if self._grad is None:
             self._grad = zeros_like(self._data)
+        elif self._grad_is_old:
+            self._grad.fill(0)
+        self._grad_is_old = False
         return self._grad
 
     @grad.setter
@@ -115,9 +122,9 @@ class Parameter:
         return int(self._data.size)
 
     def zero_grad(self) -> None:
-        """Set the gradient to zero in place."""
-        if self._grad is not None:
-            self._grad.fill(0)
+        """Set the gradient to zero, in the array that it has: when ``grad`` is read next, unless a
+        gradient overwrites it before."""
+        self._grad_is_old = self._grad is not None
 
     def accumulate(self, grad: Any) -> None:
         """Add ``grad`` (the data's shape) to the gradient."""
@@ -125,8 +132,19 @@ class Parameter:
             add_into(self.grad, grad)
         elif self._grad is None:
             self._grad = np.array(grad, dtype=self._data.dtype, order="C", copy=True)
+        elif self._grad_is_old:
+            write(self._grad, grad)
+            self._grad_is_old = False
         else:
             add_into(self._grad, grad)
+
+    def accumulate_from(self, compute: Callable[[Any, bool], Any]) -> None:
+        """Have ``compute(out, accumulate)`` write a gradient to ``out``: added to what is there, or
+        with ``accumulate`` False over it, where that is to be zero."""
+        if self._grad is None:
+            self._grad, self._grad_is_old = zeros_like(self._data), True
+        compute(self._grad, not self._grad_is_old)
+        self._grad_is_old = False
 
     def load(self, value: Any) -> None:
         """Overwrite the values in place, in eval mode too; the shape must be the same."""
@@ -142,7 +160,7 @@ class Parameter:
         again at zero."""
         moved = placed(self._data, device, dtype)
         if moved is not self._data:
-            self._data, self._grad = moved, None
+            self._data, self._grad, self._grad_is_old = moved, None, False
             self._set_writeable(not self._frozen)
             self.version += 1
 

@@ -1,7 +1,8 @@
-"""The optimiser's update of one parameter, in place, in one pass over its arrays."""
+"""The optimiser's update of parameters, in place, in one pass over their arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,42 @@ def sgd_update(
     >>> p
     array([0.5, 1.5], dtype=float32)
     """
+    _check(parameter, grad, velocity)
+    if type(parameter) is not np.ndarray:
+        cuda_core.sgd_update(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, copy)
+        return
+    velocities = None if velocity is None else [velocity]
+    _core.sgd_update([parameter], [grad], velocities, lr, momentum, weight_decay, nesterov)
+
+
+def sgd_update_all(
+    parameters: Sequence[Any],
+    grads: Sequence[Any],
+    velocities: Sequence[Any] | None = None,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+) -> None:
+    """`sgd_update` of each parameter in one call, whose work all threads share: NumPy arrays of one
+    dtype, a parameter, its gradient and its velocity at the same place of each list.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.ops.optimizer import sgd_update_all
+    >>> p, q = np.zeros(2), np.ones(3)
+    >>> sgd_update_all([p, q], [np.ones(2), np.ones(3)], lr=1.0)
+    >>> p, q
+    (array([-1., -1.]), array([0., 0., 0.]))
+    """
+    for index, (parameter, grad) in enumerate(zip(parameters, grads, strict=True)):
+        _check(parameter, grad, None if velocities is None else velocities[index])
+    _core.sgd_update(parameters, grads, velocities, lr, momentum, weight_decay, nesterov)
+
+
+def _check(parameter: Any, grad: Any, velocity: Any) -> None:
     on_host = type(parameter) is np.ndarray
     wanted = parameter.dtype if on_host else FLOAT32
     for name, array in (("parameter", parameter), ("grad", grad), ("velocity", velocity)):
@@ -58,7 +95,3 @@ def sgd_update(
                 f"sgd_update: {name} is {array.shape} of {array.dtype}, but the parameter is "
                 f"{parameter.shape} and {wanted} is wanted"
             )
-    if on_host:
-        _core.sgd_update(parameter, grad, velocity, lr, momentum, weight_decay, nesterov)
-    else:
-        cuda_core.sgd_update(parameter, grad, velocity, lr, momentum, weight_decay, nesterov, copy)
