@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 
+import fastconv as fc
+import numpy as np
 import pytest
 from fastconv import _core
 
@@ -93,3 +95,39 @@ print(resident("VmRSS") - before)
 """
     (grown,) = run(code)
     assert grown < 12
+
+
+def test_the_memory_of_a_result_comes_back_when_its_last_view_is_gone():
+    x = np.ones((8, 16, 32, 32), np.float32)
+    _core.release_idle_workspaces()
+    assert _core.idle_result_bytes() == 0
+    y = fc.relu(x)
+    place, view = y.ctypes.data, y[3:]
+    del y
+    assert _core.idle_result_bytes() == 0  # held by the view
+    z = fc.relu(x)
+    places = {place, z.ctypes.data}
+    assert len(places) == 2
+    del view, z
+    assert _core.idle_result_bytes() == 2 * x.nbytes
+    again = [fc.relu(x) for _ in range(2)]
+    assert {a.ctypes.data for a in again} == places
+    del again
+    small = fc.relu(x[0, 0])
+    assert small.flags.owndata  # NumPy's own
+    _core.release_idle_workspaces()
+    assert _core.idle_result_bytes() == 0
+
+
+def test_idle_results_are_bounded():
+    code = """
+x = np.ones((1 << 20,), np.float32)
+held = [fc.relu(x) for _ in range(40)]  # 160 MB
+del held
+print(fc._core.idle_result_bytes() / 2**20, resident("VmRSS"))
+fc._core.release_idle_workspaces()
+print(resident("VmRSS"))
+"""
+    idle, before, after = run(code)
+    assert 0 < idle <= 4 * 16
+    assert before - after > 0.9 * idle  # the memory goes back to the system

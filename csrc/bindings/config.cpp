@@ -1,7 +1,8 @@
-// What this build and this machine are: versions, instruction sets, threads.
-#include <pybind11/pybind11.h>
+// What this build and this machine are: versions, instruction sets, threads, memory.
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -38,6 +39,17 @@ std::optional<std::string> set_thread_isa(const std::optional<std::string>& name
     return before ? std::optional<std::string>(before->name) : std::nullopt;
 }
 
+// The array owns a buffer of the list of results, which goes back when the last view of it is gone.
+py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
+    std::size_t bytes = static_cast<std::size_t>(dtype.itemsize());
+    for (py::ssize_t size : shape) bytes *= static_cast<std::size_t>(size);
+    auto buffer = std::make_unique<Workspace>(Workspace::acquire(bytes, Use::kResult));
+    void* const data = buffer->data();
+    const py::capsule owner(buffer.release(),
+                            [](void* workspace) { delete static_cast<Workspace*>(workspace); });
+    return py::array(dtype, shape, data, owner);
+}
+
 }  // namespace
 
 void bind_config(py::module_& module) {
@@ -62,7 +74,10 @@ void bind_config(py::module_& module) {
     module.def("set_thread_isa", &set_thread_isa, py::arg("name"));
 
     module.def("workspace_limit", &workspace_limit);
-    module.def("idle_workspace_bytes", &idle_workspace_bytes);
+    module.def("idle_workspace_bytes", [] { return idle_workspace_bytes(); });
+    module.def("idle_result_bytes", [] { return idle_workspace_bytes(Use::kResult); });
+    module.def("empty", &empty, py::arg("shape"), py::arg("dtype"),
+               "An uninitialised array in C order, in memory that comes back to be used again");
     module.def("release_idle_workspaces", &release_idle_workspaces);
 }
 

@@ -1,7 +1,10 @@
-// A bounded, thread-safe list of idle buffers; see workspace.h.
+// Bounded, thread-safe lists of idle buffers; see workspace.h.
 #include "core/workspace.h"
 
 #include <pthread.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include <cstdlib>
 #include <mutex>
@@ -16,6 +19,8 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kGranule = std::size_t{64} << 10;  // sizes in steps, so that buffers fit again
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kLarge = 2 * kHugePage;  // from here on huge pages, as NumPy asks for them too
 
 struct Buffer {
     void* data;
@@ -28,31 +33,42 @@ struct IdleList {
     std::size_t bytes = 0;
 };
 
-IdleList& idle_list();
+IdleList& idle_list(Use use);
 
-// A fork while another thread holds the mutex would leave it locked in the child for ever.
-void lock_before_fork() { idle_list().mutex.lock(); }
-void unlock_after_fork() { idle_list().mutex.unlock(); }
-
-// Never destroyed: a thread may give a buffer back while the process ends.
-IdleList& idle_list() {
-    static IdleList& list = *[] {
-        pthread_atfork(&lock_before_fork, &unlock_after_fork, &unlock_after_fork);
-        return new IdleList;
-    }();
-    return list;
+// A fork while another thread holds a mutex would leave it locked in the child for ever.
+void lock_before_fork() {
+    idle_list(Use::kCall).mutex.lock();
+    idle_list(Use::kResult).mutex.lock();
+}
+void unlock_after_fork() {
+    idle_list(Use::kResult).mutex.unlock();
+    idle_list(Use::kCall).mutex.unlock();
 }
 
+// Never destroyed: a thread may give a buffer back while the process ends.
+IdleList& idle_list(Use use) {
+    static IdleList* const lists = [] {
+        pthread_atfork(&lock_before_fork, &unlock_after_fork, &unlock_after_fork);
+        return new IdleList[2];
+    }();
+    return lists[static_cast<int>(use)];
+}
+
+std::size_t limit_of(Use use) { return use == Use::kCall ? workspace_limit() : result_limit(); }
+
 void* allocate(std::size_t bytes) {
-    void* data = std::aligned_alloc(kAlignment, bytes);
+    void* data = std::aligned_alloc(bytes < kLarge ? kAlignment : kHugePage, bytes);
     if (!data) throw std::bad_alloc();
+#ifdef __linux__
+    if (bytes >= kLarge) madvise(data, bytes, MADV_HUGEPAGE);  // a wish: no matter if refused
+#endif
     return data;
 }
 
 // The smallest idle buffer that holds `bytes` and wastes no more than that, among equals the one
 // used last; {nullptr, 0} if none.
-Buffer take_idle(std::size_t bytes) {
-    IdleList& list = idle_list();
+Buffer take_idle(std::size_t bytes, Use use) {
+    IdleList& list = idle_list(use);
     std::lock_guard<std::mutex> lock(list.mutex);
     auto best = list.buffers.end();
     for (auto it = list.buffers.begin(); it != list.buffers.end(); ++it) {
@@ -67,8 +83,8 @@ Buffer take_idle(std::size_t bytes) {
 }
 
 // The oldest idle buffers make room for one just used, whose pages are warm.
-void give_back(Buffer buffer) noexcept {
-    IdleList& list = idle_list();
+void give_back(Buffer buffer, Use use) noexcept {
+    IdleList& list = idle_list(use);
     std::lock_guard<std::mutex> lock(list.mutex);
     try {
         list.buffers.reserve(list.buffers.size() + 1);
@@ -78,7 +94,7 @@ void give_back(Buffer buffer) noexcept {
     }
     list.buffers.push_back(buffer);
     list.bytes += buffer.capacity;
-    while (list.bytes > workspace_limit()) {
+    while (list.bytes > limit_of(use)) {
         list.bytes -= list.buffers.front().capacity;
         std::free(list.buffers.front().data);
         list.buffers.erase(list.buffers.begin());
@@ -102,43 +118,53 @@ std::size_t workspace_limit() {
     return limit;
 }
 
-std::size_t idle_workspace_bytes() {
-    IdleList& list = idle_list();
+std::size_t result_limit() {
+    constexpr std::size_t kResultsPerWorkspace = 4;
+    return kResultsPerWorkspace * workspace_limit();
+}
+
+std::size_t idle_workspace_bytes(Use use) {
+    IdleList& list = idle_list(use);
     std::lock_guard<std::mutex> lock(list.mutex);
     return list.bytes;
 }
 
 void release_idle_workspaces() {
-    IdleList& list = idle_list();
-    std::lock_guard<std::mutex> lock(list.mutex);
-    for (const Buffer& buffer : list.buffers) std::free(buffer.data);
-    list.buffers.clear();
-    list.bytes = 0;
+    for (Use use : {Use::kCall, Use::kResult}) {
+        IdleList& list = idle_list(use);
+        std::lock_guard<std::mutex> lock(list.mutex);
+        for (const Buffer& buffer : list.buffers) std::free(buffer.data);
+        list.buffers.clear();
+        list.bytes = 0;
+    }
 }
 
-Workspace Workspace::acquire(std::size_t bytes) {
+Workspace Workspace::acquire(std::size_t bytes, Use use) {
     workspace_limit();  // throws here if the variable is wrong, so never when a buffer comes back
     Workspace result;
     if (bytes == 0) return result;
     const std::size_t rounded = (bytes + kGranule - 1) / kGranule * kGranule;
-    Buffer buffer = take_idle(rounded);
+    Buffer buffer = take_idle(rounded, use);
     if (!buffer.data) buffer = {allocate(rounded), rounded};
     result.data_ = buffer.data;
     result.capacity_ = buffer.capacity;
+    result.use_ = use;
     return result;
 }
 
 Workspace::Workspace(Workspace&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), capacity_(std::exchange(other.capacity_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)), capacity_(std::exchange(other.capacity_, 0)),
+      use_(other.use_) {}
 
 Workspace& Workspace::operator=(Workspace&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(capacity_, other.capacity_);
+    std::swap(use_, other.use_);
     return *this;
 }
 
 Workspace::~Workspace() {
-    if (data_) give_back({data_, capacity_});
+    if (data_) give_back({data_, capacity_}, use_);
 }
 
 }  // namespace fastconv

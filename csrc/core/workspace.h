@@ -1,6 +1,7 @@
-// Memory for one call: transformed weights, partial sums. Buffers go back to a bounded list instead
-// of to the system, because fresh pages cost 0.1 to 0.25 us each (a fault per 4 KB), more than many
-// a kernel that uses them. The list keeps at most workspace_limit() bytes.
+// Memory for one call: transformed weights, partial sums; and memory of results. Buffers go back to a
+// bounded list instead of to the system, because fresh pages cost 0.1 to 0.25 us each (a fault per
+// 4 KB), more than many a kernel that uses them. Workspaces and results have a list each, which keeps
+// at most workspace_limit() or result_limit() bytes.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +11,18 @@ namespace fastconv {
 // The most that `auto` may plan for one call, and the most that idle buffers keep:
 // FASTCONV_WORKSPACE_MB, default 128; std::invalid_argument if that says something else than a number.
 std::size_t workspace_limit();
-std::size_t idle_workspace_bytes();  // what the list keeps now
-void release_idle_workspaces();
+// The most that idle buffers of results keep: a step of training lets go of about this much at once.
+std::size_t result_limit();
+
+enum class Use : unsigned char { kCall, kResult };
+std::size_t idle_workspace_bytes(Use use = Use::kCall);  // what the list keeps now
+void release_idle_workspaces();                          // both lists
 
 class Workspace {
 public:
     Workspace() = default;
-    static Workspace acquire(std::size_t bytes);  // 64-byte aligned, contents undefined
+    // 64-byte aligned, contents undefined
+    static Workspace acquire(std::size_t bytes, Use use = Use::kCall);
     Workspace(Workspace&& other) noexcept;
     Workspace& operator=(Workspace&& other) noexcept;
     Workspace(const Workspace&) = delete;
@@ -29,6 +35,7 @@ public:
 private:
     void* data_ = nullptr;
     std::size_t capacity_ = 0;
+    Use use_ = Use::kCall;
 };
 
 }  // namespace fastconv

@@ -5,7 +5,8 @@ Environment variables, read when they are first needed (a call of a function bea
 ========================= ==================================================================
 FASTCONV_NUM_THREADS      threads a call uses; an order, obeyed beyond the CPUs there are
 FASTCONV_ISA              scalar, avx2 or avx512 instead of the best that the processor has
-FASTCONV_WORKSPACE_MB     memory for transformed weights and partial sums, default 128
+FASTCONV_WORKSPACE_MB     memory for transformed weights and partial sums, default 128; four
+                          times as much of results that are gone is kept for the next ones
 FASTCONV_VERBOSE          1: one line a call through `logging`, read at import
 FASTCONV_CUDA             AUTO, ON or OFF, when fastconv is built
 FASTCONV_CUDA_ARCHS       architectures of the CUDA kernels, when fastconv is built, e.g. 86;90a

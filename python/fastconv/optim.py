@@ -121,21 +121,15 @@ class SGD:
             if not (parameter.requires_grad and parameter.has_grad):
                 continue
             data = parameter.data
-            halves = data.dtype.name in HALVES
-            if self.momentum != 0:
-                self._place_velocity(index, data, "float32" if halves else data.dtype.name)
-            if not on_device(data):
-                on_host.setdefault(data.dtype, []).append(index)
+            if on_device(data):
+                self._step_on_device(index, parameter, data)
                 continue
-            if halves:
-                self._place_master(index, parameter)
-            sgd_update(
-                self.master[index] if halves else data,
-                parameter.grad,
-                self.velocity[index] if self.momentum != 0 else None,
-                **self._hyper(),
-                **({"copy": data} if halves else {}),
-            )
+            on_host.setdefault(data.dtype, []).append(index)
+            velocity = self.velocity[index]
+            # a dtype's name takes longer than this loop does without it
+            here = type(velocity) is np.ndarray and velocity.dtype == data.dtype
+            if self.momentum != 0 and not here:
+                self._place_velocity(index, data, data.dtype.name)
         for indices in on_host.values():
             sgd_update_all(
                 [self.params[i].data for i in indices],
@@ -143,6 +137,20 @@ class SGD:
                 [self.velocity[i] for i in indices] if self.momentum != 0 else None,
                 **self._hyper(),
             )
+
+    def _step_on_device(self, index: int, parameter: Parameter, data: Any) -> None:
+        halves = data.dtype.name in HALVES
+        if self.momentum != 0:
+            self._place_velocity(index, data, "float32" if halves else data.dtype.name)
+        if halves:
+            self._place_master(index, parameter)
+        sgd_update(
+            self.master[index] if halves else data,
+            parameter.grad,
+            self.velocity[index] if self.momentum != 0 else None,
+            **self._hyper(),
+            **({"copy": data} if halves else {}),
+        )
 
     def _place_velocity(self, index: int, data: Any, dtype: str) -> None:
         """The velocity beside the parameter, which may have moved."""

@@ -7,6 +7,7 @@ transpose, basic indexing), so that the checks are the same lines for both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 INT64 = np.dtype(np.int64)
 ON_DEVICE = ("float32", "float16", "bfloat16")
+POOLED = 1 << 14  # elements: from 64 KB of float32 on; NumPy keeps small arrays' memory itself
+POOLED_BELOW = 1 << 48  # beyond it NumPy has the words for what no memory holds
 cuda_core: Any = _core.cuda
 DeviceArray: Any = cuda_core.Array
 
@@ -77,8 +80,14 @@ def device_name(array: Any) -> str:
 
 
 def new(shape: Sequence[int], dtype: npt.DTypeLike, beside: Array) -> Array:
-    """Uninitialised memory in C order where `beside` lives (on a device: for its stream)."""
+    """Uninitialised memory in C order where `beside` lives (on a device: for its stream).
+
+    Large arrays have memory that comes back when the last view of them is gone: fresh pages from
+    the system would cost more than many a kernel that fills them.
+    """
     if type(beside) is np.ndarray:
+        if POOLED <= math.prod(shape) < POOLED_BELOW:
+            return _core.empty(shape, np.dtype(dtype))
         return np.empty(shape, dtype)
     return cuda_core.empty(shape, dtype, beside)
 
