@@ -10,5 +10,6 @@ One file a concern:
 - ``timing``       interleaved rounds, quiet threads, and when to stop
 - ``statistics``   medians, intervals of ratios, geometric means
 - ``peers/``       one file a library: how each problem is put to it
-- ``report``, ``results``, ``compare``  the table, the JSON file, two JSON files side by side
+- ``report``, ``summary``     the table, and what a run's end prints
+- ``results``, ``compare``   the JSON file, two JSON files side by side
 """

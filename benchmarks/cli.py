@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from . import compare, machine, report, results, shapes
+from . import compare, layer_table, layer_times, machine, report, results, shapes, summary
 from .peers import PEERS, Settings
 from .problems import Problem, problems
 from .session import Session
@@ -81,24 +81,24 @@ def _measure(options: argparse.Namespace, wanted: list[Problem], old: dict[str, 
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "probes": session.probes.available,
     }
-    print(report.header(about, vars(options), session.missing), flush=True)
+    print(report.header(about, vars(options), session.missing, wanted), flush=True)
     if not session.hosts:
         print("no peer can be measured here", file=sys.stderr)
         return 2
     complete, code = False, 0
     try:
-        complete = _run_all(session, wanted, found, options.time_limit)
+        complete = _run_all(session, wanted, found, options)
     except KeyboardInterrupt:
         print("\ninterrupted: what follows is what was measured until then", flush=True)
         code = INTERRUPTED
     finally:
         session.stop()
-    print("\n" + report.summary(found))
+    print("\n" + summary.summary(found))
     content = json.loads(json.dumps(results.to_json(found, _plain(options), about, complete)))
     if options.json:
         results.write(options.json, content)
         print(f"wrote {options.json}")
-    if report.wrong_ours(found):
+    if summary.wrong_ours(found):
         code = code or 1
     if old is not None:
         code = code or _compare(old, content, options.fail)
@@ -109,25 +109,38 @@ def _run_all(
     session: Session,
     wanted: list[Problem],
     found: list[results.ProblemResult],
-    time_limit: float | None,
+    options: argparse.Namespace,
 ) -> bool:
     """Run the problems in turn, each printed as it ends; False where the limit left some out."""
     progress, began = report.Progress(), time.perf_counter()
     for number, problem in enumerate(wanted):
         spent = time.perf_counter() - began
-        if time_limit is not None and spent > time_limit:
+        if options.time_limit is not None and spent > options.time_limit:
             progress.clear()
             missing = len(wanted) - number
-            print(f"\ntime limit of {time_limit:.0f} s: {missing} problems were not begun")
+            print(f"\ntime limit of {options.time_limit:.0f} s: {missing} problems were not begun")
             return False
         left = f", about {spent / number * (len(wanted) - number):.0f} s left" if number else ""
         place = f"{number + 1}/{len(wanted)}{left}: {problem.title} {problem.direction}"
         session.progress = functools.partial(_show, progress, place)
         result = session.run(problem)
         found.append(result)
+        text = report.block(result) + (_layers(session, result) if options.layers else "")
         progress.clear()
-        print("\n" + report.block(result), flush=True)
+        print("\n" + text, flush=True)
     return True
+
+
+def _layers(session: Session, result: results.ProblemResult) -> str:
+    """The steps of a network whose result was right, measured now."""
+    problem = result.problem
+    if problem.shape.operation != "network" or result.row("fastconv auto compiled") is None:
+        return ""
+    times = layer_times.measure(
+        problem, session.probes, session.limits, session.rounds, session.progress
+    )
+    result.steps = layer_table.to_json(times)
+    return "\n" + layer_table.table(f"{problem.shape.key}, batch {problem.batch},", times)
 
 
 def _show(progress: report.Progress, place: str, step: str) -> None:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 LAYER_DIRECTIONS = ("forward", "forward_indices", "backward", "grad_input", "grad_weight")
-DIRECTIONS = (*LAYER_DIRECTIONS, "step")
+DIRECTIONS = (*LAYER_DIRECTIONS, "forward_packed", "step")
 TRAINING_PEERS = ["fastconv", "pytorch"]
 LAYER_PEERS = ["fastconv", "pytorch", "numpy"]
 NETWORK_PEERS = ["fastconv", "pytorch", "onnxruntime", "openvino", "ncnn", "mnn"]
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--algorithms", type=_names, default=["auto", "im2col", "naive"], metavar="NAMES", help="fastconv's, by name (auto,im2col,naive)")  # fmt: skip  # noqa: E501
     what.add_argument("--orders", choices=["both", "channels_last", "c"], default="both", help="memory orders (both)")  # fmt: skip  # noqa: E501
     what.add_argument("--peers", type=_names, metavar="NAMES", help="libraries (fastconv,pytorch,numpy; for the suite networks fastconv,pytorch and every runtime)")  # fmt: skip  # noqa: E501
+    what.add_argument("--layers", action="store_true", help="of the suite networks: also each step of fastconv's plan, its floor and its time")  # fmt: skip  # noqa: E501
     how = top.add_argument_group("how")
     how.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     how.add_argument("--threads", type=int, metavar="N", help="for every library (all processors)")
@@ -90,10 +91,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options.suite = options.suite or (["quick"] if quick else ["all"])
     networks = "networks" in options.suite
     training = options.suite == ["training"]
-    peers = NETWORK_PEERS if networks else TRAINING_PEERS if training else LAYER_PEERS
+    peers = (
+        ["fastconv"]
+        if options.layers
+        else NETWORK_PEERS
+        if networks
+        else TRAINING_PEERS
+        if training
+        else LAYER_PEERS
+    )
     options.peers = options.peers or peers
     if options.own_process is None:
         options.own_process = options.peers[1:] if networks else []
+    if options.layers and not networks:
+        top.error("--layers takes networks apart: add --suite networks")
+    if options.layers and ("fastconv" not in options.peers or "fastconv" in options.own_process):
+        top.error("--layers measures fastconv in this process: name it first in --peers")
     directions = LAYER_DIRECTIONS if options.device == "cuda" else LAYER_DIRECTIONS[:3]
     options.direction = options.direction or (["step"] if training else list(directions))
     options.seconds = options.seconds or (0.6 if quick else 2.0)

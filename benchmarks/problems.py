@@ -37,6 +37,14 @@ class Problem:
         return self.layers[0].title if self.layers else self.shape.key
 
     @property
+    def conditions(self) -> str:
+        """What the time holds of the weights' packing, and what is fused: every library's."""
+        if self.direction == "forward_packed":
+            return "weights packed ahead, bias and ReLU fused"
+        where = "before" if self.shape.operation == "network" else "inside"
+        return f"packing of weights {where} the time"
+
+    @property
     def macs(self) -> int:
         return self.shape.macs(self.batch, self.direction)
 

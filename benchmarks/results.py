@@ -58,6 +58,10 @@ class ProblemResult:
     ratios: dict[str, Ratio] = field(
         default_factory=dict
     )  # "theirs / ours": above 1 ours is faster
+    named: dict[str, Ratio] = field(
+        default_factory=dict
+    )  # "an algorithm by its name / auto": below 1 auto is slower
+    steps: dict[str, Any] | None = None  # of a whole network: ``layer_table.to_json``
 
     def row(self, name: str) -> RowResult | None:
         """The timed row of that name."""
@@ -70,14 +74,15 @@ def add_figures(
     border: float | None,
     bandwidth: float | None,
     leading: list[tuple[str, str]],
+    named: list[tuple[str, str]],
 ) -> None:
     """Fill in everything that follows from the rounds of one state."""
-    named = states(measured.rounds, border)
-    result.state, used = used_rounds(named)
+    state_of = states(measured.rounds, border)
+    result.state, used = used_rounds(state_of)
     result.stopped, result.bandwidth = measured.stopped, bandwidth
     result.rounds = [
         {**dataclasses.asdict(this), "state": state}
-        for this, state in zip(measured.rounds, named, strict=True)
+        for this, state in zip(measured.rounds, state_of, strict=True)
     ]
     result.peak = _median(measured.rounds[number].peak for number in used)
     result.ping = _median(measured.rounds[number].ping_before for number in used)
@@ -86,14 +91,21 @@ def add_figures(
     for row in result.rows:
         if row.name in by_name:
             _add_row(row, by_name[row.name], used, result, highest)
-    for theirs, ours in leading:
-        above, below = by_name[theirs], by_name[ours]
-        common = [number for number in used if number in above.samples and number in below.samples]
-        if common:
-            result.ratios[f"{theirs} / {ours}"] = ratio_of_medians(
-                [above.samples[number] for number in common],
-                [below.samples[number] for number in common],
-            )
+    for pairs, ratios in ((leading, result.ratios), (named, result.named)):
+        for pair in pairs:
+            ratio = _ratio(by_name[pair[0]], by_name[pair[1]], used)
+            if ratio is not None:
+                ratios[" / ".join(pair)] = ratio
+
+
+def _ratio(above: Row, below: Row, used: list[int]) -> Ratio | None:
+    """Over the rounds that both took part in; None where there is none."""
+    common = [number for number in used if number in above.samples and number in below.samples]
+    if not common:
+        return None
+    return ratio_of_medians(
+        [above.samples[number] for number in common], [below.samples[number] for number in common]
+    )
 
 
 def _median(values: Any) -> float | None:
@@ -141,13 +153,14 @@ def _problem_json(result: ProblemResult) -> dict[str, Any]:
     plain = {
         each.name: getattr(result, each.name)
         for each in dataclasses.fields(result)
-        if each.name not in ("problem", "rows", "ratios")
+        if each.name not in ("problem", "rows", "ratios", "named")
     }
     return {
         "id": problem.identity,
         "operation": problem.shape.operation,
         "direction": problem.direction,
         "batch": problem.batch,
+        "conditions": problem.conditions,
         "kind": problem.shape.kind,
         "layers": [
             {"network": layer.network, "name": layer.name, "count": layer.count}
@@ -158,6 +171,7 @@ def _problem_json(result: ProblemResult) -> dict[str, Any]:
         "bytes": problem.bytes_moved,
         **plain,
         "ratios": {name: _ratio_json(ratio) for name, ratio in result.ratios.items()},
+        "named": {name: _ratio_json(ratio) for name, ratio in result.named.items()},
         "rows": [_row_json(row) for row in result.rows],
     }
 

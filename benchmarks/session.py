@@ -15,7 +15,7 @@ from .checking import Checker, Verdict
 from .hosts import Host, LocalHost, ProcessHost
 from .machine import Probes
 from .operations import Operands
-from .peers import Settings
+from .peers import ONLY_BY_NAME, Settings
 from .problems import Problem
 from .results import ProblemResult, RowResult, add_figures
 from .timing import Limits, Measured, Round, Row, measure, ping_border
@@ -147,7 +147,9 @@ class Session:
         bandwidth = None if before is None or after is None else max(before, after)
         self._add_plans(result, measured)
         self.rounds += measured.rounds
-        add_figures(result, measured, ping_border(self.rounds), bandwidth, leading)
+        allowed = {row.name for row in result.rows if not row.plan.endswith(ONLY_BY_NAME)}
+        named = named_pairs([(r.host.name, r.variant) for r in rows if r.name in allowed])
+        add_figures(result, measured, ping_border(self.rounds), bandwidth, leading, named)
         if result.problem.macs:
             for timed in result.rows:
                 if timed.summary:
@@ -180,3 +182,12 @@ def leading_pairs(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
         match = in_c_order[0] if in_c_order and variant.endswith("C order") else ours[0]
         pairs.append((f"{host} {variant}", f"{OURS} {match}"))
     return pairs
+
+
+def named_pairs(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(one of our algorithms, our ``auto`` on channels last) by name, where both are measured."""
+    ours = [variant for host, variant in rows if host == OURS]
+    if "auto" not in ours:
+        return []
+    named = [variant for variant in ours if not variant.startswith("auto")]
+    return [(f"{OURS} {variant}", f"{OURS} auto") for variant in named]

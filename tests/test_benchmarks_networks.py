@@ -64,6 +64,24 @@ def test_every_library_computes_the_same_network(name, batch, network):
             assert verdict.passed, verdict
 
 
+def test_ours_takes_the_image_in_c_order_as_the_runtimes_do(network, monkeypatch):
+    taken = []
+
+    class Plan:
+        rows = ()
+
+        def __call__(self, x):
+            taken.append(x)
+            return x
+
+    monkeypatch.setattr(fc, "compile", lambda model, shape: Plan())
+    problem = Problem(Network(network), 2, "forward")
+    peer = load_peer("fastconv")
+    peer.start(Settings(1))
+    peer.prepare(problem, problem.operands(), "auto compiled").call()
+    assert [x.flags.c_contiguous for x in taken] == [True]
+
+
 def test_a_fault_of_a_thousandth_is_found(network):
     problem = Problem(Network(network), 2, "forward")
     operands = problem.operands()

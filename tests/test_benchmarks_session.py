@@ -15,13 +15,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import quiet, results, timing  # noqa: E402
+from benchmarks import quiet, results, summary, timing  # noqa: E402
 from benchmarks.hosts import LocalHost, ProcessHost  # noqa: E402
 from benchmarks.machine import Probes  # noqa: E402
 from benchmarks.operations.convolution import Convolution  # noqa: E402
 from benchmarks.peers import PEERS, Prepared, Settings  # noqa: E402
 from benchmarks.problems import Problem  # noqa: E402
-from benchmarks.session import Session, in_orders, leading_pairs  # noqa: E402
+from benchmarks.session import Session, in_orders, leading_pairs, named_pairs  # noqa: E402
 from benchmarks.timing import Limits  # noqa: E402
 
 reference = pytest.importorskip("fastconv.reference")
@@ -89,8 +89,8 @@ def test_a_wrong_kernel_is_not_timed() -> None:
 
     from benchmarks import report
 
-    assert report.wrong_ours([result])
-    text = report.block(result) + report.summary([result])
+    assert summary.wrong_ours([result])
+    text = report.block(result) + summary.summary([result])
     assert "WRONG, not timed" in text
     assert "RuntimeError: planted" in text
 
@@ -105,16 +105,14 @@ def test_a_figure_above_the_peak_is_flagged() -> None:
 
 
 def test_a_busy_machine_is_told() -> None:
-    from benchmarks import report
-
     session, _ = planted_session()
     result = session.run(Problem(SMALL, 1, "forward"))
     for each in result.rounds:
         each["others"] = 0
-    assert "do not quote" not in report.summary([result])
+    assert "do not quote" not in summary.summary([result])
     for each in result.rounds:
         each["others"] = 3
-    assert "100 % of the rounds: do not quote" in report.summary([result])
+    assert "100 % of the rounds: do not quote" in summary.summary([result])
 
 
 def test_ours_is_compared_in_the_same_memory_order() -> None:
@@ -130,6 +128,64 @@ def test_ours_is_compared_in_the_same_memory_order() -> None:
         ("pytorch channels_last", "fastconv auto"),
         ("pytorch C order", "fastconv auto C order"),
     ]
+
+
+def test_auto_is_held_against_each_algorithm_by_name() -> None:
+    rows = [("fastconv", "auto"), ("fastconv", "direct"), ("fastconv", "auto C order"),
+            ("pytorch", "channels_last")]  # fmt: skip
+    assert named_pairs(rows) == [("fastconv direct", "fastconv auto")]
+    assert named_pairs(rows[1:]) == []
+
+
+def test_an_algorithm_that_auto_may_not_take_is_not_held_against_it() -> None:
+    session = Session(
+        Settings(1, algorithms=("auto", "direct", "winograd2", "winograd4")),
+        Limits(seconds=0.02, least_rounds=3, most_rounds=3, sample_seconds=1e-4),
+    )
+    session.start(["fastconv"])
+    try:
+        kernels = {taps: Convolution(8, (12, 12), 8, (taps, taps)) for taps in (3, 5)}
+        found = {taps: session.run(Problem(shape, 1, "forward")) for taps, shape in kernels.items()}
+    finally:
+        session.stop()
+    pairs = {taps: [pair.split(" / ")[0] for pair in each.named] for taps, each in found.items()}
+    assert pairs[3] == ["fastconv direct", "fastconv winograd2", "fastconv winograd4"]
+    assert pairs[5] == ["fastconv direct", "fastconv winograd2"]  # F(4,5) is for precision "high"
+    row = found[5].row("fastconv winograd4")
+    assert row is not None
+    assert row.plan.endswith("rounds more than auto may")
+
+
+def test_the_summary_tells_where_auto_is_not_the_best() -> None:
+    host = LocalHost("fastconv")
+    found = []
+    for auto, direct, winograd in [(2.0, 1.6, 3.0), (1.0, 2.0, 1.0)]:
+        times = {"auto": auto, "direct": direct, "winograd2": winograd}
+        rows = [
+            timing.Row(host, name, samples={number: value for number in range(6)})
+            for name, value in times.items()
+        ]
+        plans = {"auto": "winograd2 on avx2, 3 tasks", "direct": "direct on avx2, 2 tasks",
+                 "winograd2": "winograd2 on avx2, 3 tasks"}  # fmt: skip
+        result = results.ProblemResult(
+            Problem(SMALL, 1, "forward"),
+            [results.RowResult(row.name, plan=plans[row.variant]) for row in rows],
+        )
+        measured = timing.Measured(rows, [timing.Round() for _ in range(6)], "rounds")
+        about = [("fastconv", row.variant) for row in rows]
+        results.add_figures(result, measured, None, None, [], named_pairs(about))
+        found.append(result)
+    assert {name: ratio.value for name, ratio in found[0].named.items()} == {
+        "fastconv direct / fastconv auto": pytest.approx(0.8),
+        "fastconv winograd2 / fastconv auto": pytest.approx(1.5),
+    }
+    text = summary.summary(found)
+    assert "fastconv auto against the best of direct, winograd2, forward, batch 1: 0.894x" in text
+    assert "over 2 distinct shapes; in 1 of them auto runs that best one itself" in text
+    assert f"worst: {SMALL.key} 0.80x direct [0.80, 0.80], {SMALL.key} 1.00x winograd2" in text
+    assert "1 of 2 rows more than 10 % slower than the best" in text
+    assert "against the best" not in summary.summary([results.ProblemResult(found[0].problem, [])])
+    assert json.dumps(results.to_json(found, {}, {}, True)).count('"fastconv direct / fastc') == 2
 
 
 def test_a_peer_in_its_own_process_gives_the_same_results() -> None:
@@ -226,7 +282,7 @@ def test_probes_are_plausible() -> None:
 
 
 def test_a_total_counts_each_layer_as_often_as_it_occurs() -> None:
-    from benchmarks import report, shapes, statistics
+    from benchmarks import shapes, statistics
     from benchmarks.problems import problems
     from benchmarks.results import ProblemResult, RowResult
 
@@ -234,11 +290,11 @@ def test_a_total_counts_each_layer_as_often_as_it_occurs() -> None:
     for problem in problems(shapes.suite("resnet50_v1_5"), [1], ["forward"]):
         one_order = problem.shape.operation == "linear"
         names = ["pytorch C order"] if one_order else ["pytorch channels_last", "pytorch C order"]
-        summary = statistics.summarize([0.001])
-        rows = [RowResult(name, samples={0: 0.001}, summary=summary) for name in names]
+        times = statistics.summarize([0.001])
+        rows = [RowResult(name, samples={0: 0.001}, summary=times) for name in names]
         found.append(ProblemResult(problem, rows))
-    text = report.summary(found)
+    text = summary.summary(found)
     # 53 convolutions, 2 pools, 1 linear layer, a millisecond each
     assert "resnet50_v1_5 (conv2d+linear+pool2d, forward, batch 1)" in text
     assert "pytorch channels_last 56 ms, pytorch C order 56 ms" in text
-    assert "resnet50_v1_5" not in report.summary(found[1:])  # a part has no total
+    assert "resnet50_v1_5" not in summary.summary(found[1:])  # a part has no total

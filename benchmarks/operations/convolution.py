@@ -1,9 +1,11 @@
 """Convolution: ``y[n, k, p, q] = sum over c, r, s of x[n, c, h, w] weight[k, c, r, s]``
 with ``h = p stride + r dilation - padding``, likewise ``w``, and zero outside of x.
 
-Directions: forward, grad_input, grad_weight and backward (both gradients). Operands are C order
-(N, C, H, W) and (K, C / groups, R, S); each implementation brings them into its own order before it
-is timed. Inputs are ReLU'd normal values, weights have He's variance 2 / depth, as in a network.
+Directions: forward, grad_input, grad_weight, backward (both gradients) and forward_packed, as in
+inference: ``max(y + bias[k], 0)``, which every implementation fuses, by weights that it has packed
+ahead. Operands are C order (N, C, H, W) and (K, C / groups, R, S); each implementation brings them
+into its own order before it is timed. Inputs are ReLU'd normal values, weights have He's variance
+2 / depth, as in a network.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class Convolution:
     groups: int = 1
 
     operation: ClassVar[str] = "conv2d"
-    directions: ClassVar[tuple[str, ...]] = ("forward", "backward", "grad_input", "grad_weight")
+    directions: ClassVar[tuple[str, ...]] = (
+        "forward", "forward_packed", "backward", "grad_input", "grad_weight",
+    )  # fmt: skip
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -103,7 +107,7 @@ class Convolution:
         image = batch * self.channels * int(np.prod(self.size))
         output = batch * self.filters * int(np.prod(self.output_size))
         weight = self.filters * self.depth
-        once = image + output + weight
+        once = image + output + weight + (self.filters if direction == "forward_packed" else 0)
         return 4 * (once + image + weight if direction == "backward" else once)
 
     def operands(self, batch: int, direction: str, generator: np.random.Generator) -> Operands:
@@ -116,6 +120,9 @@ class Convolution:
         )
         if direction == "forward":
             return {"x": x, "weight": w}
+        if direction == "forward_packed":
+            bias = generator.standard_normal(self.filters, dtype=np.float32)
+            return {"x": x, "weight": w, "bias": bias}
         return {
             "x": x,
             "weight": w,
@@ -135,6 +142,9 @@ class Convolution:
         x, weight, arguments = operands["x"], operands["weight"], self.keywords()
         if direction == "forward":
             return (module.conv2d(x, weight, **arguments),)
+        if direction == "forward_packed":
+            bias = operands["bias"]
+            return (module.conv2d(x, weight, bias, activation="relu", **arguments),)
         grad_output = operands["grad_output"]
         results = []
         if direction in ("grad_input", "backward"):
@@ -146,7 +156,7 @@ class Convolution:
     def expected(
         self, operands: Operands, direction: str, generator: np.random.Generator, count: int
     ) -> list[Expected]:
-        if direction == "forward":
+        if direction in ("forward", "forward_packed"):
             return [self._expected_output(operands, generator, count)]
         found = []
         if direction in ("grad_input", "backward"):
@@ -177,6 +187,9 @@ class Convolution:
             ]  # (C / groups, R, S)
             terms = window.astype(np.float64) * weight[k]
             values[at], scale[at] = terms.sum(), np.abs(terms).sum()
+        if "bias" in operands:
+            bias = operands["bias"][index[1]].astype(np.float64)
+            values, scale = np.maximum(values + bias, 0), scale + np.abs(bias)
         return Expected("output", shape, index, values, scale)
 
     def _expected_grad_input(

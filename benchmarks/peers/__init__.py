@@ -27,6 +27,9 @@ PEERS = {
     "ncnn": ("network_runtimes", "Ncnn"),
 }
 
+#: ends the plan of an algorithm that ``auto`` is not allowed: it is no choice that ``auto`` missed
+ONLY_BY_NAME = "rounds more than auto may"
+
 
 @dataclass(frozen=True)
 class Prepared:

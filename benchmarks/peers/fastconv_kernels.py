@@ -19,7 +19,7 @@ from ..operations.network import Network
 from ..operations.pooling import Pooling
 from ..operations.training import Training, step_of
 from ..problems import Problem
-from . import Prepared, Settings
+from . import ONLY_BY_NAME, Prepared, Settings
 
 C_ORDER_SUFFIX = " C order"
 
@@ -77,8 +77,12 @@ class FastconvKernels:
     def prepare(self, problem: Problem, operands: Operands, variant: str) -> Prepared:
         fc, algorithm = self._fastconv, variant.removesuffix(C_ORDER_SUFFIX)
         try:
-            if not isinstance(problem.shape, Linear) and algorithm == variant:
-                operands = {name: fc.channels_last(array) for name, array in operands.items()}
+            # runtimes take a network's image in C order, and so do we
+            if algorithm == variant and not isinstance(problem.shape, Network):
+                operands = {
+                    name: fc.channels_last(array) if array.ndim == 4 else array
+                    for name, array in operands.items()
+                }
             call, plan = _CALLS[problem.shape.operation](fc, problem, operands, algorithm)
         except AttributeError as error:
             raise LookupError(f"not in this build of fastconv: {error}") from error
@@ -104,7 +108,12 @@ def _plan(fc: Any, function: Any, *arguments: Any, **keywords: Any) -> str:
         found = fc.explain(function, *arguments, **keywords)
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return ""  # pooling and linear have one way each
-    return f"{found.algorithm} on {found.isa}, {found.tasks} tasks"
+    text = f"{found.algorithm} on {found.isa}, {found.tasks} tasks"
+    if keywords.pop("algorithm", "auto") != "auto":
+        passed_by = fc.explain(function, *arguments, **keywords).declined
+        if "precision" in passed_by.get(found.algorithm, ""):
+            return f"{text}, {ONLY_BY_NAME}"
+    return text
 
 
 def _convolution(fc: Any, problem: Problem, operands: Operands, algorithm: str) -> Explained:
@@ -115,6 +124,9 @@ def _convolution(fc: Any, problem: Problem, operands: Operands, algorithm: str) 
     named = keywords if algorithm == "auto" else {**keywords, "algorithm": algorithm}
     if problem.direction == "forward":
         return _explained(fc, fc.conv2d, x, weight, **named)
+    if problem.direction == "forward_packed":
+        packed = fc.pack_weight(weight, input_shape=x.shape, **named)
+        return _explained(fc, fc.conv2d, x, packed, operands["bias"], activation="relu", **named)
     grad = operands["grad_output"]
     if problem.direction == "grad_input":
         return _explained(fc, fc.conv2d_grad_input, grad, weight, x.shape, **named)

@@ -1,7 +1,8 @@
 """PyTorch on the CPU (oneDNN underneath), float32, in both memory orders.
 
 Weights are plain tensors in the order of the variant, as ``torch.nn`` layers hold them; oneDNN
-reorders them inside each call, as fastconv packs them inside each call. Gradients come from the
+reorders them inside each call, as fastconv packs them inside each call (but ahead where the
+direction is ``forward_packed``). Gradients come from the
 ATen functions that autograd itself would call, without the graph around them.
 """
 
@@ -86,7 +87,7 @@ class PyTorch:
             return self._training(problem.shape.name, operands["x"])
         for name, operand in operands.items():
             tensor = torch.from_numpy(operand)
-            if variant == CHANNELS_LAST:
+            if variant == CHANNELS_LAST and tensor.dim() == 4:
                 tensor = tensor.to(memory_format=torch.channels_last)
             tensors[name] = tensor
 
@@ -134,12 +135,27 @@ def _convolution(torch: Any, problem: Problem, tensors: dict[str, Any]) -> Calla
     assert isinstance(shape, Convolution)
     x, weight = tensors["x"], tensors["weight"]
     layer = (shape.stride, shape.padding, shape.dilation)
+    if problem.direction == "forward_packed":
+        return _packed(torch, shape, tensors)
     if problem.direction == "forward":
         return lambda: torch.conv2d(x, weight, None, *layer, shape.groups)
     grad_output, backward = tensors["grad_output"], torch.ops.aten.convolution_backward
     wanted = (problem.direction != "grad_weight", problem.direction != "grad_input", False)
     rest = (*layer, False, (0, 0), shape.groups, wanted)
     return lambda: backward(grad_output, x, weight, None, *rest)
+
+
+def _packed(torch: Any, shape: Convolution, tensors: dict[str, Any]) -> Callable[[], Any]:
+    """What ``torch.compile`` calls for a frozen convolution with ReLU: the weight in the order that
+    oneDNN asks for at this image, reordered here; bias and ReLU in its kernel."""
+    if not torch.backends.mkldnn.is_available():
+        raise LookupError("this build of PyTorch has no oneDNN")
+    x, bias = tensors["x"], tensors["bias"]
+    layer = (shape.padding, shape.stride, shape.dilation, shape.groups)
+    reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
+    weight = reorder(tensors["weight"].to_mkldnn(), *layer, x.shape)
+    run = torch.ops.mkldnn._convolution_pointwise
+    return lambda: run(x, weight, bias, *layer, "relu", [], "")
 
 
 def _pooling(torch: Any, problem: Problem, tensors: dict[str, Any]) -> Callable[[], Any]:
