@@ -87,6 +87,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         top.error("--compare takes one or two files")
     if options.threads is not None and options.threads < 1:
         top.error(f"--threads {options.threads}: at least 1")
+    if options.device == "cuda" and (
+        options.layers or "forward_packed" in (options.direction or ())
+    ):
+        top.error("--layers and --direction forward_packed are for the CPU")
     quick = options.quick
     options.suite = options.suite or (["quick"] if quick else ["all"])
     networks = "networks" in options.suite

@@ -152,6 +152,8 @@ def test_steps_of_a_wrong_result_are_not_timed():
     [
         (["--layers"], "--layers takes networks apart: add --suite networks"),
         (["--suite", "networks", "--layers", "--peers", "ncnn"], "name it first in --peers"),
+        (["--suite", "networks", "--layers", "--device", "cuda"], "are for the CPU"),
+        (["--direction", "forward_packed", "--device", "cuda"], "are for the CPU"),
     ],
 )
 def test_what_has_no_steps_is_told(arguments, message):
