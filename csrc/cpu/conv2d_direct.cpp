@@ -8,9 +8,11 @@
 //               lie evenly spaced become one long row of positions
 //
 // Any stride, dilation, padding, groups and memory order, float32 and float64.
+#include "core/parallel.h"
+#include "core/phases.h"
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
-#include "core/phases.h"
+#include "cpu/panels.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -18,14 +20,33 @@ namespace {
 constexpr const char* kTooLarge =
     "one output position needs more scratch than a thread may have (4 MB)";
 
+// Where a panel is used by one task, that task packs it, one after the other: it is then in the L2 of
+// the core that reads it, while panels packed first by all threads come from L3 or another core's L2.
+constexpr std::int64_t kMostPanelBytes = 1280 << 10;
+
+template <class T>
+void choose_packing(const ConvPlan& plan, Correlation& phase, const Kernels<T>& kernels) {
+    const std::int64_t depth = phase.taps_h.count * phase.taps_w.count * phase.channels;
+    const std::int64_t panel = depth * Panels<T>(*kernels.gemm, phase.cols).width;
+    if (phase.blocks() != 1 || panel * static_cast<std::int64_t>(sizeof(T)) > kMostPanelBytes) return;
+    Correlation by_task = phase;
+    by_task.pack_by_task = true;
+    by_task.staging_elems = pack_staging_elems(phase, kernels, weight_view<T>(plan, nullptr));
+    by_task.scratch_bytes = scratch_layout<T>(by_task, kernels).bytes;
+    if (by_task.scratch_bytes <= kMaxThreadScratch) phase = by_task;
+}
+
 const char* finish_plan(ConvPlan& plan) {
     plan.packed_elems = 0;
-    const auto block = [&plan](auto zero) {
+    bool ahead = false;  // some phase's panels are packed before its tasks
+    const auto block = [&plan, &ahead](auto zero) {
         using T = decltype(zero);
         const Kernels<T>& kernels = plan.isa->kernels<T>();
         for (Correlation& phase : plan.phases) {
             settle(phase);
             if (!block_correlation<T>(phase, kernels, plan.threads)) return false;
+            choose_packing<T>(plan, phase, kernels);
+            ahead = ahead || !phase.pack_by_task;
             phase.packed_first_elems = plan.packed_elems;
             plan.packed_elems += packed_elems<T>(phase, kernels);
         }
@@ -34,7 +55,7 @@ const char* finish_plan(ConvPlan& plan) {
     const bool fits = plan.problem.dtype == DType::kFloat32 ? block(0.0f) : block(0.0);
     if (!fits) return kTooLarge;
     plan.workspace_bytes =
-        static_cast<std::size_t>(plan.packed_elems * plan.problem.element_bytes());
+        ahead ? static_cast<std::size_t>(plan.packed_elems * plan.problem.element_bytes()) : 0;
     return nullptr;
 }
 
@@ -60,33 +81,28 @@ const char* plan_pointwise(ConvPlan& plan) {
 }
 
 template <class T>
-void pack(const ConvPlan& plan, const T* weight, T* packed) {
-    const Strides& w = plan.strides.weight;
-    const bool forward = plan.direction == Direction::kForward;
-    WeightView<T> view;
-    view.data = weight;
-    view.group_elems = plan.problem.group_out() * w.batch_elems;
-    view.row_elems = w.height_elems;
-    view.tap_elems = w.width_elems;
-    view.channel_elems = forward ? w.channel_elems : w.batch_elems;
-    view.col_elems = forward ? w.batch_elems : w.channel_elems;
+void pack(const ConvPlan& plan, const void* weight, T* packed, bool all) {
     for (const Correlation& phase : plan.phases)
-        pack_correlation(phase, plan.isa->kernels<T>(), view, packed + phase.packed_first_elems,
-                         plan.threads);
+        if (all || !phase.pack_by_task)
+            pack_correlation(phase, plan.isa->kernels<T>(), weight_view<T>(plan, weight),
+                             packed + phase.packed_first_elems, plan.threads);
 }
 
 template <class T>
 void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
-    const T* packed = static_cast<const T*>(pointers.packed);
-    if (!packed) {
-        pack(plan, static_cast<const T*>(pointers.weight), static_cast<T*>(workspace));
-        packed = static_cast<const T*>(workspace);
+    CorrelationWeights<T> weights;
+    weights.packed = static_cast<const T*>(pointers.packed);
+    weights.packed_ahead = weights.packed != nullptr;
+    if (!weights.packed_ahead) {
+        weights.view = weight_view<T>(plan, pointers.weight);
+        pack(plan, pointers.weight, static_cast<T*>(workspace), false);
+        weights.packed = static_cast<const T*>(workspace);
     }
     const bool forward = plan.direction == Direction::kForward;
     const Epilogue<T> epilogue{static_cast<const T*>(pointers.bias),
                                static_cast<const T*>(pointers.residual), pointers.relu};
     run_correlations<T>(plan.phases, plan.isa->kernels<T>(),
-                        static_cast<const T*>(forward ? pointers.input : pointers.output), packed,
+                        static_cast<const T*>(forward ? pointers.input : pointers.output), weights,
                         epilogue, static_cast<T*>(forward ? pointers.output : pointers.input),
                         plan.threads);
 }
@@ -100,9 +116,9 @@ void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* worksp
 
 void pack_panels(const ConvPlan& plan, const void* weight, void* packed) {
     if (plan.problem.dtype == DType::kFloat32)
-        pack(plan, static_cast<const float*>(weight), static_cast<float*>(packed));
+        pack(plan, weight, static_cast<float*>(packed), true);
     else
-        pack(plan, static_cast<const double*>(weight), static_cast<double*>(packed));
+        pack(plan, weight, static_cast<double*>(packed), true);
 }
 
 namespace {

@@ -7,7 +7,7 @@
 //        M[tile][k] = sum_c V[point][tile][c] U[point][c][k]      the register tile of the GEMM
 //      and the output transform of each tile, with bias, residual and ReLU
 // so neither V nor M ever reaches memory. U, the transformed weights, comes packed ahead, or is made
-// once a call if it is small, else by each task, a chunk of channels at a time, from packed panels.
+// once a call if it is small, else by each task, a chunk of channels at a time, and never leaves L2.
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 5.06 (F(6,3)), 2.78 (F(2,5)),
 // 6.25 (F(4,5)) times fewer.
 //
@@ -24,7 +24,6 @@
 #include "cpu/kernels_winograd.h"
 #include "cpu/panels.h"
 #include "core/phases.h"
-#include "core/workspace.h"
 #include "cpu/winograd_block.h"
 #include "cpu/winograd_choice.h"
 
@@ -36,15 +35,16 @@ constexpr std::int64_t kFewestTiles = 18, kMostTiles = 30;  // multiples of the 
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// U[group][panel][point][c][k in panel] from packed[group][panel][tap][c][k in panel].
-void transform_weights(const ConvPlan& plan, const float* packed, float* transformed) {
+// U[group][panel][point][c][k in panel] of all weights.
+void transform_weights(const ConvPlan& plan, const void* weight, float* transformed) {
     const Correlation& phase = plan.phases[0];
     const Kernels<float>& kernels = plan.isa->kernels<float>();
-    const WinogradVariant<float>& variant = winograd_variant(plan);
+    const WinogradWeights weights(plan, weight_view<float>(plan, weight));
     const Panels<float> panels(*kernels.gemm, phase.cols);
-    const std::int64_t taps = variant.r * variant.r, points = variant.points();
+    const std::int64_t points = winograd_variant(plan).points();
     constexpr std::int64_t kChannels = 32;  // a task's: 32 * 36 lines of 256 B written
     const std::int64_t chunks = ceil_div(phase.channels, kChannels);
+    const std::size_t scratch = static_cast<std::size_t>(weights.scratch_elems()) * sizeof(float);
     parallel_for(phase.groups * panels.count * chunks, plan.threads, FloatMode::kFlushDenormals,
                  [&](std::int64_t task, int) {
         const std::int64_t chunk = task % chunks, panel = task / chunks % panels.count;
@@ -52,11 +52,10 @@ void transform_weights(const ConvPlan& plan, const float* packed, float* transfo
         const std::int64_t width = panels.panel_width(panel, kernels.gemm->lanes);
         const std::int64_t line =
             (group * panels.padded_cols + panels.first_col(panel)) * phase.channels;
-        const std::int64_t c = chunk * kChannels, elems = phase.channels * width;
-        transform_winograd_weights(variant, packed + line * taps + c * width, elems,
-                                   std::min(kChannels, phase.channels - c), width,
-                                   kernels.gemm->lanes, transformed + line * points + c * width,
-                                   elems);
+        const std::int64_t c = chunk * kChannels;
+        weights.transform(group, panel, c, std::min(kChannels, phase.channels - c),
+                          transformed + line * points + c * width, phase.channels * width,
+                          static_cast<float*>(thread_scratch(scratch)));
     });
 }
 
@@ -169,8 +168,7 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     if (!winograd.weights_by_task)
         winograd.transformed_elems =
             plan.packed_elems / (variant.r * variant.r) * variant.points();
-    plan.workspace_bytes =
-        static_cast<std::size_t>(plan.packed_elems + winograd.transformed_elems) * sizeof(float);
+    plan.workspace_bytes = static_cast<std::size_t>(winograd.transformed_elems) * sizeof(float);
     return nullptr;
 }
 
@@ -207,16 +205,13 @@ const char* plan_winograd6(ConvPlan& plan) { return plan_winograd(plan, 6); }
 
 void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
     float* memory = static_cast<float*>(workspace);
-    const float *transformed = memory, *panels = memory + plan.winograd.transformed_elems;
-    if (plan.packed_format != 0) {
-        transformed = static_cast<const float*>(pointers.packed);
-    } else {
-        pack_panels(plan, pointers.weight, memory + plan.winograd.transformed_elems);
-        if (!plan.winograd.weights_by_task) transform_weights(plan, panels, memory);
-    }
+    const bool packed = plan.packed_format != 0;
+    if (!packed && !plan.winograd.weights_by_task) transform_weights(plan, pointers.weight, memory);
     const bool forward = plan.direction == Direction::kForward;
     const WinogradOperands operands{
-        static_cast<const float*>(forward ? pointers.input : pointers.output), panels, transformed,
+        static_cast<const float*>(forward ? pointers.input : pointers.output),
+        weight_view<float>(plan, pointers.weight),
+        packed ? static_cast<const float*>(pointers.packed) : memory,
         {static_cast<const float*>(pointers.bias), static_cast<const float*>(pointers.residual),
          pointers.relu},
         static_cast<float*>(forward ? pointers.output : pointers.input)};
@@ -227,12 +222,7 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
 }  // namespace
 
 void pack_transformed(const ConvPlan& plan, const void* weight, void* packed) {
-    const WinogradVariant<float>& variant = winograd_variant(plan);
-    const std::size_t elems =
-        static_cast<std::size_t>(plan.packed_elems / variant.points() * variant.r * variant.r);
-    const Workspace panels = Workspace::acquire(elems * sizeof(float));
-    pack_panels(plan, weight, panels.data());
-    transform_weights(plan, static_cast<const float*>(panels.data()), static_cast<float*>(packed));
+    transform_weights(plan, weight, static_cast<float*>(packed));
 }
 
 const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline, prepack};

@@ -18,6 +18,7 @@ struct ScratchLayout {
     std::size_t residual_pointers = 0;
     std::size_t sum = 0;       // (rows, panel width)
     std::size_t residual = 0;  // (rows, panel width), where the residual's channels are strided
+    std::size_t panel = 0, staging = 0;  // of pack_panel(), with pack_by_task
     std::size_t strip = 0;     // (strip_h, strip_w, channels), or one line of zeros: (channels)
     std::int64_t strip_h = 0;
     std::int64_t strip_w = 0;
@@ -42,6 +43,36 @@ struct WeightView {
     std::int64_t col_elems = 0;      // k
 };
 
+template <class T>
+WeightView<T> weight_view(const ConvPlan& plan, const void* weight) {
+    const Strides& w = plan.strides.weight;
+    const bool forward = plan.direction == Direction::kForward;
+    return {static_cast<const T*>(weight),
+            plan.problem.group_out() * w.batch_elems,
+            w.height_elems,
+            w.width_elems,
+            forward ? w.channel_elems : w.batch_elems,
+            forward ? w.batch_elems : w.channel_elems};
+}
+
+/// Some channels of one panel of columns, and where their packed lines go: that of tap t and the
+/// piece's channel c to `to` + t * tap_elems + c * (the panel's width).
+template <class T>
+struct PanelPiece {
+    std::int64_t group = 0, panel = 0, channel = 0, channels = 0;
+    T* to = nullptr;
+    std::int64_t tap_elems = 0;
+};
+
+/// Elements of `staged` that pack_panel() needs.
+template <class T>
+std::int64_t pack_staging_elems(const Correlation& phase, const Kernels<T>& kernels,
+                                const WeightView<T>& weight);
+
+template <class T>
+void pack_panel(const Correlation& phase, const Kernels<T>& kernels, const WeightView<T>& weight,
+                const PanelPiece<T>& piece, T* staged);
+
 /// Packs the weights of `phase`: (group, panel of columns, tap, channel, column in panel).
 template <class T>
 void pack_correlation(const Correlation& phase, const Kernels<T>& kernels,
@@ -55,10 +86,18 @@ struct Epilogue {
     bool relu = false;
 };
 
-/// Runs all phases; `packed` holds each phase's weights from its packed_first_elems on.
+/// The weights of all phases: packed, each phase's from its packed_first_elems on, or as they are for
+/// phases whose tasks pack them.
+template <class T>
+struct CorrelationWeights {
+    const T* packed = nullptr;
+    bool packed_ahead = true;  // those of pack_by_task phases too
+    WeightView<T> view{};
+};
+
 template <class T>
 void run_correlations(const std::vector<Correlation>& phases, const Kernels<T>& kernels,
-                      const T* source, const T* packed, const Epilogue<T>& epilogue, T* out,
-                      int threads);
+                      const T* source, const CorrelationWeights<T>& weights,
+                      const Epilogue<T>& epilogue, T* out, int threads);
 
 }  // namespace fastconv::cpu

@@ -64,10 +64,15 @@ void choose_block(Correlation& phase, std::int64_t rows) {
 }
 
 // What the slowest thread does over the mean, times what small blocks and shared ones do again:
-// a panel is loaded for every block, a strip is gathered for every part.
-double relative_time(const Correlation& phase, int threads) {
+// a panel is loaded for every block, a strip is gathered for every part. Of three panels in two parts
+// one thread has two.
+template <class T>
+double relative_time(const Correlation& phase, const Panels<T>& panels, int threads) {
     const double tasks = static_cast<double>(phase.tasks());
-    const double rounds = std::ceil(tasks / threads);
+    const std::int64_t most = ceil_div(panels.count, phase.parts) * panels.width;
+    const double uneven = static_cast<double>(std::min(most, panels.padded_cols) * phase.parts) /
+                          static_cast<double>(panels.padded_cols);
+    const double rounds = std::ceil(tasks / threads) * (tasks <= threads ? uneven : 1);
     const double again = 1.0 + 8.0 / static_cast<double>(phase.rows()) +
                          (phase.gather ? 0.05 : 0.01) * static_cast<double>(phase.parts - 1);
     return rounds * threads / tasks * again;
@@ -91,14 +96,14 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
         choose_block(phase, most);
     }
 
-    const std::int64_t panels = Panels<T>(*kernels.gemm, phase.cols).count;
+    const Panels<T> panels(*kernels.gemm, phase.cols);
     Correlation best = phase;
-    double best_time = relative_time(best, threads);
+    double best_time = relative_time(best, panels, threads);
     for (std::int64_t rows = most; rows >= kFewestRows && threads > 1; rows = rows * 3 / 4) {
         choose_block(phase, rows);
-        for (std::int64_t parts = 1; parts <= panels; parts = parts < 4 ? parts + 1 : parts * 2) {
+        for (std::int64_t parts = 1; parts <= panels.count; parts = parts < 4 ? parts + 1 : parts * 2) {
             phase.parts = parts;
-            const double time = relative_time(phase, threads);
+            const double time = relative_time(phase, panels, threads);
             if (time < best_time * 0.99) {
                 best = phase;
                 best_time = time;
@@ -125,6 +130,10 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
     layout.residual_pointers = take(rows, sizeof(T*));
     layout.sum = take(rows * width, sizeof(T));
     layout.residual = take(phase.residual.channel_elems == 1 ? 0 : rows * width, sizeof(T));
+    layout.panel = take(
+        phase.pack_by_task ? phase.taps_h.count * phase.taps_w.count * phase.channels * width : 0,
+        sizeof(T));
+    layout.staging = take(phase.pack_by_task ? phase.staging_elems : 0, sizeof(T));
     layout.strip_h = (phase.block_h - 1) * phase.strip_step_h() + 1;
     layout.strip_w = (phase.block_w - 1) * phase.strip_step_w() + 1;
     if (phase.taps_h.count > 0) layout.strip_h += phase.taps_h.last_offset() - phase.taps_h.offset;

@@ -27,7 +27,7 @@ constexpr std::int64_t kTilesThatFetchWeights = 4;
 template <class T>
 struct Operands {
     const T* source;
-    const T* packed;
+    CorrelationWeights<T> weights;
     Epilogue<T> epilogue;
     T* out;
 };
@@ -175,8 +175,7 @@ private:
             point_into_output(out, phase_.out, out_pointers);
         const T** residual = operands_.epilogue.residual ? point_residual(col, cols, width) : nullptr;
 
-        const T* packed = operands_.packed + phase_.packed_first_elems +
-                          group_ * depth * panels_.padded_cols + col * depth;
+        const T* packed = packed_panel(panel, width);
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
         if (depth == 0) {
             tile.segments = 0;
@@ -197,6 +196,19 @@ private:
                 kernels_.copy->copy(count, cols, {sum + position * width, width, 1},
                                     {out + elem, phase_.out.width_elems, phase_.out.channel_elems});
             });
+    }
+
+    const T* packed_panel(std::int64_t panel, std::int64_t width) const {
+        const CorrelationWeights<T>& weights = operands_.weights;
+        const std::int64_t depth = phase_.segments * phase_.depth;
+        if (weights.packed_ahead || !phase_.pack_by_task)
+            return weights.packed + phase_.packed_first_elems +
+                   (group_ * panels_.padded_cols + panels_.first_col(panel)) * depth;
+        T* to = at<T>(layout_.panel);
+        pack_panel(phase_, kernels_, weights.view,
+                   {group_, panel, 0, phase_.channels, to, phase_.channels * width},
+                   at<T>(layout_.staging));
+        return to;
     }
 
     // Tiles of nearly equal heights: 49 rows are 5 x 5 + 4 x 6, not 8 x 6 + 1.
@@ -271,9 +283,9 @@ private:
 
 template <class T>
 void run_correlations(const std::vector<Correlation>& phases, const Kernels<T>& kernels,
-                      const T* source, const T* packed, const Epilogue<T>& epilogue, T* out,
-                      int threads) {
-    const Operands<T> operands{source, packed, epilogue, out};
+                      const T* source, const CorrelationWeights<T>& weights,
+                      const Epilogue<T>& epilogue, T* out, int threads) {
+    const Operands<T> operands{source, weights, epilogue, out};
     std::int64_t tasks = 0;
     for (const Correlation& phase : phases) tasks += phase.tasks();
     const FloatMode mode = sizeof(T) == 4 ? FloatMode::kFlushDenormals : FloatMode::kIeee;
@@ -285,8 +297,9 @@ void run_correlations(const std::vector<Correlation>& phases, const Kernels<T>& 
 }
 
 template void run_correlations(const std::vector<Correlation>&, const Kernels<float>&, const float*,
-                               const float*, const Epilogue<float>&, float*, int);
+                               const CorrelationWeights<float>&, const Epilogue<float>&, float*, int);
 template void run_correlations(const std::vector<Correlation>&, const Kernels<double>&,
-                               const double*, const double*, const Epilogue<double>&, double*, int);
+                               const double*, const CorrelationWeights<double>&,
+                               const Epilogue<double>&, double*, int);
 
 }  // namespace fastconv::cpu

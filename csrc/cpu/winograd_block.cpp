@@ -13,6 +13,11 @@
 namespace fastconv::cpu {
 namespace {
 
+// Between the points of U a task makes: without it a weight's 36 lines, 16 KB apart, meet in one set of L1.
+constexpr std::int64_t kPointPad = 16;
+
+constexpr std::int64_t kTransformChannels = 32;  // whose taps are in L1 or L2 between packing and use
+
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 class TileBlock {
@@ -21,7 +26,8 @@ public:
         : plan_(plan), phase_(plan.phases[0]), winograd_(plan.winograd),
           kernels_(plan.isa->kernels<float>()),
           variant_(kernels_.winograd->variants[plan.winograd.variant]), operands_(operands),
-          panels_(*kernels_.gemm, phase_.cols), layout_(winograd_layout(plan, variant_, panels_.width)),
+          weights_(plan, operands.weight), panels_(*kernels_.gemm, phase_.cols),
+          layout_(winograd_layout(plan, variant_, panels_.width)),
           scratch_(static_cast<char*>(thread_scratch(layout_.bytes))) {
         part_ = task % winograd_.parts;
         task /= winograd_.parts;
@@ -83,12 +89,10 @@ private:
             const float* u = operands_.transformed + line * variant_.points() + c * width;
             std::int64_t point_elems = phase_.channels * width;
             if (winograd_.weights_by_task) {
-                transform_winograd_weights(
-                    variant_, operands_.packed + line * variant_.r * variant_.r + c * width,
-                    phase_.channels * width, chunk, width, kernels_.gemm->lanes,
-                    at<float>(layout_.u), chunk * width);
+                point_elems = chunk * width + kPointPad;
+                weights_.transform(group_, panel, c, chunk, at<float>(layout_.u), point_elems,
+                                   at<float>(layout_.weights));
                 u = at<float>(layout_.u);
-                point_elems = chunk * width;
             }
             for (std::int64_t point = 0; point < variant_.points(); ++point)
                 multiply_point(u + point * point_elems, point_elems, point, c, chunk, width);
@@ -194,6 +198,7 @@ private:
     const Kernels<float>& kernels_;
     const WinogradVariant<float>& variant_;
     const WinogradOperands& operands_;
+    WinogradWeights weights_;
     Panels<float> panels_;
     WinogradLayout layout_;
     char* scratch_;
@@ -218,8 +223,12 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
     layout.m = take(rows * width, sizeof(float));
     layout.v_rows = take(rows, sizeof(float*));
     layout.m_rows = take(rows, sizeof(float*));
-    layout.u = take(winograd.weights_by_task ? variant.points() * kWinogradChunk * width : 0,
+    layout.u = take(winograd.weights_by_task ? variant.points() * (kWinogradChunk * width + kPointPad) : 0,
                     sizeof(float));
+    layout.weights = take(winograd.weights_by_task
+                              ? WinogradWeights(plan, weight_view<float>(plan, nullptr)).scratch_elems()
+                              : 0,
+                          sizeof(float));
     layout.zeros = take(phase.channels, sizeof(float));
     layout.strip = take(
         phase.gather ? variant.alpha() * (line + variant.r - 1) * phase.channels : 0, sizeof(float));
@@ -229,17 +238,39 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
     return layout;
 }
 
-void transform_winograd_weights(const WinogradVariant<float>& variant, const float* taps,
-                                std::int64_t tap_elems, std::int64_t channels, std::int64_t width,
-                                int lanes, float* points, std::int64_t point_elems) {
+WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight)
+    : phase_(plan.phases[0]), kernels_(plan.isa->kernels<float>()),
+      variant_(kernels_.winograd->variants[plan.winograd.variant]), weight_(weight),
+      panels_(*kernels_.gemm, phase_.cols) {}
+
+std::int64_t WinogradWeights::scratch_elems() const {
+    return variant_.r * variant_.r * kTransformChannels * panels_.width +
+           pack_staging_elems(phase_, kernels_, weight_);
+}
+
+void WinogradWeights::transform(std::int64_t group, std::int64_t panel, std::int64_t channel,
+                                std::int64_t channels, float* points, std::int64_t point_elems,
+                                float* scratch) const {
+    const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
+    PanelPiece<float> piece;
+    piece.group = group;
+    piece.panel = panel;
+    piece.to = scratch;
+    piece.tap_elems = kTransformChannels * width;
+    float* staged = scratch + variant_.r * variant_.r * kTransformChannels * panels_.width;
     WinogradWeight<float> line;
-    line.tap_elems = tap_elems;
+    line.tap_elems = piece.tap_elems;
     line.point_elems = point_elems;
-    line.vectors = static_cast<int>(width / lanes);
-    for (std::int64_t c = 0; c < channels; ++c) {
-        line.taps = taps + c * width;
-        line.points = points + c * width;
-        variant.weight(line);
+    line.vectors = static_cast<int>(width / kernels_.gemm->lanes);
+    for (std::int64_t c = 0; c < channels; c += kTransformChannels) {
+        piece.channel = channel + c;
+        piece.channels = std::min(kTransformChannels, channels - c);
+        pack_panel(phase_, kernels_, weight_, piece, staged);
+        for (std::int64_t i = 0; i < piece.channels; ++i) {
+            line.taps = scratch + i * width;
+            line.points = points + (c + i) * width;
+            variant_.weight(line);
+        }
     }
 }
 

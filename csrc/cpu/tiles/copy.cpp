@@ -1,8 +1,8 @@
 // Strided copies of a matrix tile (contract: cpu/kernels_copy.h).
 //
 // Four cases, by where the unit strides are: along columns on both sides, lines are copied; along
-// rows on one side and columns on the other, it is a transpose, done in 8 x 8 blocks of float (4 x 4
-// of double) within registers on AVX2 and up; anything else goes element by element.
+// rows on one side and columns on the other, it is a transpose, done in 16 x 16 blocks of float on
+// AVX-512, 8 x 8 on AVX2 (4 x 4 of double) within registers; anything else goes element by element.
 #include "cpu/kernels_copy.h"
 #include "cpu/tiles/vector.h"
 
@@ -35,31 +35,81 @@ void copy_lines(std::int64_t rows, std::int64_t cols, MatrixView<const T> from, 
 
 #if defined(__AVX2__)
 
-constexpr int kBlock32 = 8;
+constexpr int kBlock32 = Vec<float>::kLanes;
 constexpr int kBlock64 = 4;
 
-// to[j * to_pitch + i] = from[i * from_pitch + j] for i, j < 8
-FC_INLINE void transpose_block(const float* from, std::int64_t from_pitch, float* to,
-                               std::int64_t to_pitch) {
-    __m256 a[8], b[8];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(from + i * from_pitch);
-#pragma GCC unroll 4
-    for (int i = 0; i < 8; i += 2) {
-        b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
-        b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {
-        a[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
-        a[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xEE);
-        a[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
-        a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xEE);
-    }
+#if defined(__AVX512F__)
+using Floats = __m512;
+// Element 4 q .. 4 q + 3 of four rows, one a quarter of the vector: three masked broadcasts, which
+// take no turn at the one port that shuffles.
+FC_INLINE Floats quarters(__m128 a, __m128 b, __m128 c, __m128 d) {
+    const __m512 first = _mm512_castps128_ps512(a);
+    const __m512 second = _mm512_mask_broadcast_f32x4(first, 0x00F0, b);
+    const __m512 third = _mm512_mask_broadcast_f32x4(second, 0x0F00, c);
+    return _mm512_mask_broadcast_f32x4(third, 0xF000, d);
+}
+FC_INLINE Floats low(Floats a, Floats b) { return _mm512_unpacklo_ps(a, b); }
+FC_INLINE Floats high(Floats a, Floats b) { return _mm512_unpackhi_ps(a, b); }
+FC_INLINE Floats low_pairs(Floats a, Floats b) { return _mm512_shuffle_ps(a, b, 0x44); }
+FC_INLINE Floats high_pairs(Floats a, Floats b) { return _mm512_shuffle_ps(a, b, 0xEE); }
+#else
+using Floats = __m256;
+FC_INLINE Floats halves(__m128 a, __m128 b) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1);
+}
+FC_INLINE Floats low(Floats a, Floats b) { return _mm256_unpacklo_ps(a, b); }
+FC_INLINE Floats high(Floats a, Floats b) { return _mm256_unpackhi_ps(a, b); }
+FC_INLINE Floats low_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0x44); }
+FC_INLINE Floats high_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0xEE); }
+#endif
+
+// Four columns of kBlock32 rows: row 4 g + i is lane group g of the i-th vector, so that transposing
+// 4 x 4 within the groups makes whole columns. Rows from `rows` on repeat the last and are not stored.
+template <class Load>
+FC_INLINE void transpose_columns(int rows, Load&& load, int cols, float* to, std::int64_t to_pitch) {
+    Floats t[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-        _mm256_storeu_ps(to + i * to_pitch, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
-        _mm256_storeu_ps(to + (i + 4) * to_pitch, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+#if defined(__AVX512F__)
+        t[i] = quarters(load(i), load(4 + i), load(8 + i), load(12 + i));
+#else
+        t[i] = halves(load(i), load(4 + i));
+#endif
+    }
+    const Floats a = low(t[0], t[1]), b = high(t[0], t[1]);
+    const Floats c = low(t[2], t[3]), d = high(t[2], t[3]);
+    const Vec<float> column[4] = {
+        {low_pairs(a, c)}, {high_pairs(a, c)}, {low_pairs(b, d)}, {high_pairs(b, d)}};
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        if (j >= cols) break;
+        if (rows == kBlock32) column[j].store(to + j * to_pitch);
+        else column[j].store(to + j * to_pitch, rows);
+    }
+}
+
+// to[j * to_pitch + i] = from[i * from_pitch + j] for i, j < kBlock32
+FC_INLINE void transpose_block(const float* from, std::int64_t from_pitch, float* to,
+                               std::int64_t to_pitch) {
+#pragma GCC unroll 4
+    for (int col = 0; col < kBlock32; col += 4)
+        transpose_columns(
+            kBlock32, [&](int row) { return _mm_loadu_ps(from + row * from_pitch + col); }, 4,
+            to + col * to_pitch, to_pitch);
+}
+
+// The same for i < rows, j < cols.
+void transpose_edge(int rows, int cols, const float* from, std::int64_t from_pitch, float* to,
+                    std::int64_t to_pitch) {
+    for (int col = 0; col < cols; col += 4) {
+        const int some = cols - col < 4 ? cols - col : 4;
+        const __m128i mask = _mm_cmpgt_epi32(_mm_set1_epi32(some), _mm_set_epi32(3, 2, 1, 0));
+        transpose_columns(
+            rows,
+            [&](int row) {
+                return _mm_maskload_ps(from + (row < rows ? row : rows - 1) * from_pitch + col, mask);
+            },
+            some, to + col * to_pitch, to_pitch);
     }
 }
 
@@ -96,23 +146,32 @@ FC_INLINE void transpose_block(const T* from, std::int64_t from_pitch, T* to,
 
 #endif
 
-// from has unit stride along columns, to along rows. Bands of one block of source columns keep the
-// target lines that are being filled in L1.
+template <class T>
+void transpose_edge(int rows, int cols, const T* from, std::int64_t from_pitch, T* to,
+                    std::int64_t to_pitch) {
+    copy_elements<T>(rows, cols, {from, from_pitch, 1}, {to, 1, to_pitch});
+}
+
+// from has unit stride along columns, to along rows. Along a block's rows whole lines are read, as
+// many streams as it has rows; bands of four lines keep the target lines that are being filled in L1.
 template <class T>
 void transpose(std::int64_t rows, std::int64_t cols, MatrixView<const T> from, MatrixView<T> to) {
     constexpr std::int64_t kBlock = sizeof(T) == 4 ? kBlock32 : kBlock64;
-    const std::int64_t block_rows = rows / kBlock * kBlock;
-    const std::int64_t block_cols = cols / kBlock * kBlock;
-    for (std::int64_t c = 0; c < block_cols; c += kBlock)
-        for (std::int64_t r = 0; r < block_rows; r += kBlock)
-            transpose_block(from.data + r * from.row_elems + c, from.row_elems,
-                            to.data + c * to.col_elems + r, to.col_elems);
-    copy_elements<T>(rows, cols - block_cols,
-                     {from.data + block_cols, from.row_elems, 1},
-                     {to.data + block_cols * to.col_elems, 1, to.col_elems});
-    copy_elements<T>(rows - block_rows, block_cols,
-                     {from.data + block_rows * from.row_elems, from.row_elems, 1},
-                     {to.data + block_rows, 1, to.col_elems});
+    constexpr std::int64_t kBand = 64;
+    for (std::int64_t band = 0; band < cols; band += kBand) {
+        const std::int64_t end = band + kBand < cols ? band + kBand : cols;
+        for (std::int64_t r = 0; r < rows; r += kBlock)
+            for (std::int64_t c = band; c < end; c += kBlock) {
+                const T* source = from.data + r * from.row_elems + c;
+                T* target = to.data + c * to.col_elems + r;
+                if (r + kBlock <= rows && c + kBlock <= end)
+                    transpose_block(source, from.row_elems, target, to.col_elems);
+                else
+                    transpose_edge(static_cast<int>(rows - r < kBlock ? rows - r : kBlock),
+                                   static_cast<int>(end - c < kBlock ? end - c : kBlock), source,
+                                   from.row_elems, target, to.col_elems);
+            }
+    }
 }
 
 template <class T>
