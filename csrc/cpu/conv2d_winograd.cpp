@@ -70,10 +70,14 @@ double tiles_cost(const WinogradVariant<float>& variant, double tiles, double ch
             transform * (std::max(channels, 16.0) + std::max(cols, 16.0)));
 }
 
-// A point of a weight: transformed in cache; or through memory, once a call, and read by each task.
-constexpr double kTransform = 27, kTransformToMemory = 55, kReadFromMemory = 5;
-constexpr double kTransform5 = 45;  // of 25 taps, with their packing
+// A weight's transform in cache: packing each tap and making each point. Points that are made once a call
+// go through memory unless they are few, and are read from there by each task.
+constexpr double kPackTap = 17, kMakePoint = 11, kPointToMemory = 25, kReadFromMemory = 5;
 constexpr std::int64_t kSmall = 1 << 18;  // elements of U (1 MB) that stay in L2
+
+double weight_cost(const WinogradVariant<float>& variant) {
+    return kPackTap * variant.r * variant.r + kMakePoint * variant.points();
+}
 
 /// Cuts tiles into blocks and columns into parts, and decides who transforms the weights unless they
 /// were packed ahead: once a call, or each task for itself. All ways give the same bits. Returns false
@@ -100,16 +104,17 @@ bool split(ConvPlan& plan) {
                 const std::int64_t blocks = ceil_div(tiles, size);
                 const double part_cols = cols * static_cast<double>(ceil_div(count, parts)) /
                                          static_cast<double>(count);
-                const double weights = points * channels * part_cols;
+                const double weights = channels * part_cols;
                 const double task =
                     tiles_cost(variant, static_cast<double>(ceil_div(tiles, blocks)), channels,
                                part_cols) +
-                    weights * (by_task ? kTransform : small ? 0 : kReadFromMemory);
+                    weights * (by_task ? weight_cost(variant)
+                                       : small ? 0 : points * kReadFromMemory);
                 const double once = by_task || plan.packed_format != 0
                                         ? 0
-                                        : points * channels * cols * phase.groups /
-                                                  plan.threads *
-                                                  (small ? kTransform : kTransformToMemory);
+                                        : channels * cols * phase.groups / plan.threads *
+                                              (weight_cost(variant) +
+                                               (small ? 0 : points * kPointToMemory));
                 const double time = task * ceil_div(phase.groups * blocks * parts, plan.threads) + once;
                 if (best != 0 && time >= best * 0.99) continue;
                 const WinogradPlan before = winograd;
@@ -135,7 +140,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const bool once = variant.r == 5 && variant.points() * channels * cols < kSmall;
     const double blocks = several && !once ? 2 : 1;
     return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
-           variant.points() * (variant.r == 5 ? kTransform5 : kTransform) * blocks * channels * cols;
+           weight_cost(variant) * blocks * channels * cols;
 }
 
 bool cut(ConvPlan& plan) {
@@ -191,7 +196,7 @@ double direct_cost(const Correlation& phase, const Kernels<float>& kernels) {
     const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
     // A tap's row pointers take as long as four of its channels; below 16 a kernel row is one segment.
     const double start = phase.channels < 16 ? 0 : 4 / static_cast<double>(phase.channels);
-    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) + 32 * taps * weights;
+    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) + kPackTap * taps * weights;
 }
 
 const char* decline(const ConvPlan& plan) {

@@ -84,8 +84,10 @@ template <class T>
 bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads) {
     choose_segments(phase);
     if (phase.batch * phase.out_h * phase.out_w == 0) return true;
+    // With one tap only a depth block of each position is in use at a time.
+    const std::int64_t line = phase.segments == 1 ? phase.depth_per_block : phase.channels;
     const std::int64_t line_bytes =
-        std::max<std::int64_t>(1, phase.channels) * static_cast<std::int64_t>(sizeof(T));
+        std::max<std::int64_t>(1, line) * static_cast<std::int64_t>(sizeof(T));
     std::int64_t most =
         std::clamp(kSourceBytes / line_bytes, 2 * kFewestRows,
                    phase.channels < kMergeBelowChannels ? kMostRowsThin : kMostRows);

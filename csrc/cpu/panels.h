@@ -20,7 +20,21 @@ int vectors_for(const TileKernels& tiles, std::int64_t cols) {
     return vectors;
 }
 
-/// `cols` columns as full panels of the widest tile and one narrower panel for what is left.
+/// Vectors of a full panel: the widest tile's, but 144 columns are 48 + 48 + 48 rather than 64 + 64 + 16:
+/// a tile of one vector broadcasts an element for every product.
+template <class TileKernels>
+int full_vectors(const TileKernels& tiles, std::int64_t cols) {
+    const int widest = vectors_for(tiles, INT64_MAX);
+    const auto left = [&](int vectors) { return cols % (std::int64_t{vectors} * tiles.lanes); };
+    const auto wasteful = [&](int vectors) { return left(vectors) > 0 && left(vectors) <= tiles.lanes; };
+    if (!TileKernels::kNarrowerPanels || cols < std::int64_t{widest} * tiles.lanes || !wasteful(widest))
+        return widest;
+    const int narrower = widest - 1;
+    const bool usable = narrower > 1 && tiles.max_rows[narrower] > 0;
+    return usable && !wasteful(narrower) ? narrower : widest;
+}
+
+/// `cols` columns as full panels of one width and one narrower panel for what is left.
 template <class T>
 struct Panels {
     std::int64_t cols;
@@ -31,8 +45,7 @@ struct Panels {
 
     template <class TileKernels>
     Panels(const TileKernels& tiles, std::int64_t columns) : cols(columns) {
-        const int widest = vectors_for(tiles, INT64_MAX);
-        width = std::int64_t{widest} * tiles.lanes;
+        width = std::int64_t{full_vectors(tiles, columns)} * tiles.lanes;
         count = cols > 0 ? (cols + width - 1) / width : 0;
         last_vectors = vectors_for(tiles, count > 0 ? cols - (count - 1) * width : 1);
         padded_cols = count > 0 ? (count - 1) * width + std::int64_t{last_vectors} * tiles.lanes : 0;

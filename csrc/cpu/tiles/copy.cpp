@@ -40,77 +40,74 @@ constexpr int kBlock64 = 4;
 
 #if defined(__AVX512F__)
 using Floats = __m512;
-// Element 4 q .. 4 q + 3 of four rows, one a quarter of the vector: three masked broadcasts, which
-// take no turn at the one port that shuffles.
-FC_INLINE Floats quarters(__m128 a, __m128 b, __m128 c, __m128 d) {
-    const __m512 first = _mm512_castps128_ps512(a);
-    const __m512 second = _mm512_mask_broadcast_f32x4(first, 0x00F0, b);
-    const __m512 third = _mm512_mask_broadcast_f32x4(second, 0x0F00, c);
-    return _mm512_mask_broadcast_f32x4(third, 0xF000, d);
-}
 FC_INLINE Floats low(Floats a, Floats b) { return _mm512_unpacklo_ps(a, b); }
 FC_INLINE Floats high(Floats a, Floats b) { return _mm512_unpackhi_ps(a, b); }
 FC_INLINE Floats low_pairs(Floats a, Floats b) { return _mm512_shuffle_ps(a, b, 0x44); }
 FC_INLINE Floats high_pairs(Floats a, Floats b) { return _mm512_shuffle_ps(a, b, 0xEE); }
+
+// Quarter q of v[i], v[4 + i], v[8 + i] and v[12 + i] come together in v[4 q + i].
+FC_INLINE void exchange_quarters(Floats (&v)[16], int i) {
+    const Floats a = _mm512_shuffle_f32x4(v[i], v[4 + i], 0x44);
+    const Floats b = _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0x44);
+    const Floats c = _mm512_shuffle_f32x4(v[i], v[4 + i], 0xEE);
+    const Floats d = _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0xEE);
+    v[i] = _mm512_shuffle_f32x4(a, b, 0x88);
+    v[4 + i] = _mm512_shuffle_f32x4(a, b, 0xDD);
+    v[8 + i] = _mm512_shuffle_f32x4(c, d, 0x88);
+    v[12 + i] = _mm512_shuffle_f32x4(c, d, 0xDD);
+}
 #else
 using Floats = __m256;
-FC_INLINE Floats halves(__m128 a, __m128 b) {
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1);
-}
 FC_INLINE Floats low(Floats a, Floats b) { return _mm256_unpacklo_ps(a, b); }
 FC_INLINE Floats high(Floats a, Floats b) { return _mm256_unpackhi_ps(a, b); }
 FC_INLINE Floats low_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0x44); }
 FC_INLINE Floats high_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0xEE); }
+
+FC_INLINE void exchange_quarters(Floats (&v)[8], int i) {
+    const Floats a = v[i], b = v[4 + i];
+    v[i] = _mm256_permute2f128_ps(a, b, 0x20);
+    v[4 + i] = _mm256_permute2f128_ps(a, b, 0x31);
+}
 #endif
 
-// Four columns of kBlock32 rows: row 4 g + i is lane group g of the i-th vector, so that transposing
-// 4 x 4 within the groups makes whole columns. Rows from `rows` on repeat the last and are not stored.
-template <class Load>
-FC_INLINE void transpose_columns(int rows, Load&& load, int cols, float* to, std::int64_t to_pitch) {
-    Floats t[4];
+// v[j] lane i = v[i] lane j: 4 x 4 within each group of four lanes, then the groups.
+FC_INLINE void transpose_vectors(Floats (&v)[kBlock32]) {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-#if defined(__AVX512F__)
-        t[i] = quarters(load(i), load(4 + i), load(8 + i), load(12 + i));
-#else
-        t[i] = halves(load(i), load(4 + i));
-#endif
+    for (int i = 0; i < kBlock32; i += 4) {
+        const Floats a = low(v[i], v[i + 1]), b = high(v[i], v[i + 1]);
+        const Floats c = low(v[i + 2], v[i + 3]), d = high(v[i + 2], v[i + 3]);
+        v[i] = low_pairs(a, c);
+        v[i + 1] = high_pairs(a, c);
+        v[i + 2] = low_pairs(b, d);
+        v[i + 3] = high_pairs(b, d);
     }
-    const Floats a = low(t[0], t[1]), b = high(t[0], t[1]);
-    const Floats c = low(t[2], t[3]), d = high(t[2], t[3]);
-    const Vec<float> column[4] = {
-        {low_pairs(a, c)}, {high_pairs(a, c)}, {low_pairs(b, d)}, {high_pairs(b, d)}};
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-        if (j >= cols) break;
-        if (rows == kBlock32) column[j].store(to + j * to_pitch);
-        else column[j].store(to + j * to_pitch, rows);
-    }
+    for (int i = 0; i < 4; ++i) exchange_quarters(v, i);
 }
 
-// to[j * to_pitch + i] = from[i * from_pitch + j] for i, j < kBlock32
+// to[j * to_pitch + i] = from[i * from_pitch + j] for i, j < kBlock32. Each line is loaded once and
+// whole: lines a power of two apart share few sets of L1.
 FC_INLINE void transpose_block(const float* from, std::int64_t from_pitch, float* to,
                                std::int64_t to_pitch) {
-#pragma GCC unroll 4
-    for (int col = 0; col < kBlock32; col += 4)
-        transpose_columns(
-            kBlock32, [&](int row) { return _mm_loadu_ps(from + row * from_pitch + col); }, 4,
-            to + col * to_pitch, to_pitch);
+    Floats v[kBlock32];
+#pragma GCC unroll 16
+    for (int i = 0; i < kBlock32; ++i) v[i] = Vec<float>::load(from + i * from_pitch).v;
+    transpose_vectors(v);
+#pragma GCC unroll 16
+    for (int j = 0; j < kBlock32; ++j) Vec<float>{v[j]}.store(to + j * to_pitch);
 }
 
 // The same for i < rows, j < cols.
 void transpose_edge(int rows, int cols, const float* from, std::int64_t from_pitch, float* to,
                     std::int64_t to_pitch) {
-    for (int col = 0; col < cols; col += 4) {
-        const int some = cols - col < 4 ? cols - col : 4;
-        const __m128i mask = _mm_cmpgt_epi32(_mm_set1_epi32(some), _mm_set_epi32(3, 2, 1, 0));
-        transpose_columns(
-            rows,
-            [&](int row) {
-                return _mm_maskload_ps(from + (row < rows ? row : rows - 1) * from_pitch + col, mask);
-            },
-            some, to + col * to_pitch, to_pitch);
-    }
+    Floats v[kBlock32];
+#pragma GCC unroll 16
+    for (int i = 0; i < kBlock32; ++i)
+        v[i] = (i < rows ? Vec<float>::load(from + i * from_pitch, cols) : Vec<float>::zero()).v;
+    transpose_vectors(v);
+#pragma GCC unroll 16
+    for (int j = 0; j < kBlock32; ++j)
+        if (j < cols) Vec<float>{v[j]}.store(to + j * to_pitch, rows);
 }
 
 FC_INLINE void transpose_block(const double* from, std::int64_t from_pitch, double* to,
@@ -152,26 +149,25 @@ void transpose_edge(int rows, int cols, const T* from, std::int64_t from_pitch, 
     copy_elements<T>(rows, cols, {from, from_pitch, 1}, {to, 1, to_pitch});
 }
 
-// from has unit stride along columns, to along rows. Along a block's rows whole lines are read, as
-// many streams as it has rows; bands of four lines keep the target lines that are being filled in L1.
+// from has unit stride along columns, to along rows. Lines of `from` are read to their end, 16 at a time:
+// as many streams as the hardware fetches ahead, and whole lines of `to`.
 template <class T>
 void transpose(std::int64_t rows, std::int64_t cols, MatrixView<const T> from, MatrixView<T> to) {
     constexpr std::int64_t kBlock = sizeof(T) == 4 ? kBlock32 : kBlock64;
-    constexpr std::int64_t kBand = 64;
-    for (std::int64_t band = 0; band < cols; band += kBand) {
-        const std::int64_t end = band + kBand < cols ? band + kBand : cols;
-        for (std::int64_t r = 0; r < rows; r += kBlock)
-            for (std::int64_t c = band; c < end; c += kBlock) {
-                const T* source = from.data + r * from.row_elems + c;
-                T* target = to.data + c * to.col_elems + r;
-                if (r + kBlock <= rows && c + kBlock <= end)
-                    transpose_block(source, from.row_elems, target, to.col_elems);
-                else
-                    transpose_edge(static_cast<int>(rows - r < kBlock ? rows - r : kBlock),
-                                   static_cast<int>(end - c < kBlock ? end - c : kBlock), source,
-                                   from.row_elems, target, to.col_elems);
-            }
-    }
+    constexpr std::int64_t kBand = 16;
+    const auto block = [&](std::int64_t r, std::int64_t c) {
+        const T* source = from.data + r * from.row_elems + c;
+        T* target = to.data + c * to.col_elems + r;
+        const int some_rows = static_cast<int>(rows - r < kBlock ? rows - r : kBlock);
+        const int some_cols = static_cast<int>(cols - c < kBlock ? cols - c : kBlock);
+        if (some_rows == kBlock && some_cols == kBlock)
+            transpose_block(source, from.row_elems, target, to.col_elems);
+        else
+            transpose_edge(some_rows, some_cols, source, from.row_elems, target, to.col_elems);
+    };
+    for (std::int64_t band = 0; band < rows; band += kBand)
+        for (std::int64_t c = 0; c < cols; c += kBlock)
+            for (std::int64_t r = band; r < rows && r < band + kBand; r += kBlock) block(r, c);
 }
 
 template <class T>
