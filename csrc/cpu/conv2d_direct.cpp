@@ -8,11 +8,9 @@
 //               lie evenly spaced become one long row of positions
 //
 // Any stride, dilation, padding, groups and memory order, float32 and float64.
-#include "core/parallel.h"
 #include "core/phases.h"
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
-#include "cpu/panels.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -20,38 +18,18 @@ namespace {
 constexpr const char* kTooLarge =
     "one output position needs more scratch than a thread may have (4 MB)";
 
-// A task packs its panels for itself, one after the other, where no thread packs more than all of them
-// twice: a panel is then in the L2 of the core that reads it. Packed first by all threads it comes from
-// another core's L2, which took twice as long: on two cores of a Xeon 1x1 832 -> 192 on 7x7 98 us
-// against 71, of these 48 for the products.
-constexpr std::int64_t kMostPanelBytes = 1280 << 10;
-
-template <class T>
-void choose_packing(const ConvPlan& plan, Correlation& phase, const Kernels<T>& kernels) {
-    const Panels<T> panels(*kernels.gemm, phase.cols);
-    const std::int64_t depth = phase.taps_h.count * phase.taps_w.count * phase.channels;
-    const std::int64_t bytes = depth * panels.width * static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t rounds = (phase.tasks() + plan.threads - 1) / plan.threads;
-    const std::int64_t packed = rounds * ((panels.count + phase.parts - 1) / phase.parts);
-    if (packed > 2 * panels.count * phase.groups || bytes > kMostPanelBytes) return;
-    Correlation by_task = phase;
-    by_task.pack_by_task = true;
-    by_task.staging_elems = pack_staging_elems(phase, kernels, weight_view<T>(plan, nullptr));
-    by_task.scratch_bytes = scratch_layout<T>(by_task, kernels).bytes;
-    if (by_task.scratch_bytes <= kMaxThreadScratch) phase = by_task;
-}
-
-const char* finish_plan(ConvPlan& plan) {
+const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
     plan.packed_elems = 0;
-    bool ahead = false;  // some phase's panels are packed before its tasks
-    const auto block = [&plan, &ahead](auto zero) {
+    bool all_by_task = true;
+    const auto block = [&](auto zero) {
         using T = decltype(zero);
         const Kernels<T>& kernels = plan.isa->kernels<T>();
         for (Correlation& phase : plan.phases) {
             settle(phase);
-            if (!block_correlation<T>(phase, kernels, plan.threads)) return false;
-            choose_packing<T>(plan, phase, kernels);
-            ahead = ahead || !phase.pack_by_task;
+            phase.staging_elems =
+                pack_staging_elems(phase, kernels, weight_view<T>(plan, nullptr));
+            if (!block_correlation<T>(phase, kernels, plan.threads, packed_ahead)) return false;
+            all_by_task = all_by_task && phase.pack_by_task;
             phase.packed_first_elems = plan.packed_elems;
             plan.packed_elems += packed_elems<T>(phase, kernels);
         }
@@ -60,14 +38,16 @@ const char* finish_plan(ConvPlan& plan) {
     const bool fits = plan.problem.dtype == DType::kFloat32 ? block(0.0f) : block(0.0);
     if (!fits) return kTooLarge;
     plan.workspace_bytes =
-        ahead ? static_cast<std::size_t>(plan.packed_elems * plan.problem.element_bytes()) : 0;
+        all_by_task ? 0 : static_cast<std::size_t>(plan.packed_elems * plan.problem.element_bytes());
     return nullptr;
 }
+
+void prepack(ConvPlan& plan) { finish_plan(plan, true); }
 
 const char* plan_direct(ConvPlan& plan) {
     const auto phases = is_one_window(plan.problem) ? one_window_phases : dense_phases;
     plan.phases = phases(plan.problem, plan.direction, plan.strides);
-    return finish_plan(plan);
+    return finish_plan(plan, false);
 }
 
 const char* plan_pointwise(ConvPlan& plan) {
@@ -82,7 +62,7 @@ const char* plan_pointwise(ConvPlan& plan) {
                               ? forward_phase(plan.problem, plan.strides)
                               : grad_input_phase(plan.problem, plan.strides, 0, 0));
     flatten_pointwise(plan.phases[0]);
-    return finish_plan(plan);
+    return finish_plan(plan, false);
 }
 
 template <class T>
@@ -136,7 +116,8 @@ const char* decline_direct(const ConvPlan& plan) {
 
 }  // namespace
 
-const Candidate conv2d_direct{Algorithm::kDirect, plan_direct, run_either, decline_direct};
-const Candidate conv2d_pointwise{Algorithm::kPointwise, plan_pointwise, run_either};
+const Candidate conv2d_direct{Algorithm::kDirect, plan_direct, run_either, decline_direct, prepack};
+const Candidate conv2d_pointwise{Algorithm::kPointwise, plan_pointwise, run_either, nullptr,
+                                  prepack};
 
 }  // namespace fastconv::cpu

@@ -53,7 +53,8 @@ void transform_weights(const ConvPlan& plan, const void* weight, float* transfor
         const std::int64_t line =
             (group * panels.padded_cols + panels.first_col(panel)) * phase.channels;
         const std::int64_t c = chunk * kChannels;
-        weights.transform(group, panel, c, std::min(kChannels, phase.channels - c),
+        weights.transform({group, panels.first_col(panel), panels.panel_cols(panel), width, c,
+                           std::min(kChannels, phase.channels - c)},
                           transformed + line * points + c * width, phase.channels * width,
                           static_cast<float*>(thread_scratch(scratch)));
     });
@@ -88,6 +89,8 @@ bool split(ConvPlan& plan) {
     const WinogradVariant<float>& variant = winograd_variant(plan);
     const Panels<float> panels(*plan.isa->kernels<float>().gemm, phase.cols);
     const std::int64_t count = std::max<std::int64_t>(1, panels.count);
+    const std::int64_t vectors =
+        std::max<std::int64_t>(1, panels.padded_cols / plan.isa->kernels<float>().gemm->lanes);
     const std::int64_t tiles = winograd.tiles() * phase.batch;
     if (tiles == 0) return true;
     const double channels = static_cast<double>(phase.channels);
@@ -102,8 +105,9 @@ bool split(ConvPlan& plan) {
             for (const bool by_task : {false, true}) {
                 if (by_task && plan.packed_format != 0) continue;
                 const std::int64_t blocks = ceil_div(tiles, size);
-                const double part_cols = cols * static_cast<double>(ceil_div(count, parts)) /
-                                         static_cast<double>(count);
+                const std::int64_t units = by_task ? vectors : count;  // that parts are cut at
+                const double part_cols = cols * static_cast<double>(ceil_div(units, parts)) /
+                                         static_cast<double>(units);
                 const double weights = channels * part_cols;
                 const double task =
                     tiles_cost(variant, static_cast<double>(ceil_div(tiles, blocks)), channels,
@@ -122,7 +126,7 @@ bool split(ConvPlan& plan) {
                 winograd.block_tiles = ceil_div(tiles, blocks);
                 winograd.parts = parts;
                 winograd.weights_by_task = by_task;
-                phase.scratch_bytes = winograd_layout(plan, variant, panels.width).bytes;
+                phase.scratch_bytes = winograd_layout(plan, variant).bytes;
                 if (phase.scratch_bytes > kMaxThreadScratch) winograd = before;
                 else best = time;
             }
@@ -146,9 +150,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
 bool cut(ConvPlan& plan) {
     const bool fits = split(plan);
     plan.phases[0].scratch_bytes =
-        winograd_layout(plan, winograd_variant(plan),
-                        Panels<float>(*plan.isa->kernels<float>().gemm, plan.phases[0].cols).width)
-            .bytes;
+        winograd_layout(plan, winograd_variant(plan)).bytes;
     plan.tasks = plan.phases[0].groups * plan.winograd.blocks * plan.winograd.parts;
     return fits;
 }

@@ -6,10 +6,10 @@
 
 namespace fastconv::cpu {
 
-/// Sets the blocking of `phase` and the tasks' split for `threads`. Returns false where even one
-/// output position needs more scratch than a thread may have.
+/// Sets the blocking of `phase` and the tasks' split for `threads`. With `packed_ahead` no task packs
+/// its panels. Returns false where even one output position needs more scratch than a thread may have.
 template <class T>
-bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads);
+bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads, bool packed_ahead);
 
 /// Where a task's scratch has what, in bytes from its beginning.
 struct ScratchLayout {
@@ -55,11 +55,12 @@ WeightView<T> weight_view(const ConvPlan& plan, const void* weight) {
             forward ? w.batch_elems : w.channel_elems};
 }
 
-/// Some channels of one panel of columns, and where their packed lines go: that of tap t and the
-/// piece's channel c to `to` + t * tap_elems + c * (the panel's width).
+/// Some channels of some columns, `width` with padding, and where their packed lines go: that of tap t
+/// and the piece's channel c to `to` + t * tap_elems + c * width.
 template <class T>
 struct PanelPiece {
-    std::int64_t group = 0, panel = 0, channel = 0, channels = 0;
+    std::int64_t group = 0, col = 0, cols = 0, width = 0;
+    std::int64_t channel = 0, channels = 0;
     T* to = nullptr;
     std::int64_t tap_elems = 0;
 };

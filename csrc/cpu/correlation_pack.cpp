@@ -50,12 +50,10 @@ struct PackTask {
     const WeightView<T>& weight;
     const CopyKernels<T>& copy;
     const PanelPiece<T>& piece;
-    std::int64_t width;  // of the panel
-    std::int64_t cols;   // that exist in it
-    const T* from;  // the panel's first column, the piece's first channel, tap 0
+    const T* from;  // the piece's first column and channel, tap 0
 
     T* line(std::int64_t tap, std::int64_t c) const {  // (tap, c, 0 .. width)
-        return piece.to + tap * piece.tap_elems + c * width;
+        return piece.to + tap * piece.tap_elems + c * piece.width;
     }
     std::int64_t kernel_row(std::int64_t a) const {
         return phase.taps_h.kernel + a * phase.taps_h.kernel_step;
@@ -65,38 +63,38 @@ struct PackTask {
     }
 
     void zero_padding() const {
-        if (cols == width) return;
+        if (piece.cols == piece.width) return;
         const std::int64_t taps = phase.taps_h.count * phase.taps_w.count;
         for (std::int64_t tap = 0; tap < taps; ++tap)
             for (std::int64_t c = 0; c < piece.channels; ++c)
-                std::fill(line(tap, c) + cols, line(tap, c) + width, T(0));
+                std::fill(line(tap, c) + piece.cols, line(tap, c) + piece.width, T(0));
     }
 
     void by_tap() const {
         for (std::int64_t a = 0; a < phase.taps_h.count; ++a)
             for (std::int64_t b = 0; b < phase.taps_w.count; ++b)
-                copy.copy(piece.channels, cols,
+                copy.copy(piece.channels, piece.cols,
                           {from + kernel_row(a) * weight.row_elems + kernel_col(b) * weight.tap_elems,
                            weight.channel_elems, weight.col_elems},
-                          {line(a * phase.taps_w.count + b, 0), width, 1});
+                          {line(a * phase.taps_w.count + b, 0), piece.width, 1});
     }
 
     // Transposes (cols, taps) of some channels in registers, at once where channels follow each other
     // (nine taps alone fill two vectors badly), then puts the lines of a tap in their place.
     void through_staging(const Staging& staging, T* staged) const {
-        const std::int64_t taps = staging.span, together = staging.together;
+        const std::int64_t taps = staging.span, width = piece.width, together = staging.together;
         const std::int64_t run = weight.channel_elems == taps ? together : 1;
         for (std::int64_t c = 0; c < piece.channels; c += together) {
             const std::int64_t some = std::min(together, piece.channels - c);
             for (std::int64_t i = 0; i < some; i += run)
-                copy.copy(cols, std::min(run, some) * taps,
+                copy.copy(piece.cols, std::min(run, some) * taps,
                           {from + (c + i) * weight.channel_elems, weight.col_elems, 1},
                           {staged + i * taps * width, 1, width});
             for (std::int64_t a = 0; a < phase.taps_h.count; ++a)
                 for (std::int64_t b = 0; b < phase.taps_w.count; ++b) {
                     const std::int64_t tap =
                         kernel_row(a) * weight.row_elems + kernel_col(b);
-                    copy.copy(some, cols, {staged + tap * width, taps * width, 1},
+                    copy.copy(some, piece.cols, {staged + tap * width, taps * width, 1},
                               {line(a * phase.taps_w.count + b, c), width, 1});
                 }
         }
@@ -114,7 +112,7 @@ std::int64_t packed_elems(const Correlation& phase, const Kernels<T>& kernels) {
 template <class T>
 std::int64_t pack_staging_elems(const Correlation& phase, const Kernels<T>& kernels,
                                 const WeightView<T>& weight) {
-    const std::int64_t width = Panels<T>(*kernels.gemm, phase.cols).width;
+    const std::int64_t width = widest_panel(*kernels.gemm);
     const Staging staging = staging_of(phase, width, weight);
     return staging.span * staging.together * width;
 }
@@ -122,14 +120,11 @@ std::int64_t pack_staging_elems(const Correlation& phase, const Kernels<T>& kern
 template <class T>
 void pack_panel(const Correlation& phase, const Kernels<T>& kernels, const WeightView<T>& weight,
                 const PanelPiece<T>& piece, T* staged) {
-    const Panels<T> panels(*kernels.gemm, phase.cols);
-    const PackTask<T> pack{
-        phase, weight, *kernels.copy, piece, panels.panel_width(piece.panel, kernels.gemm->lanes),
-        panels.panel_cols(piece.panel),
-        weight.data + piece.group * weight.group_elems +
-            panels.first_col(piece.panel) * weight.col_elems + piece.channel * weight.channel_elems};
+    const PackTask<T> pack{phase, weight, *kernels.copy, piece,
+                           weight.data + piece.group * weight.group_elems +
+                               piece.col * weight.col_elems + piece.channel * weight.channel_elems};
     pack.zero_padding();
-    const Staging staging = staging_of(phase, panels.width, weight);
+    const Staging staging = staging_of(phase, widest_panel(*kernels.gemm), weight);
     if (staging.span != 0) pack.through_staging(staging, staged);
     else pack.by_tap();
 }
@@ -150,12 +145,14 @@ void pack_correlation(const Correlation& phase, const Kernels<T>& kernels,
         PanelPiece<T> piece;
         piece.channel = task % chunks * kChannelsPerTask;
         piece.channels = std::min(kChannelsPerTask, phase.channels - piece.channel);
-        piece.panel = task / chunks % panels.count;
+        const std::int64_t panel = task / chunks % panels.count;
         piece.group = task / chunks / panels.count;
-        const std::int64_t width = panels.panel_width(piece.panel, kernels.gemm->lanes);
-        piece.to = packed + piece.group * depth * panels.padded_cols +
-                   panels.first_col(piece.panel) * depth + piece.channel * width;
-        piece.tap_elems = phase.channels * width;
+        piece.col = panels.first_col(panel);
+        piece.cols = panels.panel_cols(panel);
+        piece.width = panels.panel_width(panel, kernels.gemm->lanes);
+        piece.to = packed + (piece.group * panels.padded_cols + piece.col) * depth +
+                   piece.channel * piece.width;
+        piece.tap_elems = phase.channels * piece.width;
         pack_panel(phase, kernels, weight, piece, static_cast<T*>(thread_scratch(staging)));
     });
 }

@@ -63,9 +63,15 @@ public:
         } else {
             point_into_source();
         }
-        const std::int64_t begin = panels_.count * part_ / phase_.parts;
-        const std::int64_t end = panels_.count * (part_ + 1) / phase_.parts;
-        for (std::int64_t panel = begin; panel < end; ++panel) run_panel(panel);
+        std::int64_t end = panels_.count;
+        if (packs()) {
+            panels_ = Panels<T>::of_part(*kernels_.gemm, phase_.cols, part_, phase_.parts);
+            end = panels_.count;
+        } else {
+            first_panel_ = panels_.count * part_ / phase_.parts;
+            end = panels_.count * (part_ + 1) / phase_.parts;
+        }
+        for (std::int64_t panel = first_panel_; panel < end; ++panel) run_panel(panel);
     }
 
 private:
@@ -198,15 +204,18 @@ private:
             });
     }
 
+    bool packs() const { return phase_.pack_by_task && !operands_.weights.packed_ahead; }
+
     const T* packed_panel(std::int64_t panel, std::int64_t width) const {
         const CorrelationWeights<T>& weights = operands_.weights;
-        const std::int64_t depth = phase_.segments * phase_.depth;
-        if (weights.packed_ahead || !phase_.pack_by_task)
+        const std::int64_t depth = phase_.segments * phase_.depth, col = panels_.first_col(panel);
+        if (!packs())
             return weights.packed + phase_.packed_first_elems +
-                   (group_ * panels_.padded_cols + panels_.first_col(panel)) * depth;
+                   (group_ * panels_.padded_cols + col) * depth;
         T* to = at<T>(layout_.panel);
         pack_panel(phase_, kernels_, weights.view,
-                   {group_, panel, 0, phase_.channels, to, phase_.channels * width},
+                   {group_, col, panels_.panel_cols(panel), width, 0, phase_.channels, to,
+                    phase_.channels * width},
                    at<T>(layout_.staging));
         return to;
     }
@@ -220,7 +229,7 @@ private:
         T* const* out = at<T*>(layout_.out_pointers);
         T* sum = tile.sum;
         const std::int64_t width = std::int64_t{vectors} * kernels_.gemm->lanes;
-        const bool cold_source = panel == panels_.count * part_ / phase_.parts && source_is_dense();
+        const bool cold_source = panel == first_panel_ && source_is_dense();
         const std::int64_t weight_tiles =
             cold_source ? std::min<std::int64_t>(tiles, kTilesThatFetchWeights) : tiles;
         const T* next_block = tile.panel + tile.segments * tile.depth * width;  // or next panel
@@ -276,6 +285,7 @@ private:
     Panels<T> panels_;
     ScratchLayout layout_;
     char* scratch_;
+    std::int64_t first_panel_ = 0;
     std::int64_t part_, group_, image_, i_begin_, i_end_, j_begin_, j_end_, rows_;
 };
 

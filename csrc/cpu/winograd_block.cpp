@@ -27,7 +27,7 @@ public:
           kernels_(plan.isa->kernels<float>()),
           variant_(kernels_.winograd->variants[plan.winograd.variant]), operands_(operands),
           weights_(plan, operands.weight), panels_(*kernels_.gemm, phase_.cols),
-          layout_(winograd_layout(plan, variant_, panels_.width)),
+          layout_(winograd_layout(plan, variant_)),
           scratch_(static_cast<char*>(thread_scratch(layout_.bytes))) {
         part_ = task % winograd_.parts;
         task /= winograd_.parts;
@@ -43,8 +43,14 @@ public:
         const float** v_rows = at<const float*>(layout_.v_rows);
         for (std::int64_t row = 0; row < variant_.points() * tiles_; ++row)
             v_rows[row] = at<float>(layout_.v) + row * winograd_.pitch;
-        const std::int64_t begin = panels_.count * part_ / winograd_.parts;
-        const std::int64_t end = panels_.count * (part_ + 1) / winograd_.parts;
+        std::int64_t begin = 0, end = panels_.count;
+        if (winograd_.weights_by_task) {
+            panels_ = Panels<float>::of_part(*kernels_.gemm, phase_.cols, part_, winograd_.parts);
+            end = panels_.count;
+        } else {
+            begin = panels_.count * part_ / winograd_.parts;
+            end = panels_.count * (part_ + 1) / winograd_.parts;
+        }
         for (std::int64_t panel = begin; panel < end; ++panel) {
             multiply(panel);
             for_segments([this, panel](const TileSegment& segment) { transform_output(segment, panel); });
@@ -90,8 +96,9 @@ private:
             std::int64_t point_elems = phase_.channels * width;
             if (winograd_.weights_by_task) {
                 point_elems = chunk * width + kPointPad;
-                weights_.transform(group_, panel, c, chunk, at<float>(layout_.u), point_elems,
-                                   at<float>(layout_.weights));
+                weights_.transform({group_, panels_.first_col(panel), panels_.panel_cols(panel), width,
+                                    c, chunk},
+                                   at<float>(layout_.u), point_elems, at<float>(layout_.weights));
                 u = at<float>(layout_.u);
             }
             for (std::int64_t point = 0; point < variant_.points(); ++point)
@@ -207,9 +214,9 @@ private:
 
 }  // namespace
 
-WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float>& variant,
-                               std::int64_t width) {
+WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     const Correlation& phase = plan.phases[0];
+    const std::int64_t width = widest_panel(*plan.isa->kernels<float>().gemm);
     const WinogradPlan& winograd = plan.winograd;
     const std::int64_t rows = variant.points() * winograd.block_tiles;
     const std::int64_t line = winograd.block_tiles * variant.m;  // positions of a segment's line
@@ -240,35 +247,30 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
 
 WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight)
     : phase_(plan.phases[0]), kernels_(plan.isa->kernels<float>()),
-      variant_(kernels_.winograd->variants[plan.winograd.variant]), weight_(weight),
-      panels_(*kernels_.gemm, phase_.cols) {}
+      variant_(kernels_.winograd->variants[plan.winograd.variant]), weight_(weight) {}
 
 std::int64_t WinogradWeights::scratch_elems() const {
-    return variant_.r * variant_.r * kTransformChannels * panels_.width +
+    return variant_.r * variant_.r * kTransformChannels * widest_panel(*kernels_.gemm) +
            pack_staging_elems(phase_, kernels_, weight_);
 }
 
-void WinogradWeights::transform(std::int64_t group, std::int64_t panel, std::int64_t channel,
-                                std::int64_t channels, float* points, std::int64_t point_elems,
+void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
                                 float* scratch) const {
-    const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
-    PanelPiece<float> piece;
-    piece.group = group;
-    piece.panel = panel;
+    const std::int64_t first = piece.channel, channels = piece.channels;
     piece.to = scratch;
-    piece.tap_elems = kTransformChannels * width;
-    float* staged = scratch + variant_.r * variant_.r * kTransformChannels * panels_.width;
+    piece.tap_elems = kTransformChannels * piece.width;
+    float* staged = scratch + variant_.r * variant_.r * piece.tap_elems;
     WinogradWeight<float> line;
     line.tap_elems = piece.tap_elems;
     line.point_elems = point_elems;
-    line.vectors = static_cast<int>(width / kernels_.gemm->lanes);
+    line.vectors = static_cast<int>(piece.width / kernels_.gemm->lanes);
     for (std::int64_t c = 0; c < channels; c += kTransformChannels) {
-        piece.channel = channel + c;
+        piece.channel = first + c;
         piece.channels = std::min(kTransformChannels, channels - c);
         pack_panel(phase_, kernels_, weight_, piece, staged);
         for (std::int64_t i = 0; i < piece.channels; ++i) {
-            line.taps = scratch + i * width;
-            line.points = points + (c + i) * width;
+            line.taps = scratch + i * piece.width;
+            line.points = points + (c + i) * piece.width;
             variant_.weight(line);
         }
     }

@@ -4,7 +4,6 @@
 #include "core/plan.h"
 #include "cpu/correlation.h"
 #include "cpu/kernels_winograd.h"
-#include "cpu/panels.h"
 
 namespace fastconv::cpu {
 
@@ -19,8 +18,7 @@ struct WinogradLayout {
     std::size_t bytes = 0;
 };
 
-WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float>& variant,
-                               std::int64_t width);
+WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float>& variant);
 
 struct WinogradOperands {
     const float* source;
@@ -34,14 +32,14 @@ struct WinogradOperands {
 /// bits are the same: 36 x 64 x 64 floats of U are 590 KB and stay in L2.
 constexpr std::int64_t kWinogradChunk = 64;
 
-/// The weights' transform: points[point][c][k] of some channels of one panel, whose taps go through
+/// The weights' transform: points[point][c][k] of some channels and columns, whose taps go through
 /// `scratch`, a few channels at a time.
 class WinogradWeights {
 public:
     WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight);
     std::int64_t scratch_elems() const;
-    void transform(std::int64_t group, std::int64_t panel, std::int64_t channel,
-                   std::int64_t channels, float* points, std::int64_t point_elems,
+    /// Of `piece` all but `to` and tap_elems count.
+    void transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
                    float* scratch) const;
 
 private:
@@ -49,7 +47,6 @@ private:
     const Kernels<float>& kernels_;
     const WinogradVariant<float>& variant_;
     WeightView<float> weight_;
-    Panels<float> panels_;
 };
 
 void run_winograd_block(const ConvPlan& plan, const WinogradOperands& operands, std::int64_t task);
