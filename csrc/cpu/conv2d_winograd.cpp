@@ -31,7 +31,7 @@ namespace fastconv::cpu {
 namespace {
 
 constexpr std::int64_t kBlockBytes = 900 << 10;  // of V and M: most of a 1 MB L2
-constexpr std::int64_t kFewestTiles = 18, kMostTiles = 30;  // multiples of the tile's 6 rows
+constexpr std::int64_t kMostTiles = 48;  // a multiple of the tile's 6 rows
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -73,7 +73,7 @@ double tiles_cost(const WinogradVariant<float>& variant, double tiles, double ch
 
 // A weight's transform in cache: packing each tap and making each point. Points that are made once a call
 // go through memory unless they are few, and are read from there by each task.
-constexpr double kPackTap = 17, kMakePoint = 11, kPointToMemory = 25, kReadFromMemory = 5;
+constexpr double kPackTap = 17, kMakePoint = 11, kPointToMemory = 25, kReadFromMemory = 5, kReadTiles = 12;
 constexpr std::int64_t kSmall = 1 << 18;  // elements of U (1 MB) that stay in L2
 
 double weight_cost(const WinogradVariant<float>& variant) {
@@ -96,11 +96,9 @@ bool split(ConvPlan& plan) {
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols), points = variant.points();
     const bool small = points * channels * cols < kSmall;
-    const std::int64_t tile_bytes = variant.points() * (winograd.pitch + 64) * 4;
-    const std::int64_t most =
-        std::clamp(kBlockBytes / tile_bytes / 6 * 6, kFewestTiles, kMostTiles);
+    const std::int64_t tile_bytes = variant.points() * (winograd.pitch + panels.width) * 4;
     double best = 0;
-    for (std::int64_t size = most; size >= 6; size -= 6)
+    for (std::int64_t size = kMostTiles; size >= 6; size -= 6)
         for (std::int64_t parts = 1; parts <= count; parts *= 2)
             for (const bool by_task : {false, true}) {
                 if (by_task && plan.packed_format != 0) continue;
@@ -109,9 +107,15 @@ bool split(ConvPlan& plan) {
                 const double part_cols = cols * static_cast<double>(ceil_div(units, parts)) /
                                          static_cast<double>(units);
                 const double weights = channels * part_cols;
+                const std::int64_t block_tiles = ceil_div(tiles, blocks);
+                // Beyond L2 each panel reads V from L3: more tiles a block are worth that where U is large.
+                const double panel_reads = block_tiles * tile_bytes <= kBlockBytes
+                                               ? 0
+                                               : part_cols / static_cast<double>(panels.width);
                 const double task =
-                    tiles_cost(variant, static_cast<double>(ceil_div(tiles, blocks)), channels,
-                               part_cols) +
+                    tiles_cost(variant, static_cast<double>(block_tiles), channels, part_cols) +
+                    panel_reads * points * static_cast<double>(block_tiles) * channels *
+                        kReadTiles +
                     weights * (by_task ? weight_cost(variant)
                                        : small ? 0 : points * kReadFromMemory);
                 const double once = by_task || plan.packed_format != 0
@@ -123,7 +127,7 @@ bool split(ConvPlan& plan) {
                 if (best != 0 && time >= best * 0.99) continue;
                 const WinogradPlan before = winograd;
                 winograd.blocks = blocks;
-                winograd.block_tiles = ceil_div(tiles, blocks);
+                winograd.block_tiles = block_tiles;
                 winograd.parts = parts;
                 winograd.weights_by_task = by_task;
                 phase.scratch_bytes = winograd_layout(plan, variant).bytes;
@@ -140,7 +144,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const double cols = static_cast<double>(phase.cols);
     // A block of 64 points has fewer tiles. Beyond two blocks once a call is cheaper; for 5x5 already where
     // U stays in L2. (For 3x3 that would take F(2,3) for F(4,3), which is better in a batch of eight.)
-    const bool several = tiles > (variant.alpha() > 6 ? kFewestTiles : kMostTiles);
+    const bool several = tiles > (variant.alpha() > 6 ? 18 : 30);
     const bool once = variant.r == 5 && variant.points() * channels * cols < kSmall;
     const double blocks = several && !once ? 2 : 1;
     return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
