@@ -36,6 +36,7 @@ const char* finish_plan(ConvPlan& plan) {
 
 const char* plan_direct(ConvPlan& plan) {
     start_grad_weight(plan);
+    if (is_one_window(plan.problem)) line_up_images(plan.phases[0]);
     return finish_plan(plan);
 }
 
@@ -94,7 +95,6 @@ void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* worksp
 
 void start_grad_weight(ConvPlan& plan) {
     plan.phases.assign(1, forward_phase(plan.problem, plan.strides));
-    if (is_one_window(plan.problem)) line_up_images(plan.phases[0]);
     settle(plan.phases[0]);
     const Strides& weight = plan.strides.weight;
     plan.outer = {};
