@@ -138,6 +138,17 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
         else winograd["weights_by_task"] = plan.winograd.weights_by_task;
         result["winograd"] = winograd;
     }
+    if (plan.col2im.bands > 0) {
+        const Col2imBlocking& cut = plan.col2im;
+        py::dict col2im;
+        col2im["bands"] = cut.bands;
+        col2im["chunk"] = py::make_tuple(
+            cut.chunk_h, (problem.width.out + cut.chunks_w - 1) / cut.chunks_w);
+        col2im["block_h"] = cut.block_h;
+        col2im["depth_per_block"] = cut.depth_block;
+        col2im["scratch_bytes"] = cut.scratch_bytes;
+        result["col2im"] = col2im;
+    }
     result["workspace_bytes"] = plan.workspace_bytes;
     result["packed_elems"] = plan.packed_elems;
     result["macs"] = problem.macs();

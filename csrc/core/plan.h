@@ -76,16 +76,13 @@ struct Correlation {
     std::int64_t block_h = 1, block_w = 1;    // output positions a task
     std::int64_t blocks_h = 0, blocks_w = 0;
     std::int64_t parts = 1;  // tasks that share a block, each with some of the column panels
-    bool pack_by_task = false;  // weights not packed ahead: each task packs its panels for itself
-    std::int64_t staging_elems = 0;  // that this needs beside the panel
     std::size_t scratch_bytes = 0;
 
     std::int64_t rows() const { return block_h * block_w; }
     // Along an axis with one tap a strip holds only the source lines that are used.
     std::int64_t strip_step_h() const { return taps_h.count == 1 ? 1 : taps_h.step; }
     std::int64_t strip_step_w() const { return taps_w.count == 1 ? 1 : taps_w.step; }
-    std::int64_t blocks() const { return batch * blocks_h * blocks_w; }
-    std::int64_t tasks() const { return groups * blocks() * parts; }
+    std::int64_t tasks() const { return batch * groups * blocks_h * blocks_w * parts; }
 };
 
 /// How a sum of outer products is cut: weight[k, c, a, b] += out[n, i, j, k] * source[n, y, x, c], the
@@ -148,9 +145,15 @@ struct DepthwiseBlocking {
     std::size_t scratch_bytes = 0;
 };
 
-/// How a gradient of few channels is cut (cpu/conv2d_im2col_grad_input.cpp); rows 0: it is not taken.
-struct SpreadBlocking {
-    std::int64_t rows = 0, blocks = 0;  // rows of grad_input a task, tasks an image and group
+/// How grad_input by a product and col2im is cut (cpu/col2im.h). Chunks and blocks of grad_output's
+/// positions fix the bits; bands of dx's rows only decide who computes what.
+struct Col2imBlocking {
+    std::int64_t bands = 0;  // 0: it is not taken
+    std::int64_t chunks_w = 1, chunk_h = 1;  // a chunk: rows of positions, or a piece of one
+    std::int64_t block_h = 1;                // rows that all panels of the weight pass by
+    std::int64_t depth_block = 1;
+    std::int64_t strip_w = 0;  // columns of dx with those that the padding would add
+    std::size_t scratch_bytes = 0;
 };
 
 struct ConvPlan {
@@ -163,9 +166,9 @@ struct ConvPlan {
     std::int64_t tasks = 0;  // pieces of work for threads, of algorithms without phases
     std::vector<Correlation> phases;      // of direct, pointwise and im2col
     OuterBlocking outer;                  // of grad_weight, beside its one phase
+    Col2imBlocking col2im;                // of im2col's grad_input
     WinogradPlan winograd;
     DepthwiseBlocking depthwise;
-    SpreadBlocking spread;
     std::int64_t packed_elems = 0;        // of the packed weights
     int packed_format = 0;  // with weights packed ahead: 0 panels, 1 + v transformed by Winograd's v
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch

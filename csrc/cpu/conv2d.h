@@ -23,11 +23,6 @@ void pack_panels(const ConvPlan& plan, const void* weight, void* packed);
 /// The packed formats of Winograd, U.
 void pack_transformed(const ConvPlan& plan, const void* weight, void* packed);
 
-/// grad_input of few channels, what `im2col` takes where it can and `direct` leaves to it: completes
-/// the plan or returns false (cpu/conv2d_im2col_grad_input.cpp).
-bool plan_spread(ConvPlan& plan);
-void run_spread(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);
-
 extern const Candidate conv2d_depthwise;  // all directions
 extern const Candidate conv2d_direct;
 extern const Candidate conv2d_pointwise;

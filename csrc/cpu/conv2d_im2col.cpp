@@ -6,13 +6,14 @@
 // Never a column buffer of an image: a task gathers (a block of rows) x (a block of depth), at most
 // 96 x 512 elements, multiplies it with all its panels, and goes on to the next block of depth. So the
 // scratch is bounded whatever the kernel's size, and what is too large for direct ends here. Any
-// strides; packed weights as direct's. grad_weight: conv2d_im2col_grad_weight.cpp; grad_input of few
-// channels: conv2d_im2col_grad_input.cpp.
+// strides; packed weights as direct's. grad_weight: conv2d_im2col_grad_weight.cpp; grad_input where that
+// multiplies less: col2im.h.
 // Source: K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for
 // document processing" (2006), less its buffer.
 #include <algorithm>
 
 #include "core/parallel.h"
+#include "cpu/col2im.h"
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
 #include "cpu/im2col.h"
@@ -218,7 +219,7 @@ void plan_phases(ConvPlan& plan) {
 }
 
 const char* plan(ConvPlan& plan) {
-    if (plan_spread(plan)) return nullptr;
+    if (plan.direction == Direction::kGradInput && plan_col2im(plan)) return nullptr;
     plan.phases = dense_phases(plan.problem, plan.direction, plan.strides);
     plan.packed_elems = 0;
     if (plan.problem.dtype == DType::kFloat32) plan_phases<float>(plan);
@@ -248,7 +249,7 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
 }
 
 void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
-    if (plan.spread.rows > 0) return run_spread(plan, pointers, workspace);
+    if (plan.col2im.bands > 0) return run_col2im(plan, pointers, workspace);
     if (plan.problem.dtype == DType::kFloat32) run<float>(plan, pointers, workspace);
     else run<double>(plan, pointers, workspace);
 }

@@ -39,15 +39,19 @@ struct OuterTile {
     std::int64_t sum_pitch = 0;
     bool first = true;  // store instead of adding
     bool cold = false;  // sum is probably not in the cache
+    // What will be copied to `lines` next is fetched into L2 meanwhile: a cache line a pixel,
+    // `ahead_step` elements apart.
+    const T* ahead = nullptr;  // null: nothing
+    std::int64_t ahead_step = 0;
 };
 
-/// to[i * line_elems + j * step + c] += products[(i * positions + j) * width + c], where neighbouring
-/// positions' columns overlap.
+/// to[i * line_elems + j * step + c] += from[i * from_line_elems + j * from_step + c] for lines i,
+/// positions j and columns c, at most those of the widest tile. Lines do not overlap; positions may.
 template <class T>
 struct Spread {
     std::int64_t lines = 0, positions = 0, cols = 0;
-    const T* products = nullptr;
-    std::int64_t width = 0;
+    const T* from = nullptr;
+    std::int64_t from_line_elems = 0, from_step = 0;
     T* to = nullptr;
     std::int64_t line_elems = 0, step = 0;
 };
@@ -58,7 +62,6 @@ using OuterFunction = void (*)(const OuterTile<T>&);
 template <class T>
 struct OuterKernels {
     static constexpr int kMaxVectors = 4;
-    static constexpr bool kNarrowerPanels = false;  // they would change what a chunk sums
     static constexpr int kMaxRows = 24;
     int lanes;
     int max_rows[kMaxVectors + 1];  // by vectors; 0: no tile of that width
@@ -70,7 +73,7 @@ struct OuterKernels {
     /// sum[c] = sum over rows r of from(r, c), in an order that rows and strides decide.
     void (*sum_rows)(std::int64_t rows, std::int64_t cols, MatrixView<const T> from, T* sum);
 
-    /// Positions of a line in order; columns of 1 to 4 vectors.
+    /// Positions one after the other, each with all its lines.
     void (*spread)(const Spread<T>& spread);
 };
 

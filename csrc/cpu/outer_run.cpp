@@ -42,7 +42,11 @@ public:
                 next = group_end(p);
                 for (std::int64_t panel = p; panel < next; ++panel)
                     copy_lines(chunk, panel, lines(chunk, panel - p));
-                add_chunk(chunk, p, next, c == begin, totals);
+                const T* ahead = nullptr;
+                if (next < part_.panel_end) ahead = first_line(chunk, next);
+                else if (c + 1 < end)
+                    ahead = first_line(OuterChunk(view_, part_.blocking, c + 1), part_.panel_begin);
+                add_chunk(chunk, p, next, c == begin, ahead, totals);
             }
         }
     }
@@ -145,14 +149,18 @@ private:
             }
     }
 
+    const T* first_line(const OuterChunk& chunk, std::int64_t panel) const {
+        const Strides& out = view_.out;
+        return part_.operands.out + part_.group * view_.out_group_elems +
+               part_.panels.first_col(panel) * out.channel_elems + chunk.n0 * out.batch_elems +
+               chunk.i0 * out.height_elems + chunk.j0 * out.width_elems;
+    }
+
     // lines[position][k] of one panel, columns beyond the last zero.
     void copy_lines(const OuterChunk& chunk, std::int64_t panel, T* to) const {
         const std::int64_t width = part_.width(panel), cols = part_.panels.panel_cols(panel);
         const Strides& out = view_.out;
-        const T* from = part_.operands.out + part_.group * view_.out_group_elems +
-                        part_.panels.first_col(panel) * out.channel_elems +
-                        chunk.n0 * out.batch_elems + chunk.i0 * out.height_elems +
-                        chunk.j0 * out.width_elems;
+        const T* from = first_line(chunk, panel);
         const bool even = chunk.h == 1 || out.height_elems == chunk.w * out.width_elems;
         const std::int64_t pieces = even ? 1 : chunk.h;
         const std::int64_t count = chunk.h * chunk.w / pieces;
@@ -169,7 +177,7 @@ private:
 
     // Tiles of nearly equal heights, as in the implicit GEMM.
     void add_chunk(const OuterChunk& chunk, std::int64_t panel_begin, std::int64_t panel_end, bool first,
-                   T* totals) const {
+                   const T* ahead, T* totals) const {
         const int vectors =
             static_cast<int>(part_.width(panel_begin) / kernels_.outer->lanes);
         const std::int64_t rows = part_.segment_rows;
@@ -179,6 +187,10 @@ private:
         tile.sum_pitch = part_.row_elems(panel_begin);
         tile.cold = part_.in_place(panel_begin);
         tile.first = first && !(part_.in_place(panel_begin) && part_.operands.accumulate);
+        // The lines that are copied next, a cache line of each a tile: copying does not overlap with the
+        // products by itself, and grad_output of a first layer comes from memory.
+        constexpr std::int64_t kCacheLine = 64 / static_cast<std::int64_t>(sizeof(T));
+        std::int64_t to_fetch = view_.out.channel_elems == 1 && ahead ? part_.width(panel_begin) : 0;
         const OuterRun<T>* runs = at<OuterRun<T>>(layout_.runs);
         const std::int64_t* counts = at<std::int64_t>(layout_.run_counts);
         for (std::int64_t s = 0; s < view_.segments; ++s) {
@@ -191,6 +203,10 @@ private:
                     tile.lines = lines(chunk, p - panel_begin);
                     tile.sum = part_.panel_totals(totals, p) + s * part_.segment_elems(p) +
                                row * tile.sum_pitch;
+                    tile.ahead = to_fetch > 0 ? ahead : nullptr;
+                    tile.ahead_step = to_fetch > 0 ? view_.out.width_elems : 0;
+                    if (to_fetch > 0) ahead += kCacheLine;
+                    to_fetch -= kCacheLine;
                     kernels_.outer->tile[vectors][next - row](tile);
                 }
                 row = next;

@@ -60,6 +60,8 @@ class Explanation:
         The dense correlations that direct, pointwise and im2col run, with their blocking.
     winograd : dict, or None
         Tiles and blocks of a Winograd plan.
+    col2im : dict, or None
+        Bands, chunks and blocks of a grad_input that direct computes as a product and col2im.
     """
 
     function: str
@@ -83,6 +85,7 @@ class Explanation:
     read_bytes_per_second: float
     phases: list[dict[str, Any]]
     winograd: dict[str, Any] | None = None
+    col2im: dict[str, Any] | None = None
 
     @property
     def flops(self) -> int:
@@ -118,6 +121,8 @@ class Explanation:
                 lines.append(f"  not taken  {name}: possible, but after {self.algorithm} in order")
         if self.winograd:
             lines.append(_describe_winograd(self.winograd))
+        elif self.col2im:
+            lines.append(_describe_col2im(self.col2im, self.weight_shape, self.output_shape))
         else:
             lines += [_describe_phase(phase) for phase in self.phases]
         lines += [
@@ -202,16 +207,17 @@ def explain(
     peak, bandwidth = _machine(threads, dtype, plan["isa"])
     tasks = plan["tasks"]
     rounds = -(-tasks // threads)
+    cuts = [*plan["phases"], plan["col2im"]] if "col2im" in plan else plan["phases"]
     return Explanation(
         function=name, algorithm=plan["algorithm"], rejected=plan["rejected"],
         declined=plan["declined"], isa=plan["isa"],
         dtype=dtype, channels_last=last, input_shape=x, weight_shape=weight, output_shape=y,
         threads=threads, tasks=tasks, efficiency=tasks / (rounds * threads) if tasks else 1.0,
         workspace_bytes=plan["workspace_bytes"],
-        scratch_bytes_per_thread=max((p["scratch_bytes"] for p in plan["phases"]), default=0),
+        scratch_bytes_per_thread=max((cut["scratch_bytes"] for cut in cuts), default=0),
         macs=plan["macs"], bytes=plan["bytes"], peak_flops=peak, read_bytes_per_second=bandwidth,
         phases=plan["phases"],
-        winograd=plan.get("winograd"),
+        winograd=plan.get("winograd"), col2im=plan.get("col2im"),
     )  # fmt: skip
 
 
@@ -261,6 +267,16 @@ def _describe_winograd(plan: dict[str, Any]) -> str:
     weights = "by each task" if plan["weights_by_task"] else "once a call"
     parts = f" x {plan['parts']} parts of the columns" if plan["parts"] > 1 else ""
     return f"{blocks}{parts}; weights transformed {weights}"
+
+
+def _describe_col2im(plan: dict[str, Any], w: tuple[int, ...], y: tuple[int, ...]) -> str:
+    height, width = plan["chunk"]
+    return (
+        f"  blocking   product and col2im: rows {y[0] * y[2] * y[3]} x cols {w[2]} x {w[3]} x "
+        f"{w[1]} x depth {w[0]}, depth blocks of {plan['depth_per_block']}; {plan['bands']} bands "
+        f"of the input's rows; chunks of {height} x {width} positions, blocks of "
+        f"{plan['block_h']} rows"
+    )
 
 
 def _describe_phase(phase: dict[str, Any]) -> str:

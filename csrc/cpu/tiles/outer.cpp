@@ -37,6 +37,8 @@ void outer_tile(const OuterTile<T>& tile) {
     const OuterRun<T>* run = tile.runs;
     const OuterRun<T>* const end = run + tile.run_count;
     const std::int64_t pitch = tile.x_pitch;
+    const T* ahead = tile.ahead ? tile.ahead : tile.lines;
+    const std::int64_t ahead_step = tile.ahead_step;
     for (; run != end; ++run) {
         const T* x = run->x + tile.x_offset;
         const T* line = tile.lines + run->pixel * kWidth;
@@ -44,6 +46,8 @@ void outer_tile(const OuterTile<T>& tile) {
             Vec<T> y[Vectors];
 #pragma GCC unroll 4
             for (int v = 0; v < Vectors; ++v) y[v] = Vec<T>::load(line + v * kLanes);
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += ahead_step;
 #pragma GCC unroll 24
             for (int i = 0; i < Rows; ++i) {
                 const Vec<T> a = Vec<T>::broadcast(x[i]);
@@ -135,15 +139,15 @@ void sum_rows(std::int64_t rows, std::int64_t cols, MatrixView<const T> from, T*
     }
 }
 
-// Lines in turn within a position: a position's loads wait for the stores of the one before it, which
-// overlaps it and was stored in other pieces, some 15 cycles unless there is other work.
+// Lines in turn within a position: a position's loads wait for the stores of one before that overlaps it
+// and was stored in other pieces, some 15 cycles unless there is other work.
 template <class T, int Vectors>
 void spread_columns(const Spread<T>& spread) {
     constexpr int kLanes = Vec<T>::kLanes;
     constexpr int kFull = (Vectors - 1) * kLanes;
     const int left = lanes_left<T>(spread.cols, kFull);
     for (std::int64_t j = 0; j < spread.positions; ++j) {
-        const T* from = spread.products + j * spread.width;
+        const T* from = spread.from + j * spread.from_step;
         T* to = spread.to + j * spread.step;
         for (std::int64_t i = 0; i < spread.lines; ++i) {
 #pragma GCC unroll 4
@@ -151,7 +155,7 @@ void spread_columns(const Spread<T>& spread) {
                 (Vec<T>::load(to + v) + Vec<T>::load(from + v)).store(to + v);
             (Vec<T>::load(to + kFull, left) + Vec<T>::load(from + kFull, left))
                 .store(to + kFull, left);
-            from += spread.positions * spread.width;
+            from += spread.from_line_elems;
             to += spread.line_elems;
         }
     }
