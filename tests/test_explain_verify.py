@@ -41,7 +41,7 @@ def test_explain_plans_for_many_threads():
 
 def test_explain_gradients():
     plan = fc.explain(
-        fc.conv2d_grad_input, (1, 8, 4, 4), (8, 16, 3, 3), (1, 16, 8, 8), stride=2, padding=1
+        fc.conv2d_grad_input, (1, 8, 4, 4), (8, 24, 3, 3), (1, 24, 8, 8), stride=2, padding=1
     )
     assert len(plan.phases) == 4
     assert sum(p["taps"][0] * p["taps"][1] for p in plan.phases) == 9

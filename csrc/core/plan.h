@@ -76,13 +76,16 @@ struct Correlation {
     std::int64_t block_h = 1, block_w = 1;    // output positions a task
     std::int64_t blocks_h = 0, blocks_w = 0;
     std::int64_t parts = 1;  // tasks that share a block, each with some of the column panels
+    bool pack_by_task = false;  // weights not packed ahead: each task packs its panels for itself
+    std::int64_t staging_elems = 0;  // that this needs beside the panel
     std::size_t scratch_bytes = 0;
 
     std::int64_t rows() const { return block_h * block_w; }
     // Along an axis with one tap a strip holds only the source lines that are used.
     std::int64_t strip_step_h() const { return taps_h.count == 1 ? 1 : taps_h.step; }
     std::int64_t strip_step_w() const { return taps_w.count == 1 ? 1 : taps_w.step; }
-    std::int64_t tasks() const { return batch * groups * blocks_h * blocks_w * parts; }
+    std::int64_t blocks() const { return batch * blocks_h * blocks_w; }
+    std::int64_t tasks() const { return groups * blocks() * parts; }
 };
 
 /// How a sum of outer products is cut: weight[k, c, a, b] += out[n, i, j, k] * source[n, y, x, c], the

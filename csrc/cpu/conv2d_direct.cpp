@@ -9,10 +9,10 @@
 //               lie evenly spaced become one long row of positions
 //
 // Any stride, dilation, padding, groups and memory order, float32 and float64.
+#include "core/phases.h"
 #include "cpu/col2im.h"
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
-#include "core/phases.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -20,14 +20,18 @@ namespace {
 constexpr const char* kTooLarge =
     "one output position needs more scratch than a thread may have (4 MB)";
 
-const char* finish_plan(ConvPlan& plan) {
+const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
     plan.packed_elems = 0;
-    const auto block = [&plan](auto zero) {
+    bool all_by_task = true;
+    const auto block = [&](auto zero) {
         using T = decltype(zero);
         const Kernels<T>& kernels = plan.isa->kernels<T>();
         for (Correlation& phase : plan.phases) {
             settle(phase);
-            if (!block_correlation<T>(phase, kernels, plan.threads)) return false;
+            phase.staging_elems =
+                pack_staging_elems(phase, kernels, weight_view<T>(plan, nullptr));
+            if (!block_correlation<T>(phase, kernels, plan.threads, packed_ahead)) return false;
+            all_by_task = all_by_task && phase.pack_by_task;
             phase.packed_first_elems = plan.packed_elems;
             plan.packed_elems += packed_elems<T>(phase, kernels);
         }
@@ -36,14 +40,16 @@ const char* finish_plan(ConvPlan& plan) {
     const bool fits = plan.problem.dtype == DType::kFloat32 ? block(0.0f) : block(0.0);
     if (!fits) return kTooLarge;
     plan.workspace_bytes =
-        static_cast<std::size_t>(plan.packed_elems * plan.problem.element_bytes());
+        all_by_task ? 0 : static_cast<std::size_t>(plan.packed_elems * plan.problem.element_bytes());
     return nullptr;
 }
+
+void prepack(ConvPlan& plan) { finish_plan(plan, true); }
 
 const char* plan_direct(ConvPlan& plan) {
     const auto phases = is_one_window(plan.problem) ? one_window_phases : dense_phases;
     plan.phases = phases(plan.problem, plan.direction, plan.strides);
-    return finish_plan(plan);
+    return finish_plan(plan, false);
 }
 
 const char* plan_pointwise(ConvPlan& plan) {
@@ -58,37 +64,32 @@ const char* plan_pointwise(ConvPlan& plan) {
                               ? forward_phase(plan.problem, plan.strides)
                               : grad_input_phase(plan.problem, plan.strides, 0, 0));
     flatten_pointwise(plan.phases[0]);
-    return finish_plan(plan);
+    return finish_plan(plan, false);
 }
 
 template <class T>
-void pack(const ConvPlan& plan, const T* weight, T* packed) {
-    const Strides& w = plan.strides.weight;
-    const bool forward = plan.direction == Direction::kForward;
-    WeightView<T> view;
-    view.data = weight;
-    view.group_elems = plan.problem.group_out() * w.batch_elems;
-    view.row_elems = w.height_elems;
-    view.tap_elems = w.width_elems;
-    view.channel_elems = forward ? w.channel_elems : w.batch_elems;
-    view.col_elems = forward ? w.batch_elems : w.channel_elems;
+void pack(const ConvPlan& plan, const void* weight, T* packed, bool all) {
     for (const Correlation& phase : plan.phases)
-        pack_correlation(phase, plan.isa->kernels<T>(), view, packed + phase.packed_first_elems,
-                         plan.threads);
+        if (all || !phase.pack_by_task)
+            pack_correlation(phase, plan.isa->kernels<T>(), weight_view<T>(plan, weight),
+                             packed + phase.packed_first_elems, plan.threads);
 }
 
 template <class T>
 void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
-    const T* packed = static_cast<const T*>(pointers.packed);
-    if (!packed) {
-        pack(plan, static_cast<const T*>(pointers.weight), static_cast<T*>(workspace));
-        packed = static_cast<const T*>(workspace);
+    CorrelationWeights<T> weights;
+    weights.packed = static_cast<const T*>(pointers.packed);
+    weights.packed_ahead = weights.packed != nullptr;
+    if (!weights.packed_ahead) {
+        weights.view = weight_view<T>(plan, pointers.weight);
+        pack(plan, pointers.weight, static_cast<T*>(workspace), false);
+        weights.packed = static_cast<const T*>(workspace);
     }
     const bool forward = plan.direction == Direction::kForward;
     const Epilogue<T> epilogue{static_cast<const T*>(pointers.bias),
                                static_cast<const T*>(pointers.residual), pointers.relu};
     run_correlations<T>(plan.phases, plan.isa->kernels<T>(),
-                        static_cast<const T*>(forward ? pointers.input : pointers.output), packed,
+                        static_cast<const T*>(forward ? pointers.input : pointers.output), weights,
                         epilogue, static_cast<T*>(forward ? pointers.output : pointers.input),
                         plan.threads);
 }
@@ -102,9 +103,9 @@ void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* worksp
 
 void pack_panels(const ConvPlan& plan, const void* weight, void* packed) {
     if (plan.problem.dtype == DType::kFloat32)
-        pack(plan, static_cast<const float*>(weight), static_cast<float*>(packed));
+        pack(plan, weight, static_cast<float*>(packed), true);
     else
-        pack(plan, static_cast<const double*>(weight), static_cast<double*>(packed));
+        pack(plan, weight, static_cast<double*>(packed), true);
 }
 
 namespace {
@@ -117,7 +118,8 @@ const char* decline_direct(const ConvPlan& plan) {
 
 }  // namespace
 
-const Candidate conv2d_direct{Algorithm::kDirect, plan_direct, run_either, decline_direct};
-const Candidate conv2d_pointwise{Algorithm::kPointwise, plan_pointwise, run_either};
+const Candidate conv2d_direct{Algorithm::kDirect, plan_direct, run_either, decline_direct, prepack};
+const Candidate conv2d_pointwise{Algorithm::kPointwise, plan_pointwise, run_either, nullptr,
+                                  prepack};
 
 }  // namespace fastconv::cpu

@@ -7,7 +7,7 @@
 //        M[tile][k] = sum_c V[point][tile][c] U[point][c][k]      the register tile of the GEMM
 //      and the output transform of each tile, with bias, residual and ReLU
 // so neither V nor M ever reaches memory. U, the transformed weights, comes packed ahead, or is made
-// once a call if it is small, else by each task, a chunk of channels at a time, from packed panels.
+// once a call if it is small, else by each task, a chunk of channels at a time, and never leaves L2.
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 5.06 (F(6,3)), 2.78 (F(2,5)),
 // 6.25 (F(4,5)) times fewer.
 //
@@ -25,7 +25,6 @@
 #include "cpu/kernels_winograd.h"
 #include "cpu/panels.h"
 #include "core/phases.h"
-#include "core/workspace.h"
 #include "cpu/winograd_block.h"
 #include "cpu/winograd_choice.h"
 
@@ -33,19 +32,20 @@ namespace fastconv::cpu {
 namespace {
 
 constexpr std::int64_t kBlockBytes = 900 << 10;  // of V and M: most of a 1 MB L2
-constexpr std::int64_t kFewestTiles = 18, kMostTiles = 30;  // multiples of the tile's 6 rows
+constexpr std::int64_t kMostTiles = 48;  // a multiple of the tile's 6 rows
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// U[group][panel][point][c][k in panel] from packed[group][panel][tap][c][k in panel].
-void transform_weights(const ConvPlan& plan, const float* packed, float* transformed) {
+// U[group][panel][point][c][k in panel] of all weights.
+void transform_weights(const ConvPlan& plan, const void* weight, float* transformed) {
     const Correlation& phase = plan.phases[0];
     const Kernels<float>& kernels = plan.isa->kernels<float>();
-    const WinogradVariant<float>& variant = winograd_variant(plan);
+    const WinogradWeights weights(plan, weight_view<float>(plan, weight));
     const Panels<float> panels(*kernels.gemm, phase.cols);
-    const std::int64_t taps = variant.r * variant.r, points = variant.points();
+    const std::int64_t points = winograd_variant(plan).points();
     constexpr std::int64_t kChannels = 32;  // a task's: 32 * 36 lines of 256 B written
     const std::int64_t chunks = ceil_div(phase.channels, kChannels);
+    const std::size_t scratch = static_cast<std::size_t>(weights.scratch_elems()) * sizeof(float);
     parallel_for(phase.groups * panels.count * chunks, plan.threads, FloatMode::kFlushDenormals,
                  [&](std::int64_t task, int) {
         const std::int64_t chunk = task % chunks, panel = task / chunks % panels.count;
@@ -53,11 +53,11 @@ void transform_weights(const ConvPlan& plan, const float* packed, float* transfo
         const std::int64_t width = panels.panel_width(panel, kernels.gemm->lanes);
         const std::int64_t line =
             (group * panels.padded_cols + panels.first_col(panel)) * phase.channels;
-        const std::int64_t c = chunk * kChannels, elems = phase.channels * width;
-        transform_winograd_weights(variant, packed + line * taps + c * width, elems,
-                                   std::min(kChannels, phase.channels - c), width,
-                                   kernels.gemm->lanes, transformed + line * points + c * width,
-                                   elems);
+        const std::int64_t c = chunk * kChannels;
+        weights.transform({group, panels.first_col(panel), panels.panel_cols(panel), width, c,
+                           std::min(kChannels, phase.channels - c)},
+                          transformed + line * points + c * width, phase.channels * width,
+                          static_cast<float*>(thread_scratch(scratch)));
     });
 }
 
@@ -72,10 +72,14 @@ double tiles_cost(const WinogradVariant<float>& variant, double tiles, double ch
             transform * (std::max(channels, 16.0) + std::max(cols, 16.0)));
 }
 
-// A point of a weight: transformed in cache; or through memory, once a call, and read by each task.
-constexpr double kTransform = 27, kTransformToMemory = 55, kReadFromMemory = 5;
-constexpr double kTransform5 = 45;  // of 25 taps, with their packing
+// A weight's transform in cache: packing each tap and making each point. Points that are made once a call
+// go through memory unless they are few, and are read from there by each task.
+constexpr double kPackTap = 17, kMakePoint = 11, kPointToMemory = 25, kReadFromMemory = 5, kReadTiles = 12;
 constexpr std::int64_t kSmall = 1 << 18;  // elements of U (1 MB) that stay in L2
+
+double weight_cost(const WinogradVariant<float>& variant) {
+    return kPackTap * variant.r * variant.r + kMakePoint * variant.points();
+}
 
 /// Cuts tiles into blocks and columns into parts, and decides who transforms the weights unless they
 /// were packed ahead: once a call, or each task for itself. All ways give the same bits. Returns false
@@ -86,40 +90,48 @@ bool split(ConvPlan& plan) {
     const WinogradVariant<float>& variant = winograd_variant(plan);
     const Panels<float> panels(*plan.isa->kernels<float>().gemm, phase.cols);
     const std::int64_t count = std::max<std::int64_t>(1, panels.count);
+    const std::int64_t vectors =
+        std::max<std::int64_t>(1, panels.padded_cols / plan.isa->kernels<float>().gemm->lanes);
     const std::int64_t tiles = winograd.tiles() * phase.batch;
     if (tiles == 0) return true;
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols), points = variant.points();
     const bool small = points * channels * cols < kSmall;
-    const std::int64_t tile_bytes = variant.points() * (winograd.pitch + 64) * 4;
-    const std::int64_t most =
-        std::clamp(kBlockBytes / tile_bytes / 6 * 6, kFewestTiles, kMostTiles);
+    const std::int64_t tile_bytes = variant.points() * (winograd.pitch + panels.width) * 4;
     double best = 0;
-    for (std::int64_t size = most; size >= 6; size -= 6)
+    for (std::int64_t size = kMostTiles; size >= 6; size -= 6)
         for (std::int64_t parts = 1; parts <= count; parts *= 2)
             for (const bool by_task : {false, true}) {
                 if (by_task && plan.packed_format != 0) continue;
                 const std::int64_t blocks = ceil_div(tiles, size);
-                const double part_cols = cols * static_cast<double>(ceil_div(count, parts)) /
-                                         static_cast<double>(count);
-                const double weights = points * channels * part_cols;
+                const std::int64_t units = by_task ? vectors : count;  // that parts are cut at
+                const double part_cols = cols * static_cast<double>(ceil_div(units, parts)) /
+                                         static_cast<double>(units);
+                const double weights = channels * part_cols;
+                const std::int64_t block_tiles = ceil_div(tiles, blocks);
+                // Beyond L2 each panel reads V from L3: more tiles a block are worth that where U is large.
+                const double panel_reads = block_tiles * tile_bytes <= kBlockBytes
+                                               ? 0
+                                               : part_cols / static_cast<double>(panels.width);
                 const double task =
-                    tiles_cost(variant, static_cast<double>(ceil_div(tiles, blocks)), channels,
-                               part_cols) +
-                    weights * (by_task ? kTransform : small ? 0 : kReadFromMemory);
+                    tiles_cost(variant, static_cast<double>(block_tiles), channels, part_cols) +
+                    panel_reads * points * static_cast<double>(block_tiles) * channels *
+                        kReadTiles +
+                    weights * (by_task ? weight_cost(variant)
+                                       : small ? 0 : points * kReadFromMemory);
                 const double once = by_task || plan.packed_format != 0
                                         ? 0
-                                        : points * channels * cols * phase.groups /
-                                                  plan.threads *
-                                                  (small ? kTransform : kTransformToMemory);
+                                        : channels * cols * phase.groups / plan.threads *
+                                              (weight_cost(variant) +
+                                               (small ? 0 : points * kPointToMemory));
                 const double time = task * ceil_div(phase.groups * blocks * parts, plan.threads) + once;
                 if (best != 0 && time >= best * 0.99) continue;
                 const WinogradPlan before = winograd;
                 winograd.blocks = blocks;
-                winograd.block_tiles = ceil_div(tiles, blocks);
+                winograd.block_tiles = block_tiles;
                 winograd.parts = parts;
                 winograd.weights_by_task = by_task;
-                phase.scratch_bytes = winograd_layout(plan, variant, panels.width).bytes;
+                phase.scratch_bytes = winograd_layout(plan, variant).bytes;
                 if (phase.scratch_bytes > kMaxThreadScratch) winograd = before;
                 else best = time;
             }
@@ -133,19 +145,17 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const double cols = static_cast<double>(phase.cols);
     // A block of 64 points has fewer tiles. Beyond two blocks once a call is cheaper; for 5x5 already where
     // U stays in L2. (For 3x3 that would take F(2,3) for F(4,3), which is better in a batch of eight.)
-    const bool several = tiles > (variant.alpha() > 6 ? kFewestTiles : kMostTiles);
+    const bool several = tiles > (variant.alpha() > 6 ? 18 : 30);
     const bool once = variant.r == 5 && variant.points() * channels * cols < kSmall;
     const double blocks = several && !once ? 2 : 1;
     return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
-           variant.points() * (variant.r == 5 ? kTransform5 : kTransform) * blocks * channels * cols;
+           weight_cost(variant) * blocks * channels * cols;
 }
 
 bool cut(ConvPlan& plan) {
     const bool fits = split(plan);
     plan.phases[0].scratch_bytes =
-        winograd_layout(plan, winograd_variant(plan),
-                        Panels<float>(*plan.isa->kernels<float>().gemm, plan.phases[0].cols).width)
-            .bytes;
+        winograd_layout(plan, winograd_variant(plan)).bytes;
     plan.tasks = plan.phases[0].groups * plan.winograd.blocks * plan.winograd.parts;
     return fits;
 }
@@ -170,8 +180,7 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     if (!winograd.weights_by_task)
         winograd.transformed_elems =
             plan.packed_elems / (variant.r * variant.r) * variant.points();
-    plan.workspace_bytes =
-        static_cast<std::size_t>(plan.packed_elems + winograd.transformed_elems) * sizeof(float);
+    plan.workspace_bytes = static_cast<std::size_t>(winograd.transformed_elems) * sizeof(float);
     return nullptr;
 }
 
@@ -194,7 +203,7 @@ double direct_cost(const Correlation& phase, const Kernels<float>& kernels) {
     const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
     // A tap's row pointers take as long as four of its channels; below 16 a kernel row is one segment.
     const double start = phase.channels < 16 ? 0 : 4 / static_cast<double>(phase.channels);
-    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) + 32 * taps * weights;
+    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) + kPackTap * taps * weights;
 }
 
 const char* decline(const ConvPlan& plan) {
@@ -213,16 +222,13 @@ const char* plan_winograd6(ConvPlan& plan) { return plan_winograd(plan, 6); }
 
 void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
     float* memory = static_cast<float*>(workspace);
-    const float *transformed = memory, *panels = memory + plan.winograd.transformed_elems;
-    if (plan.packed_format != 0) {
-        transformed = static_cast<const float*>(pointers.packed);
-    } else {
-        pack_panels(plan, pointers.weight, memory + plan.winograd.transformed_elems);
-        if (!plan.winograd.weights_by_task) transform_weights(plan, panels, memory);
-    }
+    const bool packed = plan.packed_format != 0;
+    if (!packed && !plan.winograd.weights_by_task) transform_weights(plan, pointers.weight, memory);
     const bool forward = plan.direction == Direction::kForward;
     const WinogradOperands operands{
-        static_cast<const float*>(forward ? pointers.input : pointers.output), panels, transformed,
+        static_cast<const float*>(forward ? pointers.input : pointers.output),
+        weight_view<float>(plan, pointers.weight),
+        packed ? static_cast<const float*>(pointers.packed) : memory,
         {static_cast<const float*>(pointers.bias), static_cast<const float*>(pointers.residual),
          pointers.relu},
         static_cast<float*>(forward ? pointers.output : pointers.input)};
@@ -233,12 +239,7 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
 }  // namespace
 
 void pack_transformed(const ConvPlan& plan, const void* weight, void* packed) {
-    const WinogradVariant<float>& variant = winograd_variant(plan);
-    const std::size_t elems =
-        static_cast<std::size_t>(plan.packed_elems / variant.points() * variant.r * variant.r);
-    const Workspace panels = Workspace::acquire(elems * sizeof(float));
-    pack_panels(plan, weight, panels.data());
-    transform_weights(plan, static_cast<const float*>(panels.data()), static_cast<float*>(packed));
+    transform_weights(plan, weight, static_cast<float*>(packed));
 }
 
 const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline, prepack};

@@ -6,10 +6,10 @@
 
 namespace fastconv::cpu {
 
-/// Sets the blocking of `phase` and the tasks' split for `threads`. Returns false where even one
-/// output position needs more scratch than a thread may have.
+/// Sets the blocking of `phase` and the tasks' split for `threads`. With `packed_ahead` no task packs
+/// its panels. Returns false where even one output position needs more scratch than a thread may have.
 template <class T>
-bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads);
+bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads, bool packed_ahead);
 
 /// Where a task's scratch has what, in bytes from its beginning.
 struct ScratchLayout {
@@ -18,6 +18,7 @@ struct ScratchLayout {
     std::size_t residual_pointers = 0;
     std::size_t sum = 0;       // (rows, panel width)
     std::size_t residual = 0;  // (rows, panel width), where the residual's channels are strided
+    std::size_t panel = 0, staging = 0;  // of pack_panel(), with pack_by_task
     std::size_t strip = 0;     // (strip_h, strip_w, channels), or one line of zeros: (channels)
     std::int64_t strip_h = 0;
     std::int64_t strip_w = 0;
@@ -42,6 +43,37 @@ struct WeightView {
     std::int64_t col_elems = 0;      // k
 };
 
+template <class T>
+WeightView<T> weight_view(const ConvPlan& plan, const void* weight) {
+    const Strides& w = plan.strides.weight;
+    const bool forward = plan.direction == Direction::kForward;
+    return {static_cast<const T*>(weight),
+            plan.problem.group_out() * w.batch_elems,
+            w.height_elems,
+            w.width_elems,
+            forward ? w.channel_elems : w.batch_elems,
+            forward ? w.batch_elems : w.channel_elems};
+}
+
+/// Some channels of some columns, `width` with padding, and where their packed lines go: that of tap t
+/// and the piece's channel c to `to` + t * tap_elems + c * width.
+template <class T>
+struct PanelPiece {
+    std::int64_t group = 0, col = 0, cols = 0, width = 0;
+    std::int64_t channel = 0, channels = 0;
+    T* to = nullptr;
+    std::int64_t tap_elems = 0;
+};
+
+/// Elements of `staged` that pack_panel() needs.
+template <class T>
+std::int64_t pack_staging_elems(const Correlation& phase, const Kernels<T>& kernels,
+                                const WeightView<T>& weight);
+
+template <class T>
+void pack_panel(const Correlation& phase, const Kernels<T>& kernels, const WeightView<T>& weight,
+                const PanelPiece<T>& piece, T* staged);
+
 /// Packs the weights of `phase`: (group, panel of columns, tap, channel, column in panel).
 template <class T>
 void pack_correlation(const Correlation& phase, const Kernels<T>& kernels,
@@ -55,10 +87,18 @@ struct Epilogue {
     bool relu = false;
 };
 
-/// Runs all phases; `packed` holds each phase's weights from its packed_first_elems on.
+/// The weights of all phases: packed, each phase's from its packed_first_elems on, or as they are for
+/// phases whose tasks pack them.
+template <class T>
+struct CorrelationWeights {
+    const T* packed = nullptr;
+    bool packed_ahead = true;  // those of pack_by_task phases too
+    WeightView<T> view{};
+};
+
 template <class T>
 void run_correlations(const std::vector<Correlation>& phases, const Kernels<T>& kernels,
-                      const T* source, const T* packed, const Epilogue<T>& epilogue, T* out,
-                      int threads);
+                      const T* source, const CorrelationWeights<T>& weights,
+                      const Epilogue<T>& epilogue, T* out, int threads);
 
 }  // namespace fastconv::cpu

@@ -63,24 +63,56 @@ void choose_block(Correlation& phase, std::int64_t rows) {
     phase.block_h = ceil_div(phase.out_h, phase.blocks_h);
 }
 
-// What the slowest thread does over the mean, times what small blocks and shared ones do again:
-// a panel is loaded for every block, a strip is gathered for every part.
-double relative_time(const Correlation& phase, int threads) {
-    const double tasks = static_cast<double>(phase.tasks());
-    const double rounds = std::ceil(tasks / threads);
+// In multiply-adds: packing a weight, and reading one that another core has packed. On two cores of a Xeon
+// 1x1 832 -> 192 on 7x7 took 98 us with panels packed by all threads first, 66 with panels that each
+// thread packs for itself, 48 of them for the products.
+constexpr double kPack = 17, kReadPacked = 20;
+constexpr std::int64_t kMostPanelBytes = 1280 << 10;
+
+// What the slowest thread does: a panel is loaded for every block, a strip is gathered for every part.
+// Parts of panels packed ahead are whole panels: of three in two parts one thread has two.
+template <class T>
+double thread_time(const Correlation& phase, const Panels<T>& panels, int lanes, int threads) {
+    const std::int64_t part = phase.pack_by_task
+                                  ? ceil_div(panels.padded_cols / lanes, phase.parts) * lanes
+                                  : ceil_div(panels.count, phase.parts) * panels.width;
+    const double depth = static_cast<double>(phase.segments * phase.depth);
+    const double weights = depth * static_cast<double>(std::min(part, panels.padded_cols));
+    const double rounds = static_cast<double>(ceil_div(phase.tasks(), threads));
     const double again = 1.0 + 8.0 / static_cast<double>(phase.rows()) +
                          (phase.gather ? 0.05 : 0.01) * static_cast<double>(phase.parts - 1);
-    return rounds * threads / tasks * again;
+    const double products = rounds * static_cast<double>(phase.rows()) * weights * again;
+    if (phase.pack_by_task) return products + rounds * weights * kPack;
+    return products + depth * static_cast<double>(phase.groups * panels.padded_cols) *
+                          (kPack / threads + kReadPacked);
+}
+
+// Each way of packing that there is: by all threads before the tasks, or a panel at a time by each task.
+template <class T, class Body>
+void for_packings(Correlation& phase, const Kernels<T>& kernels, bool packed_ahead, Body&& body) {
+    phase.pack_by_task = false;
+    body();
+    const std::int64_t width = widest_panel(*kernels.gemm);
+    const std::int64_t bytes =
+        phase.segments * phase.depth * width * static_cast<std::int64_t>(sizeof(T));
+    if (packed_ahead || bytes > kMostPanelBytes) return;
+    phase.pack_by_task = true;
+    if (scratch_layout<T>(phase, kernels).bytes <= kMaxThreadScratch) body();
 }
 
 }  // namespace
 
 template <class T>
-bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads) {
+bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads,
+                       bool packed_ahead) {
     choose_segments(phase);
+    phase.parts = 1;
+    phase.pack_by_task = false;
     if (phase.batch * phase.out_h * phase.out_w == 0) return true;
+    // With one tap only a depth block of each position is in use at a time.
+    const std::int64_t line = phase.segments == 1 ? phase.depth_per_block : phase.channels;
     const std::int64_t line_bytes =
-        std::max<std::int64_t>(1, phase.channels) * static_cast<std::int64_t>(sizeof(T));
+        std::max<std::int64_t>(1, line) * static_cast<std::int64_t>(sizeof(T));
     std::int64_t most =
         std::clamp(kSourceBytes / line_bytes, 2 * kFewestRows,
                    phase.channels < kMergeBelowChannels ? kMostRowsThin : kMostRows);
@@ -91,19 +123,22 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
         choose_block(phase, most);
     }
 
-    const std::int64_t panels = Panels<T>(*kernels.gemm, phase.cols).count;
+    const Panels<T> panels(*kernels.gemm, phase.cols);
     Correlation best = phase;
-    double best_time = relative_time(best, threads);
-    for (std::int64_t rows = most; rows >= kFewestRows && threads > 1; rows = rows * 3 / 4) {
+    double best_time = 0;
+    for (std::int64_t rows = most; rows >= kFewestRows || rows == most; rows = rows * 3 / 4) {
         choose_block(phase, rows);
-        for (std::int64_t parts = 1; parts <= panels; parts = parts < 4 ? parts + 1 : parts * 2) {
+        for (std::int64_t parts = 1; parts <= std::max<std::int64_t>(1, panels.count);
+             parts = parts < 4 ? parts + 1 : parts * 2) {
             phase.parts = parts;
-            const double time = relative_time(phase, threads);
-            if (time < best_time * 0.99) {
+            for_packings(phase, kernels, packed_ahead, [&] {
+                const double time = thread_time(phase, panels, kernels.gemm->lanes, threads);
+                if (best_time != 0 && time >= best_time * 0.99) return;
                 best = phase;
                 best_time = time;
-            }
+            });
         }
+        if (threads == 1) break;
     }
     phase = best;
     phase.scratch_bytes = scratch_layout<T>(phase, kernels).bytes;
@@ -119,12 +154,16 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
         return begin;
     };
     const std::int64_t rows = phase.rows();
-    const std::int64_t width = Panels<T>(*kernels.gemm, phase.cols).width;
+    const std::int64_t width = widest_panel(*kernels.gemm);
     layout.pointers = take(rows * phase.segments, sizeof(T*));
     layout.out_pointers = take(rows, sizeof(T*));
     layout.residual_pointers = take(rows, sizeof(T*));
     layout.sum = take(rows * width, sizeof(T));
     layout.residual = take(phase.residual.channel_elems == 1 ? 0 : rows * width, sizeof(T));
+    layout.panel = take(
+        phase.pack_by_task ? phase.taps_h.count * phase.taps_w.count * phase.channels * width : 0,
+        sizeof(T));
+    layout.staging = take(phase.pack_by_task ? phase.staging_elems : 0, sizeof(T));
     layout.strip_h = (phase.block_h - 1) * phase.strip_step_h() + 1;
     layout.strip_w = (phase.block_w - 1) * phase.strip_step_w() + 1;
     if (phase.taps_h.count > 0) layout.strip_h += phase.taps_h.last_offset() - phase.taps_h.offset;
@@ -135,8 +174,8 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
     return layout;
 }
 
-template bool block_correlation(Correlation&, const Kernels<float>&, int);
-template bool block_correlation(Correlation&, const Kernels<double>&, int);
+template bool block_correlation(Correlation&, const Kernels<float>&, int, bool);
+template bool block_correlation(Correlation&, const Kernels<double>&, int, bool);
 template ScratchLayout scratch_layout(const Correlation&, const Kernels<float>&);
 template ScratchLayout scratch_layout(const Correlation&, const Kernels<double>&);
 

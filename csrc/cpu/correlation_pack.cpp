@@ -17,22 +17,43 @@ namespace {
 // Below this, handing out tasks costs more than it saves (about 10 us of copying).
 constexpr std::int64_t kElementsWorthThreads = 1 << 15;
 constexpr std::int64_t kChannelsPerTask = 64;
-constexpr std::size_t kMaxStagingBytes = std::size_t{1} << 20;
+constexpr std::int64_t kMaxStagingBytes = 1 << 20;
 constexpr std::int64_t kCachedStagingBytes = 64 << 10;  // of several channels
+
+/// How the taps of weights in C order, which are contiguous, are brought apart.
+struct Staging {
+    std::int64_t span = 0;      // elements up to the last tap; 0: the transpose needs no staging
+    std::int64_t together = 1;  // channels at once
+};
+
+template <class T>
+Staging staging_of(const Correlation& phase, std::int64_t width, const WeightView<T>& weight) {
+    const std::int64_t kernel_w =
+        std::max(phase.taps_w.kernel,
+                 phase.taps_w.kernel + (phase.taps_w.count - 1) * phase.taps_w.kernel_step) + 1;
+    const std::int64_t kernel_h =
+        std::max(phase.taps_h.kernel,
+                 phase.taps_h.kernel + (phase.taps_h.count - 1) * phase.taps_h.kernel_step);
+    const std::int64_t span = kernel_h * weight.row_elems + kernel_w;
+    const std::int64_t bytes = span * width * static_cast<std::int64_t>(sizeof(T));
+    if (weight.channel_elems == 1 || weight.col_elems == 1 || weight.tap_elems != 1 ||
+        weight.row_elems < kernel_w || span <= 1 || bytes > kMaxStagingBytes ||
+        span > 2 * phase.taps_h.count * phase.taps_w.count)
+        return {};
+    constexpr std::int64_t kBlock = 8;  // channels
+    return {span, bytes * kBlock <= kCachedStagingBytes ? kBlock : 1};
+}
 
 template <class T>
 struct PackTask {
     const Correlation& phase;
     const WeightView<T>& weight;
     const CopyKernels<T>& copy;
-    std::int64_t width;  // of the panel
-    std::int64_t cols;   // that exist in it
-    std::int64_t channel, channels;
-    const T* from;  // the panel's first column, channel 0, tap 0
-    T* to;          // the panel
+    const PanelPiece<T>& piece;
+    const T* from;  // the piece's first column and channel, tap 0
 
     T* line(std::int64_t tap, std::int64_t c) const {  // (tap, c, 0 .. width)
-        return to + (tap * phase.channels + c) * width;
+        return piece.to + tap * piece.tap_elems + c * piece.width;
     }
     std::int64_t kernel_row(std::int64_t a) const {
         return phase.taps_h.kernel + a * phase.taps_h.kernel_step;
@@ -42,39 +63,38 @@ struct PackTask {
     }
 
     void zero_padding() const {
-        if (cols == width) return;
+        if (piece.cols == piece.width) return;
         const std::int64_t taps = phase.taps_h.count * phase.taps_w.count;
         for (std::int64_t tap = 0; tap < taps; ++tap)
-            for (std::int64_t c = channel; c < channel + channels; ++c)
-                for (std::int64_t k = cols; k < width; ++k) line(tap, c)[k] = T(0);
+            for (std::int64_t c = 0; c < piece.channels; ++c)
+                std::fill(line(tap, c) + piece.cols, line(tap, c) + piece.width, T(0));
     }
 
     void by_tap() const {
         for (std::int64_t a = 0; a < phase.taps_h.count; ++a)
             for (std::int64_t b = 0; b < phase.taps_w.count; ++b)
-                copy.copy(channels, cols,
-                          {from + kernel_row(a) * weight.row_elems +
-                               kernel_col(b) * weight.tap_elems + channel * weight.channel_elems,
+                copy.copy(piece.channels, piece.cols,
+                          {from + kernel_row(a) * weight.row_elems + kernel_col(b) * weight.tap_elems,
                            weight.channel_elems, weight.col_elems},
-                          {line(a * phase.taps_w.count + b, channel), width, 1});
+                          {line(a * phase.taps_w.count + b, 0), piece.width, 1});
     }
 
-    // Taps are the contiguous dimension (weights in C order): transpose (cols, taps) of `together`
-    // channels in registers, at once where channels follow each other (nine taps alone leave one of them
-    // to be copied element by element), then put the lines of a tap in their place.
-    void through_staging(std::int64_t taps, std::int64_t together, T* staging) const {
+    // Transposes (cols, taps) of some channels in registers, at once where channels follow each other
+    // (nine taps alone fill two vectors badly), then puts the lines of a tap in their place.
+    void through_staging(const Staging& staging, T* staged) const {
+        const std::int64_t taps = staging.span, width = piece.width, together = staging.together;
         const std::int64_t run = weight.channel_elems == taps ? together : 1;
-        for (std::int64_t c = channel; c < channel + channels; c += together) {
-            const std::int64_t some = std::min(together, channel + channels - c);
+        for (std::int64_t c = 0; c < piece.channels; c += together) {
+            const std::int64_t some = std::min(together, piece.channels - c);
             for (std::int64_t i = 0; i < some; i += run)
-                copy.copy(cols, std::min(run, some) * taps,
+                copy.copy(piece.cols, std::min(run, some) * taps,
                           {from + (c + i) * weight.channel_elems, weight.col_elems, 1},
-                          {staging + i * taps * width, 1, width});
+                          {staged + i * taps * width, 1, width});
             for (std::int64_t a = 0; a < phase.taps_h.count; ++a)
                 for (std::int64_t b = 0; b < phase.taps_w.count; ++b) {
                     const std::int64_t tap =
                         kernel_row(a) * weight.row_elems + kernel_col(b);
-                    copy.copy(some, cols, {staging + tap * width, taps * width, 1},
+                    copy.copy(some, piece.cols, {staged + tap * width, taps * width, 1},
                               {line(a * phase.taps_w.count + b, c), width, 1});
                 }
         }
@@ -90,6 +110,26 @@ std::int64_t packed_elems(const Correlation& phase, const Kernels<T>& kernels) {
 }
 
 template <class T>
+std::int64_t pack_staging_elems(const Correlation& phase, const Kernels<T>& kernels,
+                                const WeightView<T>& weight) {
+    const std::int64_t width = widest_panel(*kernels.gemm);
+    const Staging staging = staging_of(phase, width, weight);
+    return staging.span * staging.together * width;
+}
+
+template <class T>
+void pack_panel(const Correlation& phase, const Kernels<T>& kernels, const WeightView<T>& weight,
+                const PanelPiece<T>& piece, T* staged) {
+    const PackTask<T> pack{phase, weight, *kernels.copy, piece,
+                           weight.data + piece.group * weight.group_elems +
+                               piece.col * weight.col_elems + piece.channel * weight.channel_elems};
+    pack.zero_padding();
+    const Staging staging = staging_of(phase, widest_panel(*kernels.gemm), weight);
+    if (staging.span != 0) pack.through_staging(staging, staged);
+    else pack.by_tap();
+}
+
+template <class T>
 void pack_correlation(const Correlation& phase, const Kernels<T>& kernels,
                       const WeightView<T>& weight, T* packed, int threads) {
     const Panels<T> panels(*kernels.gemm, phase.cols);
@@ -97,49 +137,36 @@ void pack_correlation(const Correlation& phase, const Kernels<T>& kernels,
     if (depth == 0 || panels.count == 0) return;
     const std::int64_t chunks = (phase.channels + kChannelsPerTask - 1) / kChannelsPerTask;
     const bool small = phase.groups * depth * panels.padded_cols < kElementsWorthThreads;
-    // Index of the last tap in the weight, if taps are contiguous there.
-    const std::int64_t kernel_w =
-        std::max(phase.taps_w.kernel,
-                 phase.taps_w.kernel + (phase.taps_w.count - 1) * phase.taps_w.kernel_step) + 1;
-    const std::int64_t kernel_h =
-        std::max(phase.taps_h.kernel,
-                 phase.taps_h.kernel + (phase.taps_h.count - 1) * phase.taps_h.kernel_step);
-    const std::int64_t span = kernel_h * weight.row_elems + kernel_w;
-    const bool stage = weight.channel_elems != 1 && weight.col_elems != 1 &&
-                       weight.tap_elems == 1 && weight.row_elems >= kernel_w && span > 1 &&
-                       span * panels.width * sizeof(T) <= kMaxStagingBytes &&
-                       span <= 2 * phase.taps_h.count * phase.taps_w.count;
-
-    constexpr std::int64_t kBlock = 8;  // channels; of the transpose
-    const std::int64_t staged = span * panels.width * static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t together = staged * kBlock <= kCachedStagingBytes ? kBlock : 1;
+    const std::size_t staging =
+        static_cast<std::size_t>(pack_staging_elems(phase, kernels, weight)) * sizeof(T);
 
     parallel_for(phase.groups * panels.count * chunks, small ? 1 : threads, FloatMode::kIeee,
                  [&](std::int64_t task, int) {
-        const std::int64_t chunk = task % chunks;
+        PanelPiece<T> piece;
+        piece.channel = task % chunks * kChannelsPerTask;
+        piece.channels = std::min(kChannelsPerTask, phase.channels - piece.channel);
         const std::int64_t panel = task / chunks % panels.count;
-        const std::int64_t group = task / chunks / panels.count;
-        const std::int64_t channel = chunk * kChannelsPerTask;
-        const PackTask<T> pack{
-            phase, weight, *kernels.copy, panels.panel_width(panel, kernels.gemm->lanes),
-            panels.panel_cols(panel), channel, std::min(kChannelsPerTask, phase.channels - channel),
-            weight.data + group * weight.group_elems + panels.first_col(panel) * weight.col_elems,
-            packed + group * depth * panels.padded_cols + panels.first_col(panel) * depth};
-        pack.zero_padding();
-        if (stage) {
-            T* staging = static_cast<T*>(thread_scratch(static_cast<std::size_t>(staged * together)));
-            pack.through_staging(span, together, staging);
-        } else {
-            pack.by_tap();
-        }
+        piece.group = task / chunks / panels.count;
+        piece.col = panels.first_col(panel);
+        piece.cols = panels.panel_cols(panel);
+        piece.width = panels.panel_width(panel, kernels.gemm->lanes);
+        piece.to = packed + (piece.group * panels.padded_cols + piece.col) * depth +
+                   piece.channel * piece.width;
+        piece.tap_elems = phase.channels * piece.width;
+        pack_panel(phase, kernels, weight, piece, static_cast<T*>(thread_scratch(staging)));
     });
 }
 
-template std::int64_t packed_elems(const Correlation&, const Kernels<float>&);
-template std::int64_t packed_elems(const Correlation&, const Kernels<double>&);
-template void pack_correlation(const Correlation&, const Kernels<float>&, const WeightView<float>&,
-                               float*, int);
-template void pack_correlation(const Correlation&, const Kernels<double>&,
-                               const WeightView<double>&, double*, int);
+#define FASTCONV_INSTANTIATE(T)                                                                    \
+    template std::int64_t packed_elems(const Correlation&, const Kernels<T>&);                    \
+    template std::int64_t pack_staging_elems(const Correlation&, const Kernels<T>&,               \
+                                             const WeightView<T>&);                               \
+    template void pack_panel(const Correlation&, const Kernels<T>&, const WeightView<T>&,         \
+                             const PanelPiece<T>&, T*);                                           \
+    template void pack_correlation(const Correlation&, const Kernels<T>&, const WeightView<T>&,   \
+                                   T*, int)
+FASTCONV_INSTANTIATE(float);
+FASTCONV_INSTANTIATE(double);
+#undef FASTCONV_INSTANTIATE
 
 }  // namespace fastconv::cpu

@@ -27,7 +27,7 @@ constexpr std::int64_t kTilesThatFetchWeights = 4;
 template <class T>
 struct Operands {
     const T* source;
-    const T* packed;
+    CorrelationWeights<T> weights;
     Epilogue<T> epilogue;
     T* out;
 };
@@ -63,9 +63,15 @@ public:
         } else {
             point_into_source();
         }
-        const std::int64_t begin = panels_.count * part_ / phase_.parts;
-        const std::int64_t end = panels_.count * (part_ + 1) / phase_.parts;
-        for (std::int64_t panel = begin; panel < end; ++panel) run_panel(panel);
+        std::int64_t end = panels_.count;
+        if (packs()) {
+            panels_ = Panels<T>::of_part(*kernels_.gemm, phase_.cols, part_, phase_.parts);
+            end = panels_.count;
+        } else {
+            first_panel_ = panels_.count * part_ / phase_.parts;
+            end = panels_.count * (part_ + 1) / phase_.parts;
+        }
+        for (std::int64_t panel = first_panel_; panel < end; ++panel) run_panel(panel);
     }
 
 private:
@@ -175,8 +181,7 @@ private:
             point_into_output(out, phase_.out, out_pointers);
         const T** residual = operands_.epilogue.residual ? point_residual(col, cols, width) : nullptr;
 
-        const T* packed = operands_.packed + phase_.packed_first_elems +
-                          group_ * depth * panels_.padded_cols + col * depth;
+        const T* packed = packed_panel(panel, width);
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
         if (depth == 0) {
             tile.segments = 0;
@@ -199,6 +204,22 @@ private:
             });
     }
 
+    bool packs() const { return phase_.pack_by_task && !operands_.weights.packed_ahead; }
+
+    const T* packed_panel(std::int64_t panel, std::int64_t width) const {
+        const CorrelationWeights<T>& weights = operands_.weights;
+        const std::int64_t depth = phase_.segments * phase_.depth, col = panels_.first_col(panel);
+        if (!packs())
+            return weights.packed + phase_.packed_first_elems +
+                   (group_ * panels_.padded_cols + col) * depth;
+        T* to = at<T>(layout_.panel);
+        pack_panel(phase_, kernels_, weights.view,
+                   {group_, col, panels_.panel_cols(panel), width, 0, phase_.channels, to,
+                    phase_.channels * width},
+                   at<T>(layout_.staging));
+        return to;
+    }
+
     // Tiles of nearly equal heights: 49 rows are 5 x 5 + 4 x 6, not 8 x 6 + 1.
     void run_tiles(GemmTile<T>& tile, std::int64_t panel, int vectors, std::int64_t segment,
                    const T* const* residual) const {
@@ -208,7 +229,7 @@ private:
         T* const* out = at<T*>(layout_.out_pointers);
         T* sum = tile.sum;
         const std::int64_t width = std::int64_t{vectors} * kernels_.gemm->lanes;
-        const bool cold_source = panel == panels_.count * part_ / phase_.parts && source_is_dense();
+        const bool cold_source = panel == first_panel_ && source_is_dense();
         const std::int64_t weight_tiles =
             cold_source ? std::min<std::int64_t>(tiles, kTilesThatFetchWeights) : tiles;
         const T* next_block = tile.panel + tile.segments * tile.depth * width;  // or next panel
@@ -264,6 +285,7 @@ private:
     Panels<T> panels_;
     ScratchLayout layout_;
     char* scratch_;
+    std::int64_t first_panel_ = 0;
     std::int64_t part_, group_, image_, i_begin_, i_end_, j_begin_, j_end_, rows_;
 };
 
@@ -271,9 +293,9 @@ private:
 
 template <class T>
 void run_correlations(const std::vector<Correlation>& phases, const Kernels<T>& kernels,
-                      const T* source, const T* packed, const Epilogue<T>& epilogue, T* out,
-                      int threads) {
-    const Operands<T> operands{source, packed, epilogue, out};
+                      const T* source, const CorrelationWeights<T>& weights,
+                      const Epilogue<T>& epilogue, T* out, int threads) {
+    const Operands<T> operands{source, weights, epilogue, out};
     std::int64_t tasks = 0;
     for (const Correlation& phase : phases) tasks += phase.tasks();
     const FloatMode mode = sizeof(T) == 4 ? FloatMode::kFlushDenormals : FloatMode::kIeee;
@@ -285,8 +307,9 @@ void run_correlations(const std::vector<Correlation>& phases, const Kernels<T>& 
 }
 
 template void run_correlations(const std::vector<Correlation>&, const Kernels<float>&, const float*,
-                               const float*, const Epilogue<float>&, float*, int);
+                               const CorrelationWeights<float>&, const Epilogue<float>&, float*, int);
 template void run_correlations(const std::vector<Correlation>&, const Kernels<double>&,
-                               const double*, const double*, const Epilogue<double>&, double*, int);
+                               const double*, const CorrelationWeights<double>&,
+                               const Epilogue<double>&, double*, int);
 
 }  // namespace fastconv::cpu

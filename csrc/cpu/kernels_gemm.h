@@ -60,6 +60,7 @@ using GemmFunction = void (*)(const GemmTile<T>&);
 template <class T>
 struct GemmKernels {
     static constexpr int kMaxVectors = 4;
+    static constexpr bool kNarrowerPanels = true;
     static constexpr int kMaxRows = 12;
     int lanes;
     int max_rows[kMaxVectors + 1];  // by vectors; 0: no tile of that width

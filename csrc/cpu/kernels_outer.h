@@ -62,6 +62,7 @@ using OuterFunction = void (*)(const OuterTile<T>&);
 template <class T>
 struct OuterKernels {
     static constexpr int kMaxVectors = 4;
+    static constexpr bool kNarrowerPanels = false;  // they would change what a chunk sums
     static constexpr int kMaxRows = 24;
     int lanes;
     int max_rows[kMaxVectors + 1];  // by vectors; 0: no tile of that width

@@ -13,6 +13,11 @@
 namespace fastconv::cpu {
 namespace {
 
+// Between the points of U a task makes: without it a weight's 36 lines, 16 KB apart, meet in one set of L1.
+constexpr std::int64_t kPointPad = 16;
+
+constexpr std::int64_t kTransformChannels = 32;  // whose taps are in L1 or L2 between packing and use
+
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 class TileBlock {
@@ -21,7 +26,8 @@ public:
         : plan_(plan), phase_(plan.phases[0]), winograd_(plan.winograd),
           kernels_(plan.isa->kernels<float>()),
           variant_(kernels_.winograd->variants[plan.winograd.variant]), operands_(operands),
-          panels_(*kernels_.gemm, phase_.cols), layout_(winograd_layout(plan, variant_, panels_.width)),
+          weights_(plan, operands.weight), panels_(*kernels_.gemm, phase_.cols),
+          layout_(winograd_layout(plan, variant_)),
           scratch_(static_cast<char*>(thread_scratch(layout_.bytes))) {
         part_ = task % winograd_.parts;
         task /= winograd_.parts;
@@ -37,8 +43,14 @@ public:
         const float** v_rows = at<const float*>(layout_.v_rows);
         for (std::int64_t row = 0; row < variant_.points() * tiles_; ++row)
             v_rows[row] = at<float>(layout_.v) + row * winograd_.pitch;
-        const std::int64_t begin = panels_.count * part_ / winograd_.parts;
-        const std::int64_t end = panels_.count * (part_ + 1) / winograd_.parts;
+        std::int64_t begin = 0, end = panels_.count;
+        if (winograd_.weights_by_task) {
+            panels_ = Panels<float>::of_part(*kernels_.gemm, phase_.cols, part_, winograd_.parts);
+            end = panels_.count;
+        } else {
+            begin = panels_.count * part_ / winograd_.parts;
+            end = panels_.count * (part_ + 1) / winograd_.parts;
+        }
         for (std::int64_t panel = begin; panel < end; ++panel) {
             multiply(panel);
             for_segments([this, panel](const TileSegment& segment) { transform_output(segment, panel); });
@@ -83,12 +95,11 @@ private:
             const float* u = operands_.transformed + line * variant_.points() + c * width;
             std::int64_t point_elems = phase_.channels * width;
             if (winograd_.weights_by_task) {
-                transform_winograd_weights(
-                    variant_, operands_.packed + line * variant_.r * variant_.r + c * width,
-                    phase_.channels * width, chunk, width, kernels_.gemm->lanes,
-                    at<float>(layout_.u), chunk * width);
+                point_elems = chunk * width + kPointPad;
+                weights_.transform({group_, panels_.first_col(panel), panels_.panel_cols(panel), width,
+                                    c, chunk},
+                                   at<float>(layout_.u), point_elems, at<float>(layout_.weights));
                 u = at<float>(layout_.u);
-                point_elems = chunk * width;
             }
             for (std::int64_t point = 0; point < variant_.points(); ++point)
                 multiply_point(u + point * point_elems, point_elems, point, c, chunk, width);
@@ -194,6 +205,7 @@ private:
     const Kernels<float>& kernels_;
     const WinogradVariant<float>& variant_;
     const WinogradOperands& operands_;
+    WinogradWeights weights_;
     Panels<float> panels_;
     WinogradLayout layout_;
     char* scratch_;
@@ -202,9 +214,9 @@ private:
 
 }  // namespace
 
-WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float>& variant,
-                               std::int64_t width) {
+WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     const Correlation& phase = plan.phases[0];
+    const std::int64_t width = widest_panel(*plan.isa->kernels<float>().gemm);
     const WinogradPlan& winograd = plan.winograd;
     const std::int64_t rows = variant.points() * winograd.block_tiles;
     const std::int64_t line = winograd.block_tiles * variant.m;  // positions of a segment's line
@@ -218,8 +230,12 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
     layout.m = take(rows * width, sizeof(float));
     layout.v_rows = take(rows, sizeof(float*));
     layout.m_rows = take(rows, sizeof(float*));
-    layout.u = take(winograd.weights_by_task ? variant.points() * kWinogradChunk * width : 0,
+    layout.u = take(winograd.weights_by_task ? variant.points() * (kWinogradChunk * width + kPointPad) : 0,
                     sizeof(float));
+    layout.weights = take(winograd.weights_by_task
+                              ? WinogradWeights(plan, weight_view<float>(plan, nullptr)).scratch_elems()
+                              : 0,
+                          sizeof(float));
     layout.zeros = take(phase.channels, sizeof(float));
     layout.strip = take(
         phase.gather ? variant.alpha() * (line + variant.r - 1) * phase.channels : 0, sizeof(float));
@@ -229,17 +245,34 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
     return layout;
 }
 
-void transform_winograd_weights(const WinogradVariant<float>& variant, const float* taps,
-                                std::int64_t tap_elems, std::int64_t channels, std::int64_t width,
-                                int lanes, float* points, std::int64_t point_elems) {
+WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight)
+    : phase_(plan.phases[0]), kernels_(plan.isa->kernels<float>()),
+      variant_(kernels_.winograd->variants[plan.winograd.variant]), weight_(weight) {}
+
+std::int64_t WinogradWeights::scratch_elems() const {
+    return variant_.r * variant_.r * kTransformChannels * widest_panel(*kernels_.gemm) +
+           pack_staging_elems(phase_, kernels_, weight_);
+}
+
+void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
+                                float* scratch) const {
+    const std::int64_t first = piece.channel, channels = piece.channels;
+    piece.to = scratch;
+    piece.tap_elems = kTransformChannels * piece.width;
+    float* staged = scratch + variant_.r * variant_.r * piece.tap_elems;
     WinogradWeight<float> line;
-    line.tap_elems = tap_elems;
+    line.tap_elems = piece.tap_elems;
     line.point_elems = point_elems;
-    line.vectors = static_cast<int>(width / lanes);
-    for (std::int64_t c = 0; c < channels; ++c) {
-        line.taps = taps + c * width;
-        line.points = points + c * width;
-        variant.weight(line);
+    line.vectors = static_cast<int>(piece.width / kernels_.gemm->lanes);
+    for (std::int64_t c = 0; c < channels; c += kTransformChannels) {
+        piece.channel = first + c;
+        piece.channels = std::min(kTransformChannels, channels - c);
+        pack_panel(phase_, kernels_, weight_, piece, staged);
+        for (std::int64_t i = 0; i < piece.channels; ++i) {
+            line.taps = scratch + i * piece.width;
+            line.points = points + (c + i) * piece.width;
+            variant_.weight(line);
+        }
     }
 }
 
