@@ -118,10 +118,11 @@ namespace fastconv::cpu {
 /// How one direction of a convolution is computed. `forced` is the user's choice of algorithm; an
 /// algorithm that cannot do the problem is a std::invalid_argument with the reason. With `packed` the
 /// weights come as pack_conv2d leaves them, transformed where the algorithm transforms them; that
-/// changes no bits and not the algorithm. With `wide_tiles` the float32 precision is "high".
+/// changes no bits and not the algorithm. With `wide_tiles` the float32 precision is "high". Without
+/// `whole_batch` the choice looks at one image, so that a batch gives the bits of its images.
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
                      const Isa& isa, int threads, std::optional<Algorithm> forced,
-                     bool packed = false, bool wide_tiles = false);
+                     bool packed = false, bool wide_tiles = false, bool whole_batch = false);
 
 /// `workspace` has plan.workspace_bytes, 64-byte aligned.
 void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cases import CONV, conv
 from fastconv import _core, reference
-from support import ORDERS, assert_only_wrote, in_order, normals, params, poisoned
+from support import ORDERS, assert_exact, assert_only_wrote, in_order, normals, params, poisoned
 
 POINTS = {
     ("winograd2", 3): [Fraction(0), Fraction(1), Fraction(-1)],
@@ -375,3 +375,28 @@ def test_precision_high_reaches_the_kernels(rng):
             assert np.array_equal(actual, wanted)
         assert np.array_equal(fc.conv2d(x, packed, padding=1), named[0])
     assert packed.formats == ("F(6,3)",)
+
+
+@pytest.mark.parametrize("function", [fc.conv2d, fc.conv2d_grad_input])
+def test_only_auto_batch_looks_at_the_batch(function):
+    """Four tiles an image: their products are fewer, but one image alone does not pay for U."""
+
+    def taken(batch, **options):
+        shape = (batch, 64, 8, 8)
+        operands = FUNCTIONS[function](shape, (64, 64, 3, 3), shape)
+        return fc.explain(function, *operands, padding=1, **options).algorithm
+
+    assert taken(128) == taken(1) == taken(1, algorithm="auto_batch") == "direct"
+    assert taken(128, algorithm="auto_batch") == "winograd4"
+
+
+def test_layers_in_training_let_the_batch_decide(rng):
+    layer = fc.layers.Conv2d(64, 64, 3, padding=1, bias=False)
+    x = fc.channels_last(normals((64, 64, 8, 8), rng))
+    weight, grad = layer.weight.data, fc.channels_last(normals(x.shape, rng))
+    assert_exact(layer(x), fc.conv2d(x, weight, padding=1, algorithm="auto_batch"))
+    options = {"padding": 1, "algorithm": "auto_batch"}
+    assert_exact(layer.backward(grad), fc.conv2d_grad_input(grad, weight, x.shape, **options))
+    expected = fc.conv2d_grad_weight(grad, x, weight.shape, **options)
+    assert_exact(layer.weight.grad, expected)
+    assert_exact(layer.eval()(x), fc.conv2d(x, weight, padding=1))

@@ -32,7 +32,8 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     if (direction != Direction::kForward || (packed && !packed->fits(weight, numbers.groups, isa)))
         packed = nullptr;
     ConvPlan plan = cpu::plan_conv2d(problem, direction, strides, isa, num_threads(),
-                                     algorithm_of(algorithm), packed != nullptr, wide_tiles);
+                                     algorithm_of(algorithm), packed != nullptr, wide_tiles,
+                                     algorithm == kAutoByBatch);
     ConvPointers pointers;
     py::array& result = direction == Direction::kForward     ? output
                         : direction == Direction::kGradInput ? input
@@ -88,7 +89,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     const ConvStrides all{strides(input), strides(weight), strides(output), {}, false};
     const cpu::Isa& isa = cpu::current_isa();
     const auto plan = cpu::plan_conv2d(problem, direction, all, isa, threads, algorithm_of(algorithm),
-                                       false, wide_tiles);
+                                       false, wide_tiles, algorithm == kAutoByBatch);
 
     py::dict rejected;
     for (int i = 0; i < kAlgorithms; ++i) try {

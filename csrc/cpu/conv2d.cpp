@@ -66,7 +66,7 @@ ConvPlan plan_winograd(const ConvPlan& blank, const Candidate*& taken) {
 
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
                      const Isa& isa, int threads, std::optional<Algorithm> forced, bool packed,
-                     bool wide_tiles) {
+                     bool wide_tiles, bool whole_batch) {
     ConvPlan blank;
     blank.problem = problem;
     blank.direction = direction;
@@ -74,6 +74,7 @@ ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides
     blank.isa = &isa;
     blank.threads = threads;
     blank.wide_tiles = wide_tiles;
+    blank.whole_batch = whole_batch;
     if (forced == Algorithm::kWinograd) {
         const Candidate* taken = nullptr;
         ConvPlan plan = plan_winograd(blank, taken);

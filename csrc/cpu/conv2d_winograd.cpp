@@ -149,7 +149,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const bool once = variant.r == 5 && variant.points() * channels * cols < kSmall;
     const double blocks = several && !once ? 2 : 1;
     return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
-           weight_cost(variant) * blocks * channels * cols;
+           weight_cost(variant) * blocks * channels * cols * plan.image_share(1);
 }
 
 bool cut(ConvPlan& plan) {
@@ -196,22 +196,26 @@ void prepack(ConvPlan& plan) {
 
 // ---- whether it pays: one image by itself, on one thread ------------------------------------------
 
-double direct_cost(const Correlation& phase, const Kernels<float>& kernels) {
+double direct_cost(const ConvPlan& plan) {
+    const Correlation& phase = plan.phases[0];
+    const Kernels<float>& kernels = plan.isa->kernels<float>();
     const double weights = static_cast<double>(phase.channels * phase.cols);
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count);
     const double rows = static_cast<double>(phase.out_h * phase.out_w);
     const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
     // A tap's row pointers take as long as four of its channels; below 16 a kernel row is one segment.
     const double start = phase.channels < 16 ? 0 : 4 / static_cast<double>(phase.channels);
-    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) + kPackTap * taps * weights;
+    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) +
+           kPackTap * taps * weights * plan.image_share(1);
 }
 
 const char* decline(const ConvPlan& plan) {
     const Correlation& phase = plan.phases[0];
-    double direct = direct_cost(phase, plan.isa->kernels<float>());
+    double direct = direct_cost(plan);
     if (plan.direction == Direction::kGradInput) {
         const double weights = static_cast<double>(plan.problem.taps() * phase.channels * phase.cols);
-        direct = std::min(direct, 1.05 * col2im_cost(plan.problem, *plan.isa).col2im + 32 * weights);
+        direct = std::min(direct, 1.05 * col2im_cost(plan.problem, *plan.isa).col2im +
+                                      32 * weights * plan.image_share(1));
     }
     return decline_winograd(plan, direct, winograd_cost);
 }

@@ -137,7 +137,7 @@ double direct_cost(const ConvPlan& plan) {
     const double taps = static_cast<double>(view.taps_h.count * view.taps_w.count);
     return products(view.taps_h, view.source_h, view.out_h) *
                products(view.taps_w, view.source_w, view.out_w) * weights +
-           27 * taps * weights * kShare;
+           27 * taps * weights * plan.image_share(kShare);
 }
 
 double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
@@ -149,7 +149,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const bool wide = variant.alpha() > 6;
     const double product = wide ? 1.25 : 1.05, transform = wide ? 15 : 12;
     return variant.points() * (tiles * (product * channels * cols + transform * (channels + cols)) +
-                               24 * channels * cols * kShare);
+                               24 * channels * cols * plan.image_share(kShare));
 }
 
 const char* decline(const ConvPlan& plan) {

@@ -1,7 +1,8 @@
 """Convolution layers: y = conv(x, weight) + bias, weight (K, C // groups, R, S) as PyTorch's.
 
 In eval mode the weight is packed once for the kernels; in training every call packs it anew,
-because the optimiser changes it in place.
+because the optimiser changes it in place, and the whole batch decides about the algorithm: what is
+done once a call counts less for more images.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from fastconv.layers.base import Layer
 from fastconv.layers.gradients import accumulate, accumulate_bias, needed
 from fastconv.layers.parameter import Parameter
 from fastconv.ops.devices import on_device
+
+IN_TRAINING = "auto_batch"
 
 
 def _check_channels(owner: str, in_channels: int, out_channels: int, groups: int) -> None:
@@ -100,18 +103,23 @@ class Conv2d(Layer):
     def _convolve(self, x: Any, activation: str | None) -> Any:
         geometry = self.geometry(x.shape)
         weight = self.weight.data
+        algorithm = "auto"
         if self.training:
             self.save(x)
+            algorithm = IN_TRAINING
         elif not on_device(weight):  # there, packing ahead gains nothing
             # Two threads may both pack at first; either result is right, and one is kept.
             if self._packed is None:
                 self.__dict__["_packed"] = ops.pack_weight(self.weight.data, groups=self.groups)
             weight = self._packed
-        return ops.conv2d(x, weight, _data(self.bias), **geometry, activation=activation)
+        return ops.conv2d(
+            x, weight, _data(self.bias), **geometry, activation=activation, algorithm=algorithm
+        )
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         (x,) = self.saved()
-        geometry, weight, bias = self.geometry(x.shape), self.weight, self.bias
+        geometry = {**self.geometry(x.shape), "algorithm": IN_TRAINING}
+        weight, bias = self.weight, self.bias
         if weight.requires_grad:
             weight.accumulate_from(
                 lambda out, accumulate: ops.conv2d_grad_weight(

@@ -18,6 +18,7 @@ from .devices import contiguous, cuda_core
 from .geometry import Geometry, Padding, Pair, window_geometry
 
 FORWARD, GRAD_INPUT, GRAD_WEIGHT = range(3)
+AUTOMATIC = {"auto": -1, "auto_batch": -2}
 ALGORITHMS = {name: index for index, name in enumerate(_core.conv2d_algorithms)}
 
 
@@ -198,12 +199,14 @@ def take_bias(function: str, bias: Any, x: Array, filters: int) -> Array:
 
 def algorithm_index(function: str, algorithm: str) -> int:
     if isinstance(algorithm, str):  # before ==, which NumPy arrays answer in their own ways
-        if algorithm == "auto":
-            return -1
+        if algorithm in AUTOMATIC:
+            return AUTOMATIC[algorithm]
         if algorithm in ALGORITHMS:
             return ALGORITHMS[algorithm]
     names = ", ".join(ALGORITHMS)
-    raise ValueError(f"{function}: algorithm is {algorithm!r}; the names are auto, {names}")
+    raise ValueError(
+        f"{function}: algorithm is {algorithm!r}; the names are auto, auto_batch, {names}"
+    )
 
 
 def run(
