@@ -13,7 +13,7 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
 
 /// Where a task's scratch has what, in bytes from its beginning.
 struct ScratchLayout {
-    std::size_t pointers = 0;  // (segments, rows) pointers into the source or the strip
+    std::size_t pointers = 0;  // (segments, rows) pointers into the source or the strip; with merge (rows)
     std::size_t out_pointers = 0;
     std::size_t residual_pointers = 0;
     std::size_t sum = 0;       // (rows, panel width)

@@ -155,7 +155,7 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
     };
     const std::int64_t rows = phase.rows();
     const std::int64_t width = widest_panel(*kernels.gemm);
-    layout.pointers = take(rows * phase.segments, sizeof(T*));
+    layout.pointers = take(rows * (phase.merge ? 1 : phase.segments), sizeof(T*));
     layout.out_pointers = take(rows, sizeof(T*));
     layout.residual_pointers = take(rows, sizeof(T*));
     layout.sum = take(rows * width, sizeof(T));

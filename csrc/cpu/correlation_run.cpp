@@ -122,11 +122,13 @@ private:
         return (outputs - 1) * step + 1 + (taps.count > 0 ? taps.last_offset() - taps.offset : 0);
     }
 
+    // Kernel rows lie a fixed step apart in the strip: pointers of the first are enough for all.
     void point_into_strip() {
         const T** pointer = at<const T*>(layout_.pointers);
         const AxisTaps &th = phase_.taps_h, &tw = phase_.taps_w;
+        const std::int64_t segments_h = phase_.merge ? 1 : th.count;
         const std::int64_t segments_w = phase_.merge ? 1 : tw.count;
-        for (std::int64_t a = 0; a < th.count; ++a)
+        for (std::int64_t a = 0; a < segments_h; ++a)
             for (std::int64_t b = 0; b < segments_w; ++b)
                 for (std::int64_t i = 0; i < i_end_ - i_begin_; ++i) {
                     const std::int64_t u = i * phase_.strip_step_h() + a * th.offset_step;
@@ -168,7 +170,9 @@ private:
         const bool through_sum = phase_.out.channel_elems != 1;
 
         GemmTile<T> tile;
-        tile.row_pitch = rows_;
+        tile.row_pitch = phase_.merge ? 0 : rows_;
+        if (phase_.merge)
+            tile.segment_elems = phase_.taps_h.offset_step * layout_.strip_w * phase_.channels;
         tile.sum = sum;
         tile.cols = cols;
         tile.relu = operands_.epilogue.relu;
@@ -191,7 +195,7 @@ private:
             for (std::int64_t d = 0; d < phase_.depth; d += phase_.depth_per_block) {
                 tile.segments = std::min(phase_.segments_per_block, phase_.segments - s);
                 tile.depth = std::min(phase_.depth_per_block, phase_.depth - d);
-                tile.row_offset = d;
+                tile.row_offset = s * tile.segment_elems + d;
                 tile.panel = packed + (s * phase_.depth + d) * width;
                 tile.first = s == 0 && d == 0;
                 tile.last = s + tile.segments == phase_.segments && d + tile.depth == phase_.depth;
@@ -225,7 +229,7 @@ private:
                    const T* const* residual) const {
         const std::int64_t tiles =
             (rows_ + kernels_.gemm->max_rows[vectors] - 1) / kernels_.gemm->max_rows[vectors];
-        const T* const* pointers = at<const T*>(layout_.pointers) + segment * rows_;
+        const T* const* pointers = at<const T*>(layout_.pointers) + segment * tile.row_pitch;
         T* const* out = at<T*>(layout_.out_pointers);
         T* sum = tile.sum;
         const std::int64_t width = std::int64_t{vectors} * kernels_.gemm->lanes;

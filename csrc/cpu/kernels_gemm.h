@@ -23,6 +23,7 @@ template <class T>
 struct GemmTile {
     const T* const* rows = nullptr;  // pointer of row i for segment s: rows[s * row_pitch + i]
     std::int64_t row_pitch = 0;
+    std::int64_t segment_elems = 0;  // added to every row pointer for each segment before
     std::int64_t row_offset = 0;  // elements added to every row pointer (a depth block's channel)
     std::int64_t segments = 0;
     std::int64_t depth = 0;
