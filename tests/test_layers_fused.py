@@ -120,3 +120,42 @@ def test_one_array_less_is_kept() -> None:
     L.Sequential(norm, relu)(np.ones((2, 2, 3, 3), np.float32))
     assert relu.saved() == (None,)
     assert norm.saved()[0].shape == (2, 2, 3, 3)
+
+
+@pytest.mark.parametrize("order", ["C", "channels_last"])
+@pytest.mark.parametrize(
+    ("before", "pool"),
+    [
+        (lambda: L.Conv2d(5, 4, 3), lambda: L.MaxPool2d(2)),
+        (lambda: L.Conv2d(5, 4, 3), lambda: L.MaxPool2d(3, stride=2, padding=1)),
+        (L.Flatten, None),
+        (lambda: L.BatchNorm2d(5), lambda: L.MaxPool2d(3, stride=1)),
+        (lambda: L.MaxPool2d(1), lambda: L.MaxPool2d(2, ceil_mode=True)),
+    ],
+)
+def test_max_pooling_masks_for_the_relu_before_it(before, pool, order) -> None:
+    x = np.random.default_rng(1).standard_normal((4, 5, 7, 9)).astype(np.float32)
+    x[2, :, 3, 4], x[1, 0, 0, 0] = 0, np.nan
+    if order == "channels_last":
+        x = fc.channels_last(x)
+    results = []
+    for relu in (L.ReLU, Apart):
+        with fc.init.seeded(5):
+            model = L.Sequential(before(), relu(), *([pool()] if pool else []))
+        results.append([run(model, x, 3), run(model, x, 4)])
+        keeps = model[1].saved()[0] is not None
+        assert keeps == (relu is Apart or pool is None)
+    for fused, apart in zip(*results, strict=True):
+        for one, other in zip(fused, apart, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_max_pooling_alone_masks_nothing() -> None:
+    pool, relu = L.MaxPool2d(2), L.ReLU()
+    x = -np.ones((1, 1, 2, 2), np.float32)
+    L.Sequential(relu, pool)(x)
+    np.testing.assert_array_equal(pool.backward(np.ones((1, 1, 1, 1), np.float32)), 0 * x)
+    pool(x)
+    assert pool.backward(np.ones((1, 1, 1, 1), np.float32)).sum() == 1
+    L.Sequential(relu, pool.eval())(x)
+    assert relu.saved()[0] is not None

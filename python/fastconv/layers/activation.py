@@ -28,7 +28,7 @@ class ReLU(Layer):
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         (y,) = self.saved()
-        if y is None:  # the layer before this one does both gradients (layers/fused.py)
+        if y is None:  # the layer before or after does both gradients (layers/fused.py)
             return grad_y
         return ops.relu_backward(grad_y, y) if need_input else None
 

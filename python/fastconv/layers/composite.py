@@ -9,6 +9,7 @@ from typing import Any
 from fastconv import ops
 from fastconv.errors import append_to_error
 from fastconv.graph import Graph, Value
+from fastconv.layers import fused
 from fastconv.layers.activation import ReLU, Sigmoid
 from fastconv.layers.arithmetic import (
     add,
@@ -20,7 +21,6 @@ from fastconv.layers.arithmetic import (
     subtract,
 )
 from fastconv.layers.base import Layer
-from fastconv.layers.fused import call, lower, steps
 from fastconv.ops.devices import on_device
 
 
@@ -97,9 +97,8 @@ class Sequential(Layer):
         shape = x.shape
         done = 0
         try:
-            for layer, relu in steps(self._layers.values()):
-                x = call(layer, relu, x)
-                done += 1 if relu is None else 2
+            for y, count in fused.forward(self._layers.values(), x):
+                x, done = y, done + count
         except (TypeError, ValueError) as error:
             append_to_error(error, self._story(shape, done))
             raise
@@ -127,7 +126,7 @@ class Sequential(Layer):
         return grad[0] if single and grad is not None else grad
 
     def lower(self, x: Value) -> Any:
-        return lower(self._layers.values(), x)
+        return fused.lower(self._layers.values(), x)
 
 
 class Residual(Layer):

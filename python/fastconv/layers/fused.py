@@ -3,6 +3,10 @@
 A layer that can take a ReLU into its pass defines ``forward_relu(x, relu)`` beside ``forward(x)``:
 it returns relu(forward(x)) and gives the ReLU what its backward needs, ``relu.save(y)``, or
 ``relu.save(None)`` where the layer's own backward does the ReLU's part.
+
+Max pooling after a ReLU does the ReLU's part backward too: where a maximum is not positive no
+gradient passes, and other elements get none. Its own output is the mask then, a quarter of the
+ReLU's for windows of 2 x 2.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Any, cast
 from fastconv.graph import Value
 from fastconv.layers.activation import ReLU
 from fastconv.layers.base import Layer
+from fastconv.layers.pooling import MaxPool2d
 
 
 @functools.cache
@@ -51,12 +56,32 @@ def call(layer: Layer, relu: ReLU | None, x: Any) -> Any:
     return layer(x) if relu is None else layer.call_relu(x, relu)
 
 
+def forward(layers: Iterable[Layer], x: Any) -> Iterator[tuple[Any, int]]:
+    """Run the layers; yields after each step its output and how many layers it was."""
+    before: Layer | None = None
+    for layer, relu in steps(layers):
+        x = call(layer, relu, x)
+        if _pool_masks(before, layer) and before.saved()[0] is not None:  # type: ignore[union-attr]
+            before.save(None)  # type: ignore[union-attr]
+            layer.mask_by(x)  # type: ignore[attr-defined]
+        before = relu or layer
+        yield x, 1 if relu is None else 2
+
+
+def _pool_masks(before: Layer | None, layer: Layer) -> bool:
+    return type(before) is ReLU and type(layer) is MaxPool2d and before.training and layer.training
+
+
 def lower(layers: Iterable[Layer], x: Value) -> Any:
     """The layers on a graph's value."""
+    before: Layer | None = None
     for layer, relu in steps(layers):
+        if type(before) is ReLU and type(layer) is MaxPool2d:
+            x.graph.not_kept.add(x.index)
         x = x.graph.call(layer, x)
         if relu is not None:
             x = x.graph.call(relu, x)
             if layer.finds_relu_mask:
                 x.graph.not_kept.add(x.index)
+        before = relu or layer
     return x

@@ -45,13 +45,20 @@ class MaxPool2d(Layer):
         if not self.training:
             return ops.max_pool2d(x, **self._geometry())
         y, indices = ops.max_pool2d(x, **self._geometry(), return_indices=True)
-        self.save(indices, x.shape)
+        self.save(indices, x.shape, None)
         return y
 
+    def mask_by(self, y: Any) -> None:
+        """Have backward do the part of the ReLU before this layer, whose output here was ``y``."""
+        indices, input_shape, _ = self.saved()
+        self.save(indices, input_shape, y)
+
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
-        indices, input_shape = self.saved()
+        indices, input_shape, relu_output = self.saved()
         if not need_input:
             return None
+        if relu_output is not None:
+            grad_y = ops.relu_backward(grad_y, relu_output)
         return ops.max_pool2d_backward(grad_y, indices, input_shape, **self._geometry())
 
     def lower(self, x: Value) -> Value:
