@@ -63,15 +63,14 @@ public:
         } else {
             point_into_source();
         }
-        std::int64_t end = panels_.count;
         if (packs()) {
             panels_ = Panels<T>::of_part(*kernels_.gemm, phase_.cols, part_, phase_.parts);
-            end = panels_.count;
+            end_panel_ = panels_.count;
         } else {
             first_panel_ = panels_.count * part_ / phase_.parts;
-            end = panels_.count * (part_ + 1) / phase_.parts;
+            end_panel_ = panels_.count * (part_ + 1) / phase_.parts;
         }
-        for (std::int64_t panel = first_panel_; panel < end; ++panel) run_panel(panel);
+        for (std::int64_t panel = first_panel_; panel < end_panel_; ++panel) run_panel(panel);
     }
 
 private:
@@ -236,6 +235,9 @@ private:
         const bool cold_source = panel == first_panel_ && source_is_dense();
         const std::int64_t weight_tiles =
             cold_source ? std::min<std::int64_t>(tiles, kTilesThatFetchWeights) : tiles;
+        // Few channels have few weights, used by many positions; what the task has packed is in L2.
+        const bool weights_ahead =
+            !phase_.merge && !packs() && !(tile.last && panel + 1 == end_panel_);
         const T* next_block = tile.panel + tile.segments * tile.depth * width;  // or next panel
         for (std::int64_t t = 0, row = 0; t < tiles; ++t) {
             const std::int64_t next = rows_ * (t + 1) / tiles;
@@ -246,8 +248,10 @@ private:
             if (cold_source && t + weight_tiles < tiles) {
                 tile.ahead = pointers[next] + tile.row_offset;
                 tile.ahead_step = next - row;
-            } else {
+            } else if (weights_ahead) {
                 fetch_ahead(tile, next_block, width, t % weight_tiles, weight_tiles);
+            } else {
+                tile.ahead = nullptr;
             }
             kernels_.gemm->tile[vectors][next - row](tile);
             row = next;
@@ -289,7 +293,7 @@ private:
     Panels<T> panels_;
     ScratchLayout layout_;
     char* scratch_;
-    std::int64_t first_panel_ = 0;
+    std::int64_t first_panel_ = 0, end_panel_ = 0;
     std::int64_t part_, group_, image_, i_begin_, i_end_, j_begin_, j_end_, rows_;
 };
 
