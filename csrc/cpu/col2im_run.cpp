@@ -43,6 +43,7 @@ public:
         const std::int64_t group = task % conv_.groups, image = task / conv_.groups;
         begin_ = conv_.height.in * band / cut_.bands;
         end_ = conv_.height.in * (band + 1) / cut_.bands;
+        weights_ahead_ = conv_.group_out() * panels_.padded_cols > kCachedWeights;
         packed_ = packed + group * conv_.group_out() * panels_.padded_cols;
         source_ = static_cast<const T*>(pointers.output) + image * dy_.batch_elems +
                   group * conv_.group_out() * dy_.channel_elems;
@@ -172,7 +173,8 @@ private:
                 tile.rows = at<const T*>(layout_.pointers) + first + row;
                 tile.sum = at<T>(layout_.terms) + row * width;
                 if (d == 0 && panel == 0) fetch_positions(first + next, next - row);
-                fetch_ahead(tile, tile.panel + tile.depth * width, width, t, tiles);
+                if (weights_ahead_)
+                    fetch_ahead(tile, tile.panel + tile.depth * width, width, t, tiles);
                 kernels_.gemm->tile[vectors][next - row](tile);
                 row = next;
             }
@@ -230,6 +232,7 @@ private:
     }
 
     static constexpr int kMostLanes = 16;
+    static constexpr std::int64_t kCachedWeights = 64 << 10;  // elements that stay in L2
     static constexpr std::int64_t kLinesApart = 6;
 
     const Conv& conv_;
@@ -243,6 +246,7 @@ private:
     const T* source_;
     T* out_;
     const T* bias_ = nullptr;
+    bool weights_ahead_;
     std::int64_t begin_, end_, block_begin_ = 0, block_positions_ = 0;
 };
 

@@ -16,10 +16,39 @@ using fastconv::cpu::OuterRun;
 using fastconv::cpu::OuterTile;
 using fastconv::cpu::Spread;
 
+// Asking for a line ahead at each pixel takes turns at the load ports: 3 to 8 % on AVX2.
+template <bool kAhead, class T, int Rows, int Vectors>
+FC_INLINE void sum_runs(const OuterTile<T>& tile, Vec<T> (&acc)[Rows][Vectors]) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    constexpr int kWidth = Vectors * kLanes;
+    const OuterRun<T>* run = tile.runs;
+    const OuterRun<T>* const end = run + tile.run_count;
+    const std::int64_t pitch = tile.x_pitch, ahead_step = tile.ahead_step;
+    const T* ahead = tile.ahead;
+    for (; run != end; ++run) {
+        const T* x = run->x + tile.x_offset;
+        const T* line = tile.lines + run->pixel * kWidth;
+        for (std::int64_t j = run->count; j > 0; --j, x += pitch, line += kWidth) {
+            Vec<T> y[Vectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) y[v] = Vec<T>::load(line + v * kLanes);
+            if constexpr (kAhead) {
+                __builtin_prefetch(ahead, 0, 2);
+                ahead += ahead_step;
+            }
+#pragma GCC unroll 24
+            for (int i = 0; i < Rows; ++i) {
+                const Vec<T> a = Vec<T>::broadcast(x[i]);
+#pragma GCC unroll 4
+                for (int v = 0; v < Vectors; ++v) acc[i][v] = fma(a, y[v], acc[i][v]);
+            }
+        }
+    }
+}
+
 template <class T, int Rows, int Vectors>
 void outer_tile(const OuterTile<T>& tile) {
     constexpr int kLanes = Vec<T>::kLanes;
-    constexpr int kWidth = Vectors * kLanes;
     Vec<T> acc[Rows][Vectors];
 #pragma GCC unroll 24
     for (int i = 0; i < Rows; ++i)
@@ -34,28 +63,8 @@ void outer_tile(const OuterTile<T>& tile) {
             for (int v = 0; v < Vectors; ++v)
                 __builtin_prefetch(tile.sum + i * tile.sum_pitch + v * kLanes, 1);
     }
-    const OuterRun<T>* run = tile.runs;
-    const OuterRun<T>* const end = run + tile.run_count;
-    const std::int64_t pitch = tile.x_pitch;
-    const T* ahead = tile.ahead ? tile.ahead : tile.lines;
-    const std::int64_t ahead_step = tile.ahead_step;
-    for (; run != end; ++run) {
-        const T* x = run->x + tile.x_offset;
-        const T* line = tile.lines + run->pixel * kWidth;
-        for (std::int64_t j = run->count; j > 0; --j, x += pitch, line += kWidth) {
-            Vec<T> y[Vectors];
-#pragma GCC unroll 4
-            for (int v = 0; v < Vectors; ++v) y[v] = Vec<T>::load(line + v * kLanes);
-            __builtin_prefetch(ahead, 0, 2);
-            ahead += ahead_step;
-#pragma GCC unroll 24
-            for (int i = 0; i < Rows; ++i) {
-                const Vec<T> a = Vec<T>::broadcast(x[i]);
-#pragma GCC unroll 4
-                for (int v = 0; v < Vectors; ++v) acc[i][v] = fma(a, y[v], acc[i][v]);
-            }
-        }
-    }
+    if (tile.ahead) sum_runs<true>(tile, acc);
+    else sum_runs<false>(tile, acc);
 #pragma GCC unroll 24
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
