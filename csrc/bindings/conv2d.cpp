@@ -118,6 +118,12 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
         entry["parts"] = phase.parts;
         entry["tasks"] = phase.tasks();
         entry["scratch_bytes"] = phase.scratch_bytes;
+        entry["planes"] = plan.planes.rows > 0;
+        if (plan.planes.rows > 0) {
+            entry["block"] = py::make_tuple(plan.planes.rows, phase.out_w);
+            entry["tasks"] = plan.tasks;
+            entry["scratch_bytes"] = plan.planes.scratch_bytes;
+        }
         phases.append(entry);
         tasks += phase.tasks();
     }

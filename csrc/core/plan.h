@@ -159,6 +159,13 @@ struct Col2imBlocking {
     std::size_t scratch_bytes = 0;
 };
 
+/// How few channels and filters are cut (cpu/planes.h); rows 0: the phases, or `outer`, compute them.
+struct PlanesBlocking {
+    std::int64_t rows = 0, blocks = 0;  // output rows a block, blocks an image
+    std::int64_t sums = 0;              // grad_weight: runs of blocks, each with totals of its own
+    std::size_t scratch_bytes = 0;
+};
+
 struct ConvPlan {
     Conv problem;
     Direction direction = Direction::kForward;
@@ -173,6 +180,7 @@ struct ConvPlan {
     Col2imBlocking col2im;                // of im2col's grad_input
     WinogradPlan winograd;
     DepthwiseBlocking depthwise;
+    PlanesBlocking planes;                // of direct, where it takes them
     std::int64_t packed_elems = 0;        // of the packed weights
     int packed_format = 0;  // with weights packed ahead: 0 panels, 1 + v transformed by Winograd's v
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch

@@ -8,11 +8,14 @@
 //   pointwise   1x1 without padding: strides go into the views, and images, rows and columns that
 //               lie evenly spaced become one long row of positions
 //
+//   planes      where filters and channels are few: cpu/planes.h
+//
 // Any stride, dilation, padding, groups and memory order, float32 and float64.
 #include "core/phases.h"
 #include "cpu/col2im.h"
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
+#include "cpu/planes.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -49,7 +52,9 @@ void prepack(ConvPlan& plan) { finish_plan(plan, true); }
 const char* plan_direct(ConvPlan& plan) {
     const auto phases = is_one_window(plan.problem) ? one_window_phases : dense_phases;
     plan.phases = phases(plan.problem, plan.direction, plan.strides);
-    return finish_plan(plan, false);
+    const char* const reason = finish_plan(plan, false);
+    if (!reason && plan_planes(plan)) plan.workspace_bytes = 0;
+    return reason;
 }
 
 const char* plan_pointwise(ConvPlan& plan) {
@@ -95,6 +100,7 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
 }
 
 void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
+    if (plan.planes.rows > 0) return run_planes(plan, pointers);
     if (plan.problem.dtype == DType::kFloat32) run<float>(plan, pointers, workspace);
     else run<double>(plan, pointers, workspace);
 }

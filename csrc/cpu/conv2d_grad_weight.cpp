@@ -5,7 +5,8 @@
 //
 // A matrix product whose long dimension, the positions, is summed: cpu/outer.h. Any stride, dilation,
 // padding, groups and memory order, float32 and float64. What the padding would add is not computed
-// (with fewer than 16 channels it is: there a whole kernel row is one row of the product).
+// (with fewer than 16 channels it is: there a whole kernel row is one row of the product). Few channels
+// and filters go over planes instead: cpu/planes.h.
 #include <algorithm>
 #include <cstdint>
 
@@ -14,6 +15,7 @@
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
 #include "cpu/panels.h"
+#include "cpu/planes.h"
 #include "core/phases.h"
 
 namespace fastconv::cpu {
@@ -37,7 +39,9 @@ const char* finish_plan(ConvPlan& plan) {
 const char* plan_direct(ConvPlan& plan) {
     start_grad_weight(plan);
     if (is_one_window(plan.problem)) line_up_images(plan.phases[0]);
-    return finish_plan(plan);
+    const char* const reason = finish_plan(plan);
+    if (!reason) plan_planes(plan);
+    return reason;
 }
 
 // How much of the panels' lanes `cols` columns use.
@@ -87,6 +91,7 @@ void run(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
 }
 
 void run_either(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
+    if (plan.planes.rows > 0) return run_planes_grad_weight(plan, pointers, workspace);
     if (plan.problem.dtype == DType::kFloat32) run<float>(plan, pointers, workspace);
     else run<double>(plan, pointers, workspace);
 }

@@ -281,7 +281,9 @@ def _describe_col2im(plan: dict[str, Any], w: tuple[int, ...], y: tuple[int, ...
 
 def _describe_phase(phase: dict[str, Any]) -> str:
     source = "strips copied to scratch" if phase["gather"] else "read in place"
-    if phase["merge"]:
+    if phase["planes"]:
+        source = "planes copied to scratch, vectors of positions"
+    elif phase["merge"]:
         source += ", a kernel row a segment"
     height, width = phase["block"]
     parts = f" x {phase['parts']} parts of the columns" if phase["parts"] > 1 else ""
