@@ -46,6 +46,9 @@ struct AxisTaps {
     std::int64_t last_offset() const { return offset + (count - 1) * offset_step; }
 };
 
+/// In which order register tiles take output positions (cpu/position_order.h).
+enum class PositionOrder : std::uint8_t { kRows, kLines, kSpiral };
+
 /// One dense correlation, the unit that the implicit GEMM computes:
 ///   out[n, i, j, k] = sum over taps (a, b) and channels c of
 ///                     source[n, y(i, a), x(j, b), c] * weight[a, b, c, k]
@@ -76,6 +79,8 @@ struct Correlation {
     std::int64_t block_h = 1, block_w = 1;    // output positions a task
     std::int64_t blocks_h = 0, blocks_w = 0;
     std::int64_t parts = 1;  // tasks that share a block, each with some of the column panels
+    PositionOrder order = PositionOrder::kRows;
+    std::int64_t rings = 0;  // of a spiral
     bool pack_by_task = false;  // weights not packed ahead: each task packs its panels for itself
     std::int64_t staging_elems = 0;  // that this needs beside the panel
     std::size_t scratch_bytes = 0;

@@ -24,6 +24,7 @@
 #include "cpu/kernels_gemm.h"
 #include "cpu/kernels_winograd.h"
 #include "cpu/panels.h"
+#include "cpu/position_order.h"
 #include "core/phases.h"
 #include "cpu/winograd_block.h"
 #include "cpu/winograd_choice.h"
@@ -196,6 +197,16 @@ void prepack(ConvPlan& plan) {
 
 // ---- whether it pays: one image by itself, on one thread ------------------------------------------
 
+// Direct leaves out what lies in the padding for all positions of a tile.
+double products_share(const Correlation& phase, const Kernels<float>& kernels) {
+    constexpr std::int64_t kWholeImage = 252;  // positions of a task
+    Correlation block = phase;
+    block.gather = false;
+    block.blocks_w = 1;
+    block.blocks_h = phase.out_h * phase.out_w <= kWholeImage ? 1 : 2;
+    return choose_order(block, kernels.gemm->max_rows[vectors_for(*kernels.gemm, INT64_MAX)]).share;
+}
+
 double direct_cost(const ConvPlan& plan) {
     const Correlation& phase = plan.phases[0];
     const Kernels<float>& kernels = plan.isa->kernels<float>();
@@ -203,9 +214,9 @@ double direct_cost(const ConvPlan& plan) {
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count);
     const double rows = static_cast<double>(phase.out_h * phase.out_w);
     const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
-    // A tap's row pointers take as long as four of its channels; below 16 a kernel row is one segment.
-    const double start = phase.channels < 16 ? 0 : 4 / static_cast<double>(phase.channels);
-    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) +
+    // A tap's row pointers take as long as six of its channels; below 16 a kernel row is one segment.
+    const double start = phase.channels < 16 ? 0 : 6 / static_cast<double>(phase.channels);
+    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) * products_share(phase, kernels) +
            kPackTap * taps * weights * plan.image_share(1);
 }
 

@@ -7,6 +7,7 @@
 #include "core/parallel.h"
 #include "cpu/correlation.h"
 #include "cpu/panels.h"
+#include "cpu/position_order.h"
 #include "cpu/strip.h"
 
 namespace fastconv::cpu {
@@ -100,6 +101,11 @@ void for_packings(Correlation& phase, const Kernels<T>& kernels, bool packed_ahe
     if (scratch_layout<T>(phase, kernels).bytes <= kMaxThreadScratch) body();
 }
 
+template <class T>
+int tile_rows(const Kernels<T>& kernels) {
+    return kernels.gemm->max_rows[vectors_for(*kernels.gemm, INT64_MAX)];
+}
+
 }  // namespace
 
 template <class T>
@@ -108,6 +114,7 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
     choose_segments(phase);
     phase.parts = 1;
     phase.pack_by_task = false;
+    phase.order = PositionOrder::kRows;
     if (phase.batch * phase.out_h * phase.out_w == 0) return true;
     // With one tap only a depth block of each position is in use at a time.
     const std::int64_t line = phase.segments == 1 ? phase.depth_per_block : phase.channels;
@@ -141,6 +148,8 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
         if (threads == 1) break;
     }
     phase = best;
+    phase.order = choose_order(phase, tile_rows<T>(kernels)).order;
+    phase.rings = padded_rings(phase);
     phase.scratch_bytes = scratch_layout<T>(phase, kernels).bytes;
     return true;
 }
@@ -160,6 +169,9 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
     layout.residual_pointers = take(rows, sizeof(T*));
     layout.sum = take(rows * width, sizeof(T));
     layout.residual = take(phase.residual.channel_elems == 1 ? 0 : rows * width, sizeof(T));
+    layout.order = take(phase.order == PositionOrder::kRows ? 0 : rows, sizeof(std::int32_t));
+    layout.ends = take(rows + 1, sizeof(std::int32_t));
+    layout.moved = take(phase.order == PositionOrder::kSpiral ? rows : 0, sizeof(T*));
     layout.panel = take(
         phase.pack_by_task ? phase.taps_h.count * phase.taps_w.count * phase.channels * width : 0,
         sizeof(T));

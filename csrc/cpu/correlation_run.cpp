@@ -16,6 +16,7 @@
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/panels.h"
+#include "cpu/position_order.h"
 #include "cpu/strip.h"
 
 namespace fastconv::cpu {
@@ -57,6 +58,7 @@ public:
     }
 
     void run() {
+        order_block();
         if (phase_.gather) {
             gather_strip();
             point_into_strip();
@@ -82,6 +84,25 @@ private:
                group_ * phase_.source_group_elems;
     }
 
+    void order_block() {
+        std::int32_t* ends = at<std::int32_t>(layout_.ends);
+        stretches_ = 1;
+        ends[0] = static_cast<std::int32_t>(rows_);
+        if (phase_.order != PositionOrder::kRows)
+            stretches_ = order_positions(phase_.order, phase_.rings, i_end_ - i_begin_,
+                                         j_end_ - j_begin_, at<std::int32_t>(layout_.order), ends);
+    }
+
+    // Row-major pointers into the order of the tiles.
+    template <class U>
+    void reorder(U** pointers) const {
+        if (phase_.order != PositionOrder::kSpiral) return;
+        const std::int32_t* order = at<std::int32_t>(layout_.order);
+        U** moved = at<U*>(layout_.moved);
+        std::copy_n(pointers, rows_, moved);
+        for (std::int64_t r = 0; r < rows_; ++r) pointers[r] = moved[order[r]];
+    }
+
     void point_into_source() {
         T* zeros = at<T>(layout_.strip);
         std::fill_n(zeros, phase_.channels, T(0));
@@ -101,6 +122,8 @@ private:
                         *pointer++ = x < 0 || x >= phase_.source_w
                                          ? zeros : line + x * phase_.source.width_elems;
                 }
+        for (std::int64_t s = 0; s < phase_.segments; ++s)
+            reorder(at<const T*>(layout_.pointers) + s * rows_);
     }
 
     void gather_strip() {
@@ -172,6 +195,7 @@ private:
         tile.row_pitch = phase_.merge ? 0 : rows_;
         if (phase_.merge)
             tile.segment_elems = phase_.taps_h.offset_step * layout_.strip_w * phase_.channels;
+        if (!phase_.gather && phase_.segments > 1) tile.zeros = at<T>(layout_.strip);
         tile.sum = sum;
         tile.cols = cols;
         tile.relu = operands_.epilogue.relu;
@@ -182,6 +206,7 @@ private:
             for (std::int64_t r = 0; r < rows_; ++r) out_pointers[r] = sum + r * width;
         else
             point_into_output(out, phase_.out, out_pointers);
+        reorder(out_pointers);
         const T** residual = operands_.epilogue.residual ? point_residual(col, cols, width) : nullptr;
 
         const T* packed = packed_panel(panel, width);
@@ -226,8 +251,13 @@ private:
     // Tiles of nearly equal heights: 49 rows are 5 x 5 + 4 x 6, not 8 x 6 + 1.
     void run_tiles(GemmTile<T>& tile, std::int64_t panel, int vectors, std::int64_t segment,
                    const T* const* residual) const {
-        const std::int64_t tiles =
-            (rows_ + kernels_.gemm->max_rows[vectors] - 1) / kernels_.gemm->max_rows[vectors];
+        const std::int64_t most = kernels_.gemm->max_rows[vectors];
+        const std::int32_t* ends = at<std::int32_t>(layout_.ends);
+        const auto tiles_of = [&](std::int64_t s) {
+            return (ends[s] - (s > 0 ? ends[s - 1] : 0) + most - 1) / most;
+        };
+        std::int64_t tiles = 0;
+        for (std::int64_t s = 0; s < stretches_; ++s) tiles += tiles_of(s);
         const T* const* pointers = at<const T*>(layout_.pointers) + segment * tile.row_pitch;
         T* const* out = at<T*>(layout_.out_pointers);
         T* sum = tile.sum;
@@ -239,23 +269,25 @@ private:
         const bool weights_ahead =
             !phase_.merge && !packs() && !(tile.last && panel + 1 == end_panel_);
         const T* next_block = tile.panel + tile.segments * tile.depth * width;  // or next panel
-        for (std::int64_t t = 0, row = 0; t < tiles; ++t) {
-            const std::int64_t next = rows_ * (t + 1) / tiles;
-            tile.rows = pointers + row;
-            tile.sum = sum + row * width;
-            tile.out = out + row;
-            tile.residual = residual ? residual + row : nullptr;
-            if (cold_source && t + weight_tiles < tiles) {
-                tile.ahead = pointers[next] + tile.row_offset;
-                tile.ahead_step = next - row;
-            } else if (weights_ahead) {
-                fetch_ahead(tile, next_block, width, t % weight_tiles, weight_tiles);
-            } else {
-                tile.ahead = nullptr;
+        std::int64_t number = 0, row = 0;
+        for (std::int64_t s = 0, begin = 0; s < stretches_; begin = ends[s], ++s)
+            for (std::int64_t t = 0; t < tiles_of(s); ++t, ++number) {
+                const std::int64_t next = begin + (ends[s] - begin) * (t + 1) / tiles_of(s);
+                tile.rows = pointers + row;
+                tile.sum = sum + row * width;
+                tile.out = out + row;
+                tile.residual = residual ? residual + row : nullptr;
+                if (cold_source && number + weight_tiles < tiles) {
+                    tile.ahead = pointers[next] + tile.row_offset;
+                    tile.ahead_step = next - row;
+                } else if (weights_ahead) {
+                    fetch_ahead(tile, next_block, width, number % weight_tiles, weight_tiles);
+                } else {
+                    tile.ahead = nullptr;
+                }
+                kernels_.gemm->tile[vectors][next - row](tile);
+                row = next;
             }
-            kernels_.gemm->tile[vectors][next - row](tile);
-            row = next;
-        }
         tile.sum = sum;
     }
 
@@ -274,6 +306,7 @@ private:
                          group_ * phase_.residual_group_elems + col * phase_.residual.channel_elems;
         if (phase_.residual.channel_elems == 1) {
             point_into_output(first, phase_.residual, pointers);
+            reorder(pointers);
             return pointers;
         }
         T* strip = at<T>(layout_.residual);
@@ -284,6 +317,7 @@ private:
                 {strip + position * width, width, 1});
         });
         for (std::int64_t r = 0; r < rows_; ++r) pointers[r] = strip + r * width;
+        reorder(pointers);
         return pointers;
     }
 
@@ -293,7 +327,7 @@ private:
     Panels<T> panels_;
     ScratchLayout layout_;
     char* scratch_;
-    std::int64_t first_panel_ = 0, end_panel_ = 0;
+    std::int64_t first_panel_ = 0, end_panel_ = 0, stretches_ = 1;
     std::int64_t part_, group_, image_, i_begin_, i_end_, j_begin_, j_end_, rows_;
 };
 

@@ -25,6 +25,7 @@ struct GemmTile {
     std::int64_t row_pitch = 0;
     std::int64_t segment_elems = 0;  // added to every row pointer for each segment before
     std::int64_t row_offset = 0;  // elements added to every row pointer (a depth block's channel)
+    const T* zeros = nullptr;  // or the pointer that stands for padding: what is so for all rows is skipped
     std::int64_t segments = 0;
     std::int64_t depth = 0;
     const T* panel = nullptr;
