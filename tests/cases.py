@@ -431,6 +431,8 @@ POOL = [
     pool("n1c3h5w5-k4-st4-pad3-ceil"),  # a last window that would begin in the padding: dropped
     pool("n1c3h4w4-k6-st2-pad1-ceil"),
     pool("n1c3h5w6-k5x6"),
+    pool("n2c70h7w7-k7-st1"),  # one window holds the image
+    pool("n2c18h10w12-k9-st1"),  # elements in the middle share all their windows
     pool("n1c3h1w9-k1x3-st1x2"),
     pool("n1c3h9w1-k3x1-st2x1"),
     pool("n1c3h5w4-k1-st2"),

@@ -163,6 +163,35 @@ def test_gradients_scattered_or_gathered_have_the_same_bits(isa, rng):
         assert_exact(result, results[0])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_indices_beyond_32_bits_take_nothing(dtype, isa, rng):
+    """The gradient compares narrow copies of the indices where lanes are float32 channels."""
+    x = fc.channels_last(rng.normal(size=(2, 70, 9, 7)).astype(dtype))
+    y, indices = fc.max_pool2d(x, 3, stride=1, padding=1, return_indices=True)
+    grads = in_order(integers(y.shape, rng, dtype), "channels_last")
+    wrong = rng.random(y.shape) < 0.3
+    kept = np.where(wrong, -1, indices)
+    expected = reference.max_pool2d_backward(grads, kept, x.shape, 3, stride=1, padding=1)
+    for add in (2**32, -(2**32), 2**31, 2**40):
+        given = in_order(np.where(wrong, indices + add, indices), "channels_last")
+        actual = fc.max_pool2d_backward(grads, given, x.shape, 3, stride=1, padding=1)
+        assert_exact(actual, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 530, 9, 11), (2, 833, 7, 7), (1, 96, 61, 40)])
+def test_gradients_of_many_channels_and_rows(shape, isa, rng):
+    """Cut into tasks by channels and by rows, whose windows overlap the next task's."""
+    x = integers(shape, rng)
+    arguments = {"kernel_size": 3, "stride": 1, "padding": 1}
+    _, indices = fc.max_pool2d(fc.channels_last(x), return_indices=True, **arguments)
+    grads = integers(shape, rng)
+    expected = reference.max_pool2d_backward(grads, indices, shape, **arguments)
+    out = poisoned(shape, order="channels_last")
+    fc.max_pool2d_backward(fc.channels_last(grads), indices, shape, out=out, **arguments)
+    assert_exact(out, expected)
+    assert_only_wrote(out)
+
+
 @pytest.fixture
 def threads_restored():
     threads = fc.get_num_threads()

@@ -54,6 +54,18 @@ struct PoolIndexTile {
     std::int64_t lane_add = 0;
 };
 
+/// Indices of 32 bits for the gradient of max pooling, in strips that `narrow` wrote: half the bytes
+/// and a third of the instructions of a tap. Lanes are channels: a tap counts where it finds
+/// first + i * step_add, at data[r * row_elems + cols[s] + i * step_elems + l].
+struct PoolNarrowTile {
+    const std::int32_t* data = nullptr;
+    std::int64_t step_elems = 0;
+    std::int64_t row_elems = 0;
+    const std::int64_t* cols = nullptr;
+    std::int64_t first = 0;
+    std::int64_t step_add = 0;
+};
+
 template <class T>
 struct PoolKernels {
     int lanes;
@@ -65,6 +77,12 @@ struct PoolKernels {
     void (*average)(const PoolTile<T>&);
     /// The sum of the taps whose index says that they took this position.
     void (*max_backward)(const PoolTile<T>&, const PoolIndexTile&);
+    /// The same from narrow indices; null for double, whose lanes are as wide as an index.
+    void (*max_backward_narrow)(const PoolTile<T>&, const PoolNarrowTile&);
+    /// to[i * to_step + l] = from[i * from_step + l] for `positions` of `lanes`, -1 for what needs
+    /// more than 32 bits.
+    void (*narrow)(std::int64_t positions, std::int64_t lanes, const std::int64_t* from,
+                   std::int64_t from_step, std::int32_t* to, std::int64_t to_step);
     /// even[j] = line[2 j], odd[j] = line[2 j + 1], for `count` elements of line; and back.
     void (*split)(std::int64_t count, const T* line, T* even, T* odd);
     void (*merge)(std::int64_t count, const T* even, const T* odd, T* line);

@@ -16,6 +16,11 @@ namespace {
 // Elements of source or target a task: 128 KB of float, a few tens of microseconds.
 constexpr std::int64_t kTaskElems = 32768;
 constexpr std::int64_t kMinLanes = 64;  // channels a task keeps together: four AVX-512 vectors
+constexpr std::int64_t kNarrowLanes = 256;  // channels a task has at most with narrow indices
+// Nanoseconds below which the second thread does not pay for its hand-over and for data in the other
+// core's L2: 256x13x13 3x3/2 forward took 11.3 us with two and 6.8 with one, 832x7x7 3x3/1 (estimated
+// at 16 us) 15 and 14.
+constexpr double kWorthThreads = 15e3;
 constexpr std::size_t kScratchLimit = std::size_t{3} << 20;  // of the 4 MB a thread may have
 
 std::vector<PoolOperand*> operands(PoolPlan& plan) {
@@ -72,6 +77,17 @@ PoolLanes choose_lanes(PoolPlan& plan, int lanes) {
     return longest_run(plan) >= enough ? PoolLanes::kWidth : PoolLanes::kChannels;
 }
 
+/// Whether the gradient of max makes narrow copies of its indices: lanes are channels side by side
+/// and as wide, and each index is compared often enough. On one core (AVX-512), 480x14x14 3x3/1:
+/// 0.6 of the time; 3x3/2, where an index is read 2.25 times for an element written: 1.0.
+bool narrows(const PoolPlan& plan) {
+    const Axis &height = plan.problem.pool.height, &width = plan.problem.pool.width;
+    return plan.problem.operation == PoolOperation::kMaxBackward && !plan.problem.adaptive &&
+           plan.problem.dtype == DType::kFloat32 && plan.lanes == PoolLanes::kChannels &&
+           plan.channels > 1 && plan.indices.strides.channel_elems == 1 &&
+           height.kernel * width.kernel / 4 >= height.stride * width.stride;
+}
+
 /// The stride along W that a source (or target) line is split by.
 std::int64_t line_split(const PoolPlan& plan, bool target) {
     for (const PoolRun& run : plan.cols)
@@ -92,10 +108,34 @@ void choose_staging(PoolPlan& plan) {
         operand->row_elems = strides.height_elems;
         operand->col_elems = strides.width_elems;
     }
+    if (plan.narrow) plan.indices.staged = true;
+}
+
+/// `size` in blocks of at most about `most`, whole multiples of `unit` and even.
+std::int64_t even_blocks(std::int64_t size, std::int64_t most, std::int64_t unit) {
+    const std::int64_t units = (size + unit - 1) / unit;
+    const std::int64_t blocks = (size + most - 1) / most;
+    return std::min(size, (units + blocks - 1) / blocks * unit);
+}
+
+/// Narrow indices: a task is tall, since its first and last rows are narrowed again by its
+/// neighbours. 256 channels are runs of 1 and 2 KB; with 64, whose windows would stay in L1, memory
+/// delivered half as much (192x56x56). There are not three tasks for two threads.
+void choose_narrow_blocks(PoolPlan& plan) {
+    plan.block_w = plan.target_w;
+    plan.block_c = even_blocks(plan.channels, kNarrowLanes, kMinLanes / 2);
+    const std::int64_t line = plan.target_w * plan.block_c;
+    plan.block_h = even_blocks(plan.target_h, std::max<std::int64_t>(1, 2 * kTaskElems / line), 1);
+    const std::int64_t tasks = plan.blocks_c() * plan.blocks_h();
+    if (tasks > 1 && tasks % 2 == 1) plan.block_h = (plan.block_h + 1) / 2;
+    if (tasks == 1)
+        plan.block_n = std::clamp<std::int64_t>(kTaskElems / (line * plan.target_h), 1, plan.batch);
 }
 
 /// Cuts the target into tasks, by shapes alone.
 void choose_blocks(PoolPlan& plan) {
+    plan.block_n = 1;
+    if (plan.narrow) return choose_narrow_blocks(plan);
     const Axis& height = plan.problem.pool.height;
     const Axis& width = plan.problem.pool.width;
     // Elements of one channel that one row of the target reads or writes.
@@ -122,7 +162,6 @@ void choose_blocks(PoolPlan& plan) {
         plan.block_w =
             std::clamp<std::int64_t>(plan.target_w * kTaskElems / (line * lanes),
                                      std::min<std::int64_t>(64, plan.target_w), plan.target_w);
-    plan.block_n = 1;
     if (plan.blocks_c() * plan.blocks_h() * plan.blocks_w() == 1)
         plan.block_n = std::clamp<std::int64_t>(kTaskElems / (line * plan.target_h * plan.channels),
                                                 1, plan.batch);
@@ -155,7 +194,8 @@ void size_strips(PoolPlan& plan) {
             operand->col_elems = 1;
             operand->row_elems = operand->split * operand->phase_elems;
         }
-        const std::size_t size = index || plan.problem.dtype == DType::kFloat64 ? 8 : 4;
+        const bool words = plan.problem.dtype == DType::kFloat64 || (index && !plan.narrow);
+        const std::size_t size = words ? 8 : 4;
         operand->scratch_bytes =
             (static_cast<std::size_t>(operand->strip_rows * operand->row_elems) * size + 127) / 64 *
             64;
@@ -165,6 +205,8 @@ void size_strips(PoolPlan& plan) {
 
 /// Blocks small enough that the strips fit into scratch; false: not even the smallest do.
 bool fit_strips(PoolPlan& plan) {
+    choose_staging(plan);
+    choose_blocks(plan);
     for (;;) {
         size_strips(plan);
         if (plan.scratch_bytes <= kScratchLimit) return true;
@@ -186,6 +228,24 @@ void list_offsets(PoolPlan& plan) {
             else plan.index_adds.push_back(t * run.tap_step);
         }
     }
+}
+
+/// Nanoseconds of one core, roughly: a vector of results costs what its windows cost, and bytes come
+/// from L2.
+double work(const PoolProblem& problem, int lanes) {
+    const Pool& pool = problem.pool;
+    const Axis &height = pool.height, &width = pool.width;
+    const auto area = [](double h, double w) { return h * w; };
+    const double outputs = area(height.out, width.out), inputs = area(height.in, width.in);
+    const double taps =
+        problem.adaptive ? inputs / std::max(1.0, outputs) : area(height.kernel, width.kernel);
+    const double tap = problem.with_indices ? 0.75 : 0.3;
+    const auto vectors = static_cast<double>((pool.channels + lanes - 1) / lanes);
+    const double element = problem.dtype == DType::kFloat32 ? 4 : 8;
+    const double bytes = static_cast<double>(pool.channels) *
+                         (element * (inputs + outputs) + (problem.with_indices ? 8 * outputs : 0));
+    return static_cast<double>(pool.batch) *
+           (vectors * outputs * (3 + tap * taps) + 0.005 * bytes);
 }
 
 }  // namespace
@@ -214,19 +274,22 @@ PoolPlan plan_pool2d(const PoolProblem& problem, const PoolStrides& strides, con
         height.in * width.in >= (std::int64_t{1} << 31))
         throw std::invalid_argument("indices of float32 images need H * W < 2**31");
     const int lanes = problem.dtype == DType::kFloat32 ? isa.f32.pool->lanes : isa.f64.pool->lanes;
+    if (work(plan.problem, lanes) < kWorthThreads) plan.threads = 1;
     plan.scatter = scatters(plan, lanes);
     if (plan.scatter) return plan;
     plan.rows = pool_runs(problem, height);
     plan.cols = pool_runs(problem, width);
     if (!channels_last(plan)) merge_images(plan);
     plan.lanes = choose_lanes(plan, lanes);
-    choose_staging(plan);
-    choose_blocks(plan);
-    if (!fit_strips(plan)) {
+    plan.narrow = narrows(plan);
+    bool fits = fit_strips(plan);
+    if (!fits && plan.narrow) {
+        plan.narrow = false;
+        fits = fit_strips(plan);
+    }
+    if (!fits) {
         plan.lanes = PoolLanes::kNone;
-        choose_staging(plan);
-        choose_blocks(plan);
-        size_strips(plan);
+        fit_strips(plan);  // nothing to fit
     }
     list_offsets(plan);
     return plan;

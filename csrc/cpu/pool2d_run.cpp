@@ -49,6 +49,7 @@ struct Task {
     T* source = nullptr;
     T* target = nullptr;
     std::int64_t* indices = nullptr;
+    const std::int32_t* narrow = nullptr;
 
     T* source_data() const {
         return static_cast<T*>(plan.problem.backward() ? pointers.output : pointers.input);
@@ -70,16 +71,18 @@ T exact_reciprocal(T divisor) {
     return power_of_two ? 1 / divisor : T{0};
 }
 
+/// `rows` of the target that follow each other at once: more than 1 where all their positions have
+/// the same taps.
 template <class T>
-void run_tile(const Task<T>& task, const PoolRun& row, std::int64_t i, const PoolRun& col,
-              const RunPart& part, std::int64_t channels) {
+void run_tile(const Task<T>& task, const PoolRun& row, std::int64_t i, std::int64_t rows,
+              const PoolRun& col, const RunPart& part, std::int64_t channels) {
     const PoolPlan& plan = task.plan;
     const bool along_width = plan.lanes == PoolLanes::kWidth;
     const std::int64_t h = row.source + i * row.source_step;
     const std::int64_t w = col.source + part.first * col.source_step;
     const std::int64_t target_h = row.target + i * row.target_step;
     const std::int64_t target_w = col.target + part.first * col.target_step;
-    const std::int64_t count = part.last - part.first;
+    const std::int64_t count = rows * (part.last - part.first);
     const auto place = [&](const PoolOperand& x) {  // of tap (0, 0), less the column's own offset
         return h * x.row_elems + x.column(w) - x.column(col.source);
     };
@@ -114,6 +117,12 @@ void run_tile(const Task<T>& task, const PoolRun& row, std::int64_t i, const Poo
             index.lane_add = along_width ? col.source_step : 0;
             return task.kernels.max_index(tile, index);
         case PoolOperation::kMaxBackward:
+            if (plan.narrow)
+                return task.kernels.max_backward_narrow(
+                    tile, {task.narrow + place(plan.indices), step(plan.indices, col.source_step),
+                           row.tap_step * plan.indices.row_elems,
+                           plan.index_offsets.data() + col.offsets, target_h * line + target_w,
+                           col.target_step});
             index.data = task.indices + place(plan.indices);
             index.step_elems = step(plan.indices, col.source_step);
             index.row_elems = row.tap_step * plan.indices.row_elems;
@@ -133,14 +142,27 @@ void run_tile(const Task<T>& task, const PoolRun& row, std::int64_t i, const Poo
     }
 }
 
+/// Whether the rows of a run and their columns are one line of positions that share their taps, as
+/// in the gradient of global average pooling.
+bool rows_follow(const PoolPlan& plan, const PoolRun& row) {
+    if (plan.problem.max() || plan.lanes != PoolLanes::kChannels || plan.cols.size() != 1)
+        return false;
+    const PoolRun& col = plan.cols[0];
+    return row.source_step == 0 && row.target_step == 1 && col.source_step == 0 &&
+           col.target_step == 1 && plan.block_w == plan.target_w &&
+           plan.target.row_elems == plan.target_w * plan.target.col_elems;
+}
+
 template <class T>
 void run_strip(const Task<T>& task, std::int64_t channels) {
-    for (const PoolRun& row : task.plan.rows) {
+    const PoolPlan& plan = task.plan;
+    for (const PoolRun& row : plan.rows) {
         const RunPart rows = clip_run(row, task.block.h.lo, task.block.h.hi);
-        for (std::int64_t i = rows.first; i < rows.last; ++i) {
-            for (const PoolRun& col : task.plan.cols) {
+        const std::int64_t step = rows_follow(plan, row) ? rows.last - rows.first : 1;
+        for (std::int64_t i = rows.first; i < rows.last; i += step) {
+            for (const PoolRun& col : plan.cols) {
                 const RunPart part = clip_run(col, task.block.w.lo, task.block.w.hi);
-                if (part.first < part.last) run_tile(task, row, i, col, part, channels);
+                if (part.first < part.last) run_tile(task, row, i, step, col, part, channels);
             }
         }
     }
@@ -188,6 +210,24 @@ void store(const StripKernels<M>& kernels, PoolLanes lanes, const PoolOperand& o
                        reinterpret_cast<M*>(placed.scratch));
 }
 
+/// The strip's indices as 32 bits in scratch; element (row 0, column 0) of that.
+template <class T>
+const std::int32_t* narrow_strip(const Task<T>& task, std::int64_t image, std::int64_t channel,
+                                 std::int64_t channels, char*& scratch) {
+    const PoolOperand& operand = task.plan.indices;
+    const Extent &h = task.source_h, &w = task.source_w;
+    auto* strip = reinterpret_cast<std::int32_t*>(scratch);
+    scratch += operand.scratch_bytes;
+    const std::int64_t* from = first_element(task.pointers.indices, operand, image, channel) +
+                               h.lo * operand.strides.height_elems +
+                               w.lo * operand.strides.width_elems;
+    for (std::int64_t i = 0; i < h.size(); ++i)
+        task.kernels.narrow(w.size(), channels, from + i * operand.strides.height_elems,
+                            operand.strides.width_elems, strip + i * operand.row_elems,
+                            operand.col_elems);
+    return strip - strip_origin(operand, h, w);
+}
+
 template <class T>
 void run_image(Task<T>& task, std::int64_t image) {
     const PoolPlan& plan = task.plan;
@@ -205,7 +245,8 @@ void run_image(Task<T>& task, std::int64_t image) {
         const auto target =
             place(task.target_data(), plan.target, image, c, channels, block.h, block.w, scratch);
         Placed<std::int64_t> indices;
-        if (plan.problem.with_indices)
+        if (plan.narrow) task.narrow = narrow_strip(task, image, c, channels, scratch);
+        else if (plan.problem.with_indices)
             indices = place(task.pointers.indices, plan.indices, image, c, channels, index_h,
                             index_w, scratch);
         task.source = source.element;

@@ -187,11 +187,34 @@ std::vector<PoolRun> adaptive_backward(const PoolProblem& problem, const Axis& a
     return runs;
 }
 
+/// Neighbouring elements of the same taps, each a run of its own, become one run that stays where its
+/// taps are: all of them where one window holds the image.
+std::vector<PoolRun> merge_equal(std::vector<PoolRun> runs) {
+    std::vector<PoolRun> merged;
+    for (const PoolRun& run : runs) {
+        PoolRun* last = merged.empty() ? nullptr : &merged.back();
+        const bool equal = last && run.count == 1 && last->source == run.source &&
+                           (last->count == 1 || last->source_step == 0) &&
+                           last->taps == run.taps && last->tap_step == run.tap_step &&
+                           last->divisor == run.divisor && last->again == run.again &&
+                           run.target > last->target;
+        const std::int64_t step = equal ? run.target - last->target : 0;
+        if (equal && (last->count == 1 || step == last->count * last->target_step)) {
+            if (last->count == 1) last->target_step = step;
+            last->source_step = 0;
+            ++last->count;
+        } else {
+            merged.push_back(run);
+        }
+    }
+    return merged;
+}
+
 }  // namespace
 
 std::vector<PoolRun> pool_runs(const PoolProblem& problem, const Axis& axis) {
     if (!problem.adaptive)
-        return problem.backward() ? regular_backward(problem, axis)
+        return problem.backward() ? merge_equal(regular_backward(problem, axis))
                                   : regular_forward(problem, axis);
     if (!problem.backward()) return adaptive_forward(axis);
     if (axis.out > 1 && axis.in % axis.out == 0) {

@@ -1,5 +1,5 @@
-// Windows reduced lane by lane: maximum, maximum with index, average, the maximum's gradient
-// (contract and picture: cpu/kernels_pool.h).
+// Windows reduced lane by lane: maximum, maximum with index, average; the maximum's gradient is in
+// pool_gradient.h (contract and picture: cpu/kernels_pool.h).
 //
 // Four vectors of lanes a pass: enough independent chains to hide the latency of max and add (4
 // cycles), and each tap's address is computed once for all four. A pass loads every tap once from
@@ -9,48 +9,16 @@
 // beside it notes those that were not.
 #include "cpu/kernels_pool.h"
 #include "cpu/tiles/interleave.h"
+#include "cpu/tiles/pool_gradient.h"
+#include "cpu/tiles/pool_pass.h"
 #include "cpu/tiles/pool_vector.h"
 
 namespace {
 
 using fastconv::cpu::PoolIndexTile;
 using fastconv::cpu::PoolKernels;
+using fastconv::cpu::PoolNarrowTile;
 using fastconv::cpu::PoolTile;
-
-// A pass is a few vectors: called instead of inlined it would spend as long on its prologue.
-#define FC_PASS __attribute__((always_inline))
-
-/// How many vectors a pass takes, and whether the last (only) one is partial.
-template <int Vectors, bool Partial>
-struct Pass {
-    static constexpr int kVectors = Vectors;
-    static constexpr bool kPartial = Partial;
-};
-
-template <bool Partial, class T>
-FC_INLINE Vec<T> load_lanes(const T* p, int count) {
-    if constexpr (Partial) return Vec<T>::load(p, count);
-    else return Vec<T>::load(p);
-}
-
-template <bool Partial, class T>
-FC_INLINE void store_lanes(Vec<T> v, T* p, int count) {
-    if constexpr (Partial) v.store(p, count);
-    else v.store(p);
-}
-
-/// pass(Pass, position, first lane, lanes of a vector) over all positions and lanes.
-template <class T, class Body>
-FC_INLINE void for_passes(const PoolTile<T>& tile, Body pass) {
-    constexpr int kLanes = Vec<T>::kLanes;
-    for (std::int64_t i = 0; i < tile.positions; ++i) {
-        std::int64_t lane = 0;
-        for (; lane + 4 * kLanes <= tile.lanes; lane += 4 * kLanes)
-            pass(Pass<4, false>{}, i, lane, kLanes);
-        for (; lane + kLanes <= tile.lanes; lane += kLanes) pass(Pass<1, false>{}, i, lane, kLanes);
-        if (const int left = lanes_left<T>(tile.lanes, lane)) pass(Pass<1, true>{}, i, lane, left);
-    }
-}
 
 template <class T>
 constexpr T infinity() {
@@ -168,37 +136,6 @@ FC_INLINE void average_pass(const PoolTile<T>& tile, std::int64_t i, std::int64_
     }
 }
 
-template <class T, int Vectors, bool Partial>
-FC_INLINE void max_backward_pass(const PoolTile<T>& tile, const PoolIndexTile& index,
-                                 std::int64_t i, std::int64_t lane, int count) {
-    constexpr int kLanes = Vec<T>::kLanes;
-    Vec<T> sum[Vectors];
-    typename Lane<T>::Target target[Vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) {
-        sum[v] = Vec<T>::zero();
-        target[v] =
-            Lane<T>::target(index.first + i * index.step_add + (lane + v * kLanes) * index.lane_add,
-                            index.lane_add);
-    }
-    const T* row = tile.source + i * tile.step_elems + lane;
-    const std::int64_t* taken = index.data + i * index.step_elems + lane;
-    for (std::int64_t r = 0; r < tile.rows; ++r, row += tile.row_elems, taken += index.row_elems) {
-        for (std::int64_t s = 0; s < tile.col_count; ++s) {
-            const T* tap = row + tile.cols[s];
-            const std::int64_t* tap_index = taken + index.cols[s];
-#pragma GCC unroll 4
-            for (int v = 0; v < Vectors; ++v)
-                sum[v] = Lane<T>::template add_where<Partial>(
-                    sum[v], load_lanes<Partial>(tap + v * kLanes, count), tap_index + v * kLanes,
-                    target[v], count);
-        }
-    }
-    T* out = tile.out + i * tile.out_step_elems + lane;
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) store_lanes<Partial>(sum[v], out + v * kLanes, count);
-}
-
 template <class T>
 void max_tile(const PoolTile<T>& tile) {
     for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
@@ -214,18 +151,38 @@ void max_index_tile(const PoolTile<T>& tile, const PoolIndexTile& index) {
     });
 }
 
+/// One tap a position: a gradient of windows that do not overlap. Positions that share their tap
+/// (step_elems = 0) are copies of the first, whose lanes stay in L1.
 template <class T>
-void average_tile(const PoolTile<T>& tile) {
-    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
-        average_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, i, lane, count);
-    });
+void share_tile(const PoolTile<T>& tile) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    const bool exact = tile.reciprocal != 0;
+    const Vec<T> factor = Vec<T>::broadcast(exact ? tile.reciprocal : tile.divisor);
+    const auto scaled = [&](Vec<T> x) FC_PASS {
+        const Vec<T> sum = Vec<T>::zero() + x;  // 0 for -0, as average_pass has it
+        return exact ? sum * factor : sum / factor;
+    };
+    const auto each_vector = [&](const T* from, T* to, auto change) FC_PASS {
+        std::int64_t lane = 0;
+        for (; lane + kLanes <= tile.lanes; lane += kLanes)
+            change(Vec<T>::load(from + lane)).store(to + lane);
+        if (const int left = lanes_left<T>(tile.lanes, lane))
+            change(Vec<T>::load(from + lane, left)).store(to + lane, left);
+    };
+    const T* source = tile.source + tile.cols[0];
+    T* out = tile.out;
+    const std::int64_t taps = tile.step_elems == 0 ? 1 : tile.positions;
+    for (std::int64_t i = 0; i < taps; ++i)
+        each_vector(source + i * tile.step_elems, out + i * tile.out_step_elems, scaled);
+    for (std::int64_t i = taps; i < tile.positions; ++i)
+        each_vector(out, out + i * tile.out_step_elems, [](Vec<T> x) FC_PASS { return x; });
 }
 
 template <class T>
-void max_backward_tile(const PoolTile<T>& tile, const PoolIndexTile& index) {
+void average_tile(const PoolTile<T>& tile) {
+    if (tile.rows == 1 && tile.col_count == 1 && !tile.accumulate) return share_tile(tile);
     for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
-        max_backward_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, index, i,
-                                                                                 lane, count);
+        average_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, i, lane, count);
     });
 }
 
@@ -250,8 +207,17 @@ void merge(std::int64_t count, const T* even, const T* odd, T* line) {
 
 template <class T>
 constexpr PoolKernels<T> table() {
-    return {Vec<T>::kLanes,       max_tile<T>, max_index_tile<T>, average_tile<T>,
-            max_backward_tile<T>, split<T>,    merge<T>};
+    PoolKernels<T> kernels{};
+    kernels.lanes = Vec<T>::kLanes;
+    kernels.max = max_tile<T>;
+    kernels.max_index = max_index_tile<T>;
+    kernels.average = average_tile<T>;
+    kernels.max_backward = max_backward_tile<T>;
+    if constexpr (sizeof(T) == 4) kernels.max_backward_narrow = max_backward_narrow_tile;
+    kernels.narrow = narrow;
+    kernels.split = split<T>;
+    kernels.merge = merge<T>;
+    return kernels;
 }
 
 }  // namespace

@@ -143,6 +143,10 @@ def pack_weight(
 
 
 def shape4(function: str, name: str, shape: Sequence[int]) -> tuple[int, int, int, int]:
+    if type(shape) is tuple and len(shape) == 4:  # an array's own: 0.5 us less
+        n, c, h, w = shape
+        if type(n) is type(c) is type(h) is type(w) is int and min(shape) >= 0:
+            return shape
     try:
         sizes = tuple(int(size.__index__()) for size in shape)
     except (TypeError, AttributeError):
