@@ -201,13 +201,21 @@ private:
         tile.relu = operands_.epilogue.relu;
         if (operands_.epilogue.bias)
             tile.bias = operands_.epilogue.bias + group_ * phase_.cols + col;
+        // In place, the first panel's pointers serve all, each at its column.
+        const bool has_residual = operands_.epilogue.residual != nullptr;
+        const bool in_place = !through_sum && (!has_residual || phase_.residual.channel_elems == 1);
+        const bool pointed = in_place && panel != first_panel_;
+        if (in_place) tile.out_offset = col;
         T** out_pointers = at<T*>(layout_.out_pointers);
         if (through_sum)
             for (std::int64_t r = 0; r < rows_; ++r) out_pointers[r] = sum + r * width;
-        else
-            point_into_output(out, phase_.out, out_pointers);
-        reorder(out_pointers);
-        const T** residual = operands_.epilogue.residual ? point_residual(col, cols, width) : nullptr;
+        else if (!pointed)
+            point_into_output(in_place ? out - col : out, phase_.out, out_pointers);
+        if (!pointed) reorder(out_pointers);
+        const T** residual = nullptr;
+        if (has_residual)
+            residual = pointed ? at<const T*>(layout_.residual_pointers)
+                               : point_residual(in_place ? 0 : col, cols, width);
 
         const T* packed = packed_panel(panel, width);
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
@@ -270,9 +278,10 @@ private:
             !phase_.merge && !packs() && !(tile.last && panel + 1 == end_panel_);
         const T* next_block = tile.panel + tile.segments * tile.depth * width;  // or next panel
         std::int64_t number = 0, row = 0;
-        for (std::int64_t s = 0, begin = 0; s < stretches_; begin = ends[s], ++s)
-            for (std::int64_t t = 0; t < tiles_of(s); ++t, ++number) {
-                const std::int64_t next = begin + (ends[s] - begin) * (t + 1) / tiles_of(s);
+        for (std::int64_t s = 0, begin = 0; s < stretches_; begin = ends[s], ++s) {
+            const std::int64_t count = tiles_of(s), size = ends[s] - begin;
+            for (std::int64_t t = 0; t < count; ++t, ++number) {
+                const std::int64_t next = begin + size * (t + 1) / count;
                 tile.rows = pointers + row;
                 tile.sum = sum + row * width;
                 tile.out = out + row;
@@ -288,6 +297,7 @@ private:
                 kernels_.gemm->tile[vectors][next - row](tile);
                 row = next;
             }
+        }
         tile.sum = sum;
     }
 
