@@ -2,8 +2,13 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -39,15 +44,56 @@ std::optional<std::string> set_thread_isa(const std::optional<std::string>& name
     return before ? std::optional<std::string>(before->name) : std::nullopt;
 }
 
-// The array owns a buffer of the list of results, which goes back when the last view of it is gone.
-py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
-    std::size_t bytes = static_cast<std::size_t>(dtype.itemsize());
-    for (py::ssize_t size : shape) bytes *= static_cast<std::size_t>(size);
+// An array that owns a buffer of the list of results, which goes back when the last view is gone.
+template <class... Layout>
+py::array pooled(std::size_t bytes, const py::dtype& dtype, const Layout&... shape_and_strides) {
     auto buffer = std::make_unique<Workspace>(Workspace::acquire(bytes, Use::kResult));
     void* const data = buffer->data();
     const py::capsule owner(buffer.release(),
                             [](void* workspace) { delete static_cast<Workspace*>(workspace); });
-    return py::array(dtype, shape, data, owner);
+    return py::array(dtype, shape_and_strides..., data, owner);
+}
+
+py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
+    std::size_t bytes = static_cast<std::size_t>(dtype.itemsize());
+    for (py::ssize_t size : shape) bytes *= static_cast<std::size_t>(size);
+    return pooled(bytes, dtype, shape);
+}
+
+// Whether channels of (N, C, H, W) vary fastest; none if the shape leaves that open.
+std::optional<bool> prefers_channels_last(const py::array& x) {
+    if (x.ndim() != 4 || x.shape(1) == 1 || x.shape(2) * x.shape(3) == 1) return std::nullopt;
+    return std::abs(x.strides(1)) < std::abs(x.strides(x.shape(3) > 1 ? 3 : 2));
+}
+
+constexpr double kPooled = 1 << 14;  // elements: NumPy keeps the memory of small arrays itself
+constexpr double kLargest = static_cast<double>(std::int64_t{1} << 48);
+
+// A result for a call on x; 0.4 us less than the same in Python.
+py::array empty_images(const py::sequence& sizes, const py::object& type, const py::array& x,
+                       const std::optional<py::array>& weight) {
+    const py::dtype dtype = py::dtype::from_args(type);
+    if (sizes.size() != 4) throw std::invalid_argument("_core: four sizes expected");
+    std::array<py::ssize_t, 4> shape{};
+    double count = 1;
+    for (std::size_t i = 0; i < 4; ++i) {
+        shape[i] = PyNumber_AsSsize_t(py::object(sizes[i]).ptr(), PyExc_ValueError);
+        if (shape[i] == -1 && PyErr_Occurred()) throw py::error_already_set();
+        count *= static_cast<double>(shape[i]);
+    }
+    if (!(count < kLargest)) throw std::length_error("_core: array of 2**48 elements or more");
+    std::optional<bool> last = prefers_channels_last(x);
+    if (!last && weight) last = prefers_channels_last(*weight);
+    const py::ssize_t item = dtype.itemsize();
+    std::array<py::ssize_t, 4> strides{};
+    py::ssize_t step = item;
+    for (int axis : last.value_or(false) ? std::array{1, 3, 2, 0} : std::array{3, 2, 1, 0}) {
+        strides[axis] = step;
+        step *= std::max<py::ssize_t>(1, shape[axis]);
+    }
+    if (count < kPooled) return py::array(dtype, shape, strides);
+    return pooled(static_cast<std::size_t>(count) * static_cast<std::size_t>(item), dtype, shape,
+                  strides);
 }
 
 }  // namespace
@@ -78,6 +124,10 @@ void bind_config(py::module_& module) {
     module.def("idle_result_bytes", [] { return idle_workspace_bytes(Use::kResult); });
     module.def("empty", &empty, py::arg("shape"), py::arg("dtype"),
                "An uninitialised array in C order, in memory that comes back to be used again");
+    module.def("empty_images", &empty_images, py::arg("shape"), py::arg("dtype"), py::arg("x"),
+               py::arg("weight"),
+               "An uninitialised (N, C, H, W) result: channels last if x is, where x is both the "
+               "order of weight, else C order");
     module.def("release_idle_workspaces", &release_idle_workspaces);
 }
 

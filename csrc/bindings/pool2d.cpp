@@ -24,10 +24,20 @@ PoolArray index_array(const py::array& array) {
     return {{array.shape(0), array.shape(1), array.shape(2), array.shape(3)}, DType::kInt64};
 }
 
+/// pybind11's own way through ten numbers takes 0.2 us longer.
+std::vector<std::int64_t> numbers_of(const py::tuple& tuple) {
+    std::vector<std::int64_t> numbers(tuple.size());
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+        numbers[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(i)));
+        if (numbers[i] == -1 && PyErr_Occurred()) throw py::error_already_set();
+    }
+    return numbers;
+}
+
 /// Arguments as pool_problem says.
 void pool2d(int operation, py::array input, py::array output, std::optional<py::array> indices,
-            const std::vector<std::int64_t>& windows, bool count_include_pad,
-            std::int64_t divisor_override) {
+            const py::tuple& numbers, bool count_include_pad, std::int64_t divisor_override) {
+    const std::vector<std::int64_t> windows = numbers_of(numbers);
     std::optional<PoolArray> places;
     if (indices) places = index_array(*indices);
     const PoolProblem problem =

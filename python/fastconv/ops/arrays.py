@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import _core
 from .devices import (
     FLOAT32,
     FLOAT64,
@@ -18,7 +19,6 @@ from .devices import (
     cuda_core,
     dtypes_with_kernels,
     has_kernels,
-    new,
     refuse_devices,
     same_device,
     same_kind,
@@ -109,15 +109,9 @@ def empty(
     `weight`, else C order."""
     if type(x) is DeviceArray:
         return cuda_core.empty_images(shape, dtype, x, weight)
-    last = prefers_channels_last(x)
-    if last is None and weight is not None:
-        last = prefers_channels_last(weight)
     try:
-        if not last:
-            return new(shape, dtype, x)
-        n, c, h, w = shape
-        return new((n, h, w, c), dtype, x).transpose(0, 3, 1, 2)
-    except ValueError:  # NumPy's words for more bytes than 64 bits can address
+        return _core.empty_images(shape, dtype, x, weight)
+    except ValueError:  # more than 64 bits can address, in NumPy's words or ours
         raise MemoryError(f"a result of shape {tuple(shape)} fits into no memory") from None
 
 
