@@ -29,7 +29,7 @@ struct ConvPointers {
     void* output = nullptr;
     const void* packed = nullptr;    // instead of packing `weight`: of the plan's packed_format
     const void* bias = nullptr;      // unit stride; added to what forward or grad_input writes
-    const void* residual = nullptr;  // of the output's shape; forward only
+    const void* residual = nullptr;  // forward: of the output's shape; grad_input: laid out as input
     bool relu = false;               // forward only
     bool accumulate = false;         // grad_weight only: add to what is there
 };
@@ -123,6 +123,9 @@ namespace fastconv::cpu {
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
                      const Isa& isa, int threads, std::optional<Algorithm> forced,
                      bool packed = false, bool wide_tiles = false, bool whole_batch = false);
+
+/// Whether run_conv2d adds ConvPointers::residual to this plan's result in passing: all do forward.
+bool adds_residual(const ConvPlan& plan);
 
 /// `workspace` has plan.workspace_bytes, 64-byte aligned.
 void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);

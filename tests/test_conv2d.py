@@ -391,3 +391,30 @@ def test_torch_tensors_come_back_as_tensors(rng):
         fc.conv2d(tensor.requires_grad_(), torch.from_numpy(weight))
     with pytest.raises(TypeError, match="bfloat16"):
         fc.conv2d(tensor.detach().bfloat16(), torch.from_numpy(weight))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("case", params([*CONV_FEW, conv("n3c17h4w6-k8r3s5-st2")]))
+def test_grad_input_adds_a_residual(case, order, isa, rng):
+    """Strides and algorithms that add it in passing, and those that do not."""
+    x, weight, _, y = operands(case, rng)
+    grad, residual = integers(y.shape, rng), integers(x.shape, rng)
+    expected = reference.conv2d_grad_input(grad, weight, x.shape, **case.arguments) + residual
+    for algorithm in exact(fc.conv2d_grad_input, case):
+        out = poisoned(expected.shape, order=order)
+        for added in (in_order(residual, order), residual):
+            result = run_or_rejected(
+                lambda algorithm, added=added, out=out: fc.conv2d_grad_input(
+                    grad, weight, x.shape, residual=added, out=out, algorithm=algorithm,
+                    **case.arguments,
+                ),
+                algorithm,
+            )  # fmt: skip
+            if result is not None:
+                assert_exact(out, expected)
+                assert_only_wrote(out)
+    if x.size:
+        with pytest.raises(ValueError, match="out overlaps residual"):
+            fc.conv2d_grad_input(grad, weight, x.shape, residual=x, out=x, **case.arguments)
+        with pytest.raises(ValueError, match="residual has shape"):
+            fc.conv2d_grad_input(grad, weight, x.shape, residual=grad[:, :0], **case.arguments)

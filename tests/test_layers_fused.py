@@ -159,3 +159,46 @@ def test_max_pooling_alone_masks_nothing() -> None:
     assert pool.backward(np.ones((1, 1, 1, 1), np.float32)).sum() == 1
     L.Sequential(relu, pool.eval())(x)
     assert relu.saved()[0] is not None
+
+
+@pytest.mark.parametrize("order", ["C", "channels_last"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: L.Conv2d(16, 16, 3, padding=1),
+        lambda: L.Sequential(L.Conv2d(16, 5, 1), L.ReLU(), L.Conv2d(5, 16, 3, padding=1)),
+        lambda: L.Sequential(L.Conv2d(16, 16, 3, padding=1, groups=16), L.ReLU()),
+        lambda: L.Sequential(L.BatchNorm2d(16), L.Conv2d(16, 16, 1)),
+        lambda: L.Residual(L.Sequential(L.Conv2d(16, 16, 5, padding=2))),
+        lambda: L.Sequential(),
+    ],
+)
+def test_a_residual_block_adds_its_gradients_in_the_pass_of_the_first_layer(
+    body, dtype, order
+) -> None:
+    x = np.random.default_rng(1).standard_normal((3, 16, 9, 8)).astype(dtype)
+    if order == "channels_last":
+        x = fc.channels_last(x)
+    with fc.init.seeded(5):
+        model = L.Residual(body()).to(dtype=dtype)
+    y = model(x)
+    grad = np.random.default_rng(2).standard_normal(y.shape).astype(dtype)
+    joined = model.backward(grad)
+    parts = [p.grad.copy() for p in model.parameters()]
+    model.zero_grad()
+    np.testing.assert_array_equal(joined, model.body.backward(grad) + grad)
+    for parameter, part in zip(model.parameters(), parts, strict=True):
+        np.testing.assert_array_equal(parameter.grad, part)
+
+
+def test_a_backward_of_ones_own_is_called() -> None:
+    class Halved(L.Conv2d):
+        def backward(self, grad_y: Array, *, need_input: bool = True) -> Array:
+            return super().backward(grad_y, need_input=need_input) / 2
+
+    layer = Halved(2, 2, 1)
+    x = np.ones((1, 2, 3, 3), np.float32)
+    model = L.Residual(layer)
+    grad = np.ones_like(model(x))
+    np.testing.assert_array_equal(model.backward(grad), layer.backward(grad) + grad)

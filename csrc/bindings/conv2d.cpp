@@ -7,12 +7,21 @@
 #include "bindings/conv_problem.h"
 #include "bindings/packed_weight.h"
 #include "bindings/perform.h"
+#include "bindings/tensor.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
 #include "ops.h"
 
 namespace fastconv {
 namespace {
+
+void require_same_layout(const py::array& residual, const py::array& result) {
+    bool same = residual.ndim() == result.ndim() && dtype_of(residual) == dtype_of(result);
+    for (int d = 0; same && d < result.ndim(); ++d)
+        same = residual.shape(d) == result.shape(d) &&
+               (residual.strides(d) == result.strides(d) || result.shape(d) == 1);
+    if (!same) throw std::invalid_argument("_core: a residual laid out as the gradient expected");
+}
 
 // Writes into the operand that the direction computes; returns the algorithm's index.
 int conv2d(int direction_index, py::array input, py::array weight, py::array output,
@@ -24,6 +33,7 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     if (residual) {
         strides.residual = strides_of(*residual);
         strides.has_residual = true;
+        if (direction == Direction::kGradInput) require_same_layout(*residual, input);
     }
     const Geometry numbers = geometry_of(geometry);
     const Conv problem =
@@ -44,15 +54,21 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     writable_data_of(result);  // throws if it is not
     if (packed) pointers.packed = packed->find(plan);
     if (bias) pointers.bias = bias->data();
-    if (residual) pointers.residual = residual->data();
+    const bool apart = residual && !cpu::adds_residual(plan);
+    if (residual && !apart) pointers.residual = residual->data();
+    const Tensor sum = apart ? tensor_of(result) : Tensor{};
+    const Tensor added = apart ? tensor_of(*residual) : Tensor{};
     pointers.relu = relu;
     pointers.accumulate = accumulate;
     const int chosen = static_cast<int>(plan.algorithm);
     perform(plan.workspace_bytes,
             {input, weight, output, packed ? py::cast(packed) : py::object(), handle_of(bias),
              handle_of(residual)},
-            [plan = std::move(plan), pointers](void* workspace) {
+            [plan = std::move(plan), pointers, apart, sum, added](void* workspace) {
                 cpu::run_conv2d(plan, pointers, workspace);
+                if (apart)
+                    cpu::run_elementwise(ElementwiseOp::kAdd, sum, &added, sum, 0, *plan.isa,
+                                         plan.threads);
             });
     return chosen;
 }

@@ -70,7 +70,8 @@ Correlation grad_input_phase(const Conv& conv, const ConvStrides& strides, std::
     phase.out_first_elems = a * phase.out.height_elems + b * phase.out.width_elems;
     phase.out.height_elems *= conv.height.stride;
     phase.out.width_elems *= conv.width.stride;
-    phase.residual = phase.out;
+    phase.residual = phase.out;  // what is added to a gradient lies as the gradient does
+    phase.residual_first_elems = phase.out_first_elems;
     return phase;
 }
 

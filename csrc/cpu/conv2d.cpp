@@ -96,6 +96,13 @@ ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides
     throw std::invalid_argument("every algorithm needs more workspace than FASTCONV_WORKSPACE_MB");
 }
 
+bool adds_residual(const ConvPlan& plan) {
+    return plan.direction == Direction::kForward ||
+           (plan.direction == Direction::kGradInput &&
+            (plan.algorithm == Algorithm::kDirect || plan.algorithm == Algorithm::kPointwise ||
+             is_winograd(plan.algorithm)));
+}
+
 void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* workspace) {
     for (const Candidate* candidate : candidates(plan.direction))
         if (candidate->algorithm == plan.algorithm)

@@ -125,6 +125,17 @@ class Sequential(Layer):
             grad = layer.backward(grad, need_input=need_input or layer is not layers[0])
         return grad[0] if single and grad is not None else grad
 
+    def backward_plus(self, grad_y: Any, other: Any) -> Any:
+        """backward(grad_y) + other, if possible in the pass of the first layer's gradient."""
+        (single,) = self.saved()
+        layers = list(self._layers.values())
+        if single or not layers:
+            return add(self.backward(grad_y), other)
+        grad = grad_y
+        for layer in reversed(layers[1:]):
+            grad = layer.backward(grad)
+        return fused.backward_plus(layers[0], grad, other)
+
     def lower(self, x: Value) -> Any:
         return fused.lower(self._layers.values(), x)
 
@@ -163,11 +174,12 @@ class Residual(Layer):
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         self.saved()
-        grad_x = self.body.backward(grad_y, need_input=need_input)
         side = grad_y
         if self.shortcut is not None:
             side = self.shortcut.backward(grad_y, need_input=need_input)
-        return add(grad_x, side) if need_input else None
+        if not need_input:
+            return self.body.backward(grad_y, need_input=False)
+        return fused.backward_plus(self.body, grad_y, side)
 
     def lower(self, x: Value) -> Value:
         y = x.graph.call(self.body, x)

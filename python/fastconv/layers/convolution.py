@@ -117,6 +117,20 @@ class Conv2d(Layer):
         )
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
+        self._accumulate(grad_y)
+        return self._grad_input(grad_y) if need_input else None
+
+    def backward_plus(self, grad_y: Any, other: Any) -> Any:
+        """backward(grad_y) + other, in one pass (layers/fused.py)."""
+        self._accumulate(grad_y)
+        return self._grad_input(grad_y, residual=other)
+
+    def _grad_input(self, grad_y: Any, **options: Any) -> Any:
+        (x,) = self.saved()
+        options |= {**self.geometry(x.shape), "algorithm": IN_TRAINING}
+        return ops.conv2d_grad_input(grad_y, self.weight.data, x.shape, **options)
+
+    def _accumulate(self, grad_y: Any) -> None:
         (x,) = self.saved()
         geometry = {**self.geometry(x.shape), "algorithm": IN_TRAINING}
         weight, bias = self.weight, self.bias
@@ -127,9 +141,6 @@ class Conv2d(Layer):
                 )
             )
         accumulate_bias(bias, grad_y)
-        if not need_input:
-            return None
-        return ops.conv2d_grad_input(grad_y, weight.data, x.shape, **geometry)
 
     def lower(self, x: Value) -> Value:
         names = {"weight": "weight"} | ({"bias": "bias"} if self.bias is not None else {})

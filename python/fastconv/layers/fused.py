@@ -17,18 +17,28 @@ from typing import Any, cast
 
 from fastconv.graph import Value
 from fastconv.layers.activation import ReLU
+from fastconv.layers.arithmetic import add
 from fastconv.layers.base import Layer
 from fastconv.layers.pooling import MaxPool2d
 
 
 @functools.cache
-def _takes_relu(kind: Any) -> bool:
-    """Whether the class that defines ``forward`` defines ``forward_relu`` too: one that overrides
-    ``forward`` alone must be called by it."""
+def _defines_both(kind: Any, method: str, joined: str) -> bool:
+    """Whether the class that defines ``method`` defines ``joined`` too: one that overrides
+    ``method`` alone must be called by it."""
     for base in kind.__mro__:
-        if "forward" in vars(base):
-            return "forward_relu" in vars(base)
+        if method in vars(base):
+            return joined in vars(base)
     return False
+
+
+def backward_plus(layer: Layer, grad_y: Any, other: Any) -> Any:
+    """layer.backward(grad_y) + other, in the pass that writes the gradient where the layer defines
+    ``backward_plus(grad_y, other)``."""
+    kind = cast("Hashable", type(layer))
+    if not _defines_both(kind, "backward", "backward_plus"):
+        return add(layer.backward(grad_y), other)
+    return layer.backward_plus(grad_y, other)  # type: ignore[attr-defined]
 
 
 def steps(layers: Iterable[Layer]) -> Iterator[tuple[Layer, ReLU | None]]:
@@ -39,7 +49,7 @@ def steps(layers: Iterable[Layer]) -> Iterator[tuple[Layer, ReLU | None]]:
             waiting = layer
         elif (
             type(layer) is ReLU
-            and _takes_relu(cast("Hashable", type(waiting)))
+            and _defines_both(cast("Hashable", type(waiting)), "forward", "forward_relu")
             and layer.training == waiting.training
         ):
             yield waiting, layer

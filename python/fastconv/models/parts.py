@@ -18,8 +18,8 @@ from fastconv.layers import (
     Sequential,
 )
 from fastconv.layers.arguments import positive
-from fastconv.layers.arithmetic import add, add_relu
-from fastconv.layers.fused import call, lower, steps
+from fastconv.layers.arithmetic import add_relu
+from fastconv.layers.fused import backward_plus, call, lower, steps
 
 
 def check_arguments(function: str, variant: str, variants: tuple[str, ...], **sizes: int) -> None:
@@ -108,10 +108,12 @@ class ResidualBlock(Layer):
         grad = side = self.relu.backward(grad_y)
         if self._shortcut is not None:
             side = self._layers[self._shortcut].backward(side, need_input=need_input)
-        for name in reversed(self._body):
-            needed = need_input or name != self._body[0]
-            grad = self._layers[name].backward(grad, need_input=needed)
-        return add(grad, side) if need_input else None
+        first, *others = (self._layers[name] for name in self._body)
+        for layer in reversed(others):
+            grad = layer.backward(grad)
+        if not need_input:
+            return first.backward(grad, need_input=False)
+        return backward_plus(first, grad, side)
 
     def lower(self, x: Value) -> Any:
         y = lower((self._layers[name] for name in self._body), x)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .arguments import is_relu, take_flag, take_need
 from .arrays import (
     Array,
@@ -39,6 +41,7 @@ def conv2d_grad_input(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
+    residual: Any = None,
     algorithm: str = "auto",
     out: Any = None,
 ) -> Any:
@@ -51,6 +54,8 @@ def conv2d_grad_input(
     weight : array (K, C // groups, R, S)
     input_shape : (N, C, H, W)
         x.shape, with N always.
+    residual : array of the result's shape, optional
+        Added to the gradient: the one that x has from elsewhere. Apart from `out` in memory.
     stride, padding, dilation, groups, algorithm, out
         As `conv2d`'s.
 
@@ -81,13 +86,20 @@ def conv2d_grad_input(
     )
     index = algorithm_index(name, algorithm)
     single = array.ndim == 3
+    shape = sizes[1:] if single else sizes
+    added = None
+    if residual is not None:
+        added = take_like(name, "residual", residual, grads, "grad_output")
+        check_shape(name, "residual", added, shape, "the result's")
     if out is None:
         result = empty(sizes, grads.dtype, grads, kernel)
     else:
-        inputs = {"grad_output": array, "weight": kernel}
-        result = take_out(name, out, sizes[1:] if single else sizes, grads.dtype, inputs)
+        inputs = {"grad_output": array, "weight": kernel, "residual": added}
+        result = take_out(name, out, shape, grads.dtype, inputs)
         result = result[None] if single else result
-    run(name, GRAD_INPUT, result, kernel, grads, geometry, groups, index, algorithm)
+    if added is not None and single:
+        added = added[None]
+    run_adding(name, result, kernel, grads, geometry, groups, index, algorithm, added)
     if out is not None:
         return out
     return give(result[0] if single else result, grad_output)
@@ -274,6 +286,27 @@ def backward_geometry(
     wanted = (input_shape[0], weight_shape[0], *geometry.output)
     check_shape(function, "grad_output", grads, wanted, "conv2d's output shape here")
     return geometry
+
+
+def run_adding(
+    function: str,
+    result: Array,
+    kernel: Array,
+    grads: Array,
+    geometry: Geometry,
+    groups: int,
+    index: int,
+    algorithm: str,
+    residual: Array | None,
+) -> None:
+    """grad_input plus `residual`, in the same pass where both lie alike in memory."""
+    here = type(result) is np.ndarray
+    if residual is not None and (not here or result.strides != residual.strides):
+        run(function, GRAD_INPUT, result, kernel, grads, geometry, groups, index, algorithm)
+        kernels_for(result).add(result, residual, result)
+        return
+    run(function, GRAD_INPUT, result, kernel, grads, geometry, groups, index, algorithm,
+         residual=residual)  # fmt: skip
 
 
 def relu_mask(grad_output: Array, output: Array) -> Array:
