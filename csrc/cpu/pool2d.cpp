@@ -80,12 +80,13 @@ PoolLanes choose_lanes(PoolPlan& plan, int lanes) {
 /// Whether the gradient of max makes narrow copies of its indices: lanes are channels side by side
 /// and as wide, and each index is compared often enough. On one core (AVX-512), 480x14x14 3x3/1:
 /// 0.6 of the time; 3x3/2, where an index is read 2.25 times for an element written: 1.0.
-bool narrows(const PoolPlan& plan) {
+bool narrows(const PoolPlan& plan, int lanes) {
     const Axis &height = plan.problem.pool.height, &width = plan.problem.pool.width;
     return plan.problem.operation == PoolOperation::kMaxBackward && !plan.problem.adaptive &&
            plan.problem.dtype == DType::kFloat32 && plan.lanes == PoolLanes::kChannels &&
            plan.channels > 1 && plan.indices.strides.channel_elems == 1 &&
-           height.kernel * width.kernel / 4 >= height.stride * width.stride;
+           (lanes < 16 ||  // AVX2's masks are vectors: two more shuffles a compare of int64
+            height.kernel * width.kernel / 4 >= height.stride * width.stride);
 }
 
 /// The stride along W that a source (or target) line is split by.
@@ -281,7 +282,7 @@ PoolPlan plan_pool2d(const PoolProblem& problem, const PoolStrides& strides, con
     plan.cols = pool_runs(problem, width);
     if (!channels_last(plan)) merge_images(plan);
     plan.lanes = choose_lanes(plan, lanes);
-    plan.narrow = narrows(plan);
+    plan.narrow = narrows(plan, lanes);
     bool fits = fit_strips(plan);
     if (!fits && plan.narrow) {
         plan.narrow = false;
