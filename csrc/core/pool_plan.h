@@ -90,6 +90,7 @@ struct PoolPlan {
     int threads = 1;
     PoolLanes lanes = PoolLanes::kChannels;
     bool scatter = false;    // gradient of max: by index instead, nothing below is used
+    bool fill = false;       // gradient of the average: one share a plane, no lanes, no staging
     bool narrow = false;     // gradient of max: the indices' strips are of 32 bits
     std::int64_t batch = 0;  // with the images' channels side by side where they lie evenly
     std::int64_t channels = 0;

@@ -280,17 +280,14 @@ PoolPlan plan_pool2d(const PoolProblem& problem, const PoolStrides& strides, con
     if (plan.scatter) return plan;
     plan.rows = pool_runs(problem, height);
     plan.cols = pool_runs(problem, width);
+    plan.fill = fills(plan);
+    if (plan.fill) return plan;
     if (!channels_last(plan)) merge_images(plan);
     plan.lanes = choose_lanes(plan, lanes);
     plan.narrow = narrows(plan, lanes);
-    bool fits = fit_strips(plan);
-    if (!fits && plan.narrow) {
+    while (!fit_strips(plan)) {  // without narrow copies next, then without any
+        if (!plan.narrow) plan.lanes = PoolLanes::kNone;
         plan.narrow = false;
-        fits = fit_strips(plan);
-    }
-    if (!fits) {
-        plan.lanes = PoolLanes::kNone;
-        fit_strips(plan);  // nothing to fit
     }
     list_offsets(plan);
     return plan;

@@ -43,4 +43,19 @@ bool scatters(const PoolPlan& plan, int lanes);
 template <class T>
 void run_scatter(const PoolPlan& plan, const T* grads, const std::int64_t* indices, T* out);
 
+/// 1 / divisor where that is exact, else 0.
+template <class T>
+T exact_reciprocal(T divisor) {
+    const auto whole = static_cast<std::int64_t>(divisor);
+    const bool power_of_two = whole > 0 && (whole & (whole - 1)) == 0;
+    return power_of_two ? 1 / divisor : T{0};
+}
+
+/// Whether the gradient of an average fills dense planes with one share each, and that
+/// (pool2d_fill.cpp).
+bool fills(const PoolPlan& plan);
+
+template <class T>
+void run_fill(const PoolPlan& plan, const T* grads, T* out);
+
 }  // namespace fastconv::cpu

@@ -64,13 +64,6 @@ E* first_element(E* data, const PoolOperand& operand, std::int64_t image, std::i
     return data + image * operand.strides.batch_elems + channel * operand.strides.channel_elems;
 }
 
-template <class T>
-T exact_reciprocal(T divisor) {
-    const auto whole = static_cast<std::int64_t>(divisor);
-    const bool power_of_two = whole > 0 && (whole & (whole - 1)) == 0;
-    return power_of_two ? 1 / divisor : T{0};
-}
-
 /// `rows` of the target that follow each other at once: more than 1 where all their positions have
 /// the same taps.
 template <class T>
@@ -265,6 +258,9 @@ void run(const PoolPlan& plan, const PoolPointers& pointers) {
     if (plan.scatter)
         return run_scatter(plan, static_cast<const T*>(pointers.output), pointers.indices,
                            static_cast<T*>(pointers.input));
+    if (plan.fill)
+        return run_fill(plan, static_cast<const T*>(pointers.output),
+                        static_cast<T*>(pointers.input));
     const Kernels<T>& kernels = plan.isa->kernels<T>();
     const Kernels<double>& words = plan.isa->f64;
     parallel_for(plan.tasks(), plan.threads, FloatMode::kIeee, [&](std::int64_t t, int) {
