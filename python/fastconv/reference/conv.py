@@ -109,6 +109,7 @@ def conv2d_grad_input(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
+    residual: Array | None = None,
 ) -> Array:
     """dL/dx: every output position hands its gradient back to the inputs under its window.
 
@@ -118,6 +119,8 @@ def conv2d_grad_input(
     weight : array (K, C // groups, R, S)
     input_shape : (N, C, H, W)
     stride, padding, dilation, groups : as in `conv2d`
+    residual : array of the result's shape, optional
+        Added to the result.
 
     Returns
     -------
@@ -144,7 +147,8 @@ def conv2d_grad_input(
         padded[:, :, rows.tap(r), cols.tap(s)] += mix_channels(
             transposed[:, :, r, s], grads, groups
         )
-    return like_batch(padded[:, :, rows.inside, cols.inside], grad_output)
+    result = like_batch(padded[:, :, rows.inside, cols.inside], grad_output)
+    return result if residual is None else result + residual
 
 
 @no_warnings
