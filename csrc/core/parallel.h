@@ -2,7 +2,8 @@
 //
 //     parallel_for(tasks, threads, mode, [&](int64_t task, int worker) { ... });
 //
-// calls body(task, worker) once for every task in [0, tasks), in ascending order of handing out.
+// calls body(task, worker) once for every task in [0, tasks); each thread begins with a stretch of its
+// own, in ascending order, the same in every call that all threads are free for.
 // worker is in [0, threads) and unique among the threads that take part in this call. How the work
 // is cut into tasks must depend on shapes alone: which thread does a task must never change a bit.
 // With tasks <= 1 or threads <= 1, and inside another parallel_for, everything runs on the caller.

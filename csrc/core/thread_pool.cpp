@@ -47,17 +47,38 @@ void forget_pool_after_fork() { pool.store(nullptr); }
 
 thread_local bool InsideParallel::now_ = false;
 
+Job::Job(TaskFunction function, void* body, std::int64_t tasks, FloatMode mode, int threads)
+    : function(function), body(body), tasks(tasks), mode(mode), threads(threads),
+      shares(static_cast<int>(
+          std::min({std::int64_t{threads}, std::int64_t{kMostShares}, std::max<std::int64_t>(1, tasks)}))) {
+    for (int s = 0; s < shares; ++s) {
+        share[s].next.store(tasks * s / shares, std::memory_order_relaxed);
+        share[s].end = tasks * (s + 1) / shares;
+    }
+}
+
+bool Job::has_tasks() const {
+    return std::any_of(share, share + shares, [](const Share& one) { return one.has_tasks(); });
+}
+
+void Job::drop_tasks() {
+    for (int s = 0; s < shares; ++s) share[s].next.store(share[s].end, std::memory_order_relaxed);
+}
+
 void Job::work(int worker) noexcept {
     InsideParallel inside;
     FloatModeScope scope(mode);
     try {
-        for (;;) {
-            const std::int64_t task = next.fetch_add(1, std::memory_order_relaxed);
-            if (task >= tasks) return;
-            function(body, task, worker);
+        for (int s = 0; s < shares; ++s) {
+            Share& from = share[(worker + s) % shares];
+            for (;;) {
+                const std::int64_t task = from.next.fetch_add(1, std::memory_order_relaxed);
+                if (task >= from.end) break;
+                function(body, task, worker);
+            }
         }
     } catch (...) {
-        next.store(tasks, std::memory_order_relaxed);
+        drop_tasks();
         std::lock_guard<std::mutex> lock(error_mutex);
         if (!error) error = std::current_exception();
     }

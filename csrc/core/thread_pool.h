@@ -38,23 +38,35 @@ private:
     bool before_;
 };
 
-// One parallel loop; lives on its caller's stack.
+// Neighbouring tasks, handed out in order.
+struct alignas(64) Share {
+    std::atomic<std::int64_t> next;
+    std::int64_t end;
+    bool has_tasks() const { return next.load(std::memory_order_relaxed) < end; }
+};
+
+// One parallel loop; lives on its caller's stack. Each worker begins with a share of its own and then
+// helps with the others': a loop over the same data, and the next layer's, finds in its core's L2 what
+// it read or wrote last time.
 struct Job {
+    static constexpr int kMostShares = 32;
+
     TaskFunction function;
     void* body;
     std::int64_t tasks;
     FloatMode mode;
-    int threads;                        // at most, the caller included
-    int joined = 1;                     // who took part so far: the caller is worker 0
-    std::atomic<std::int64_t> next{0};  // the next task to hand out
-    std::atomic<int> active{0};         // workers on it now, the caller not included
+    int threads;                 // at most, the caller included
+    int joined = 1;              // who took part so far: the caller is worker 0
+    int shares;
+    Share share[kMostShares];
+    std::atomic<int> active{0};  // workers on it now, the caller not included
     std::mutex error_mutex;
     std::exception_ptr error;  // the first one thrown
 
-    Job(TaskFunction function, void* body, std::int64_t tasks, FloatMode mode, int threads)
-        : function(function), body(body), tasks(tasks), mode(mode), threads(threads) {}
-    bool has_tasks() const { return next.load(std::memory_order_relaxed) < tasks; }
+    Job(TaskFunction function, void* body, std::int64_t tasks, FloatMode mode, int threads);
+    bool has_tasks() const;
     void work(int worker) noexcept;  // takes tasks until there are none
+    void drop_tasks();
 };
 
 class ThreadPool {

@@ -75,7 +75,8 @@ double tiles_cost(const WinogradVariant<float>& variant, double tiles, double ch
 
 // A weight's transform in cache: packing each tap and making each point. Points that are made once a call
 // go through memory unless they are few, and are read from there by each task.
-constexpr double kPackTap = 17, kMakePoint = 11, kPointToMemory = 25, kReadFromMemory = 5, kReadTiles = 12;
+constexpr double kPackTap = 17, kMakePoint = 11, kPointToMemory = 25, kReadFromMemory = 5, kReadTiles = 12,
+                 kReadFromL2 = 1;
 constexpr std::int64_t kSmall = 1 << 18;  // elements of U (1 MB) that stay in L2
 
 double weight_cost(const WinogradVariant<float>& variant) {
@@ -119,7 +120,7 @@ bool split(ConvPlan& plan) {
                     panel_reads * points * static_cast<double>(block_tiles) * channels *
                         kReadTiles +
                     weights * (by_task ? weight_cost(variant)
-                                       : small ? 0 : points * kReadFromMemory);
+                                       : points * (small ? kReadFromL2 : kReadFromMemory));
                 const double once = by_task || plan.packed_format != 0
                                         ? 0
                                         : channels * cols * phase.groups / plan.threads *

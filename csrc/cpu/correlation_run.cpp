@@ -13,11 +13,10 @@
 
 #include "core/parallel.h"
 #include "cpu/correlation.h"
+#include "cpu/correlation_pointers.h"
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/panels.h"
-#include "cpu/position_order.h"
-#include "cpu/strip.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -34,36 +33,24 @@ struct Operands {
 };
 
 template <class T>
-class BlockTask {
+class BlockTask : BlockPointers<T> {
+    using Base = BlockPointers<T>;
+    using Base::phase_, Base::layout_, Base::stretches_, Base::part_, Base::group_, Base::image_,
+        Base::rows_;
+
 public:
     BlockTask(const Correlation& phase, const Kernels<T>& kernels, const Operands<T>& operands,
               std::int64_t task)
-        : phase_(phase), kernels_(kernels), operands_(operands),
-          panels_(*kernels.gemm, phase.cols), layout_(scratch_layout(phase, kernels)),
-          scratch_(static_cast<char*>(thread_scratch(layout_.bytes))) {
-        // Parts innermost: neighbours in time share the source block.
-        part_ = task % phase.parts;
-        task /= phase.parts;
-        const std::int64_t block_w = task % phase.blocks_w;
-        task /= phase.blocks_w;
-        const std::int64_t block_h = task % phase.blocks_h;
-        task /= phase.blocks_h;
-        group_ = task % phase.groups;
-        image_ = task / phase.groups;
-        i_begin_ = phase.out_h * block_h / phase.blocks_h;
-        i_end_ = phase.out_h * (block_h + 1) / phase.blocks_h;
-        j_begin_ = phase.out_w * block_w / phase.blocks_w;
-        j_end_ = phase.out_w * (block_w + 1) / phase.blocks_w;
-        rows_ = (i_end_ - i_begin_) * (j_end_ - j_begin_);
-    }
+        : Base(phase, kernels, task), kernels_(kernels), operands_(operands),
+          panels_(*kernels.gemm, phase.cols) {}
 
     void run() {
-        order_block();
+        this->order_block();
         if (phase_.gather) {
-            gather_strip();
-            point_into_strip();
+            this->gather_strip(*kernels_.copy, source_image());
+            this->point_into_strip();
         } else {
-            point_into_source();
+            this->point_into_source(source_image());
         }
         if (packs()) {
             panels_ = Panels<T>::of_part(*kernels_.gemm, phase_.cols, part_, phase_.parts);
@@ -76,109 +63,9 @@ public:
     }
 
 private:
-    template <class U>
-    U* at(std::size_t offset) const { return reinterpret_cast<U*>(scratch_ + offset); }
-
     const T* source_image() const {
         return operands_.source + image_ * phase_.source.batch_elems +
                group_ * phase_.source_group_elems;
-    }
-
-    void order_block() {
-        std::int32_t* ends = at<std::int32_t>(layout_.ends);
-        stretches_ = 1;
-        ends[0] = static_cast<std::int32_t>(rows_);
-        if (phase_.order != PositionOrder::kRows)
-            stretches_ = order_positions(phase_.order, phase_.rings, i_end_ - i_begin_,
-                                         j_end_ - j_begin_, at<std::int32_t>(layout_.order), ends);
-    }
-
-    // Row-major pointers into the order of the tiles.
-    template <class U>
-    void reorder(U** pointers) const {
-        if (phase_.order != PositionOrder::kSpiral) return;
-        const std::int32_t* order = at<std::int32_t>(layout_.order);
-        U** moved = at<U*>(layout_.moved);
-        std::copy_n(pointers, rows_, moved);
-        for (std::int64_t r = 0; r < rows_; ++r) pointers[r] = moved[order[r]];
-    }
-
-    void point_into_source() {
-        T* zeros = at<T>(layout_.strip);
-        std::fill_n(zeros, phase_.channels, T(0));
-        const T** pointer = at<const T*>(layout_.pointers);
-        const AxisTaps &th = phase_.taps_h, &tw = phase_.taps_w;
-        for (std::int64_t a = 0; a < th.count; ++a)
-            for (std::int64_t b = 0; b < tw.count; ++b)
-                for (std::int64_t i = i_begin_; i < i_end_; ++i) {
-                    const std::int64_t y = i * th.step + th.offset + a * th.offset_step;
-                    if (y < 0 || y >= phase_.source_h) {
-                        pointer = std::fill_n(pointer, j_end_ - j_begin_, zeros);
-                        continue;
-                    }
-                    const T* line = source_image() + y * phase_.source.height_elems;
-                    std::int64_t x = j_begin_ * tw.step + tw.offset + b * tw.offset_step;
-                    for (std::int64_t j = j_begin_; j < j_end_; ++j, x += tw.step)
-                        *pointer++ = x < 0 || x >= phase_.source_w
-                                         ? zeros : line + x * phase_.source.width_elems;
-                }
-        for (std::int64_t s = 0; s < phase_.segments; ++s)
-            reorder(at<const T*>(layout_.pointers) + s * rows_);
-    }
-
-    void gather_strip() {
-        const AxisTaps &th = phase_.taps_h, &tw = phase_.taps_w;
-        Strip strip;
-        strip.first_y = i_begin_ * th.step + th.offset;
-        strip.first_x = j_begin_ * tw.step + tw.offset;
-        strip.pace_y = th.count == 1 ? th.step : 1;
-        strip.pace_x = tw.count == 1 ? tw.step : 1;
-        strip.height = strip_extent(i_end_ - i_begin_, phase_.strip_step_h(), th);
-        strip.width = strip_extent(j_end_ - j_begin_, phase_.strip_step_w(), tw);
-        strip.line_pixels = layout_.strip_w;
-        fill_strip(*kernels_.copy, phase_, source_image(), strip, at<T>(layout_.strip));
-    }
-
-    static std::int64_t strip_extent(std::int64_t outputs, std::int64_t step,
-                                     const AxisTaps& taps) {
-        return (outputs - 1) * step + 1 + (taps.count > 0 ? taps.last_offset() - taps.offset : 0);
-    }
-
-    // Kernel rows lie a fixed step apart in the strip: pointers of the first are enough for all.
-    void point_into_strip() {
-        const T** pointer = at<const T*>(layout_.pointers);
-        const AxisTaps &th = phase_.taps_h, &tw = phase_.taps_w;
-        const std::int64_t segments_h = phase_.merge ? 1 : th.count;
-        const std::int64_t segments_w = phase_.merge ? 1 : tw.count;
-        for (std::int64_t a = 0; a < segments_h; ++a)
-            for (std::int64_t b = 0; b < segments_w; ++b)
-                for (std::int64_t i = 0; i < i_end_ - i_begin_; ++i) {
-                    const std::int64_t u = i * phase_.strip_step_h() + a * th.offset_step;
-                    const std::int64_t v = b * tw.offset_step;
-                    const T* line =
-                        at<T>(layout_.strip) + (u * layout_.strip_w + v) * phase_.channels;
-                    for (std::int64_t j = 0; j < j_end_ - j_begin_; ++j)
-                        *pointer++ = line + j * phase_.strip_step_w() * phase_.channels;
-                }
-    }
-
-    // Pointers of this block's positions in an operand of the output's shape.
-    template <class U>
-    void point_into_output(U* first, const Strides& strides, U** pointers) const {
-        for (std::int64_t i = i_begin_; i < i_end_; ++i)
-            for (std::int64_t j = j_begin_; j < j_end_; ++j)
-                *pointers++ = first + i * strides.height_elems + j * strides.width_elems;
-    }
-
-    // Calls move(position, positions, element) for runs of positions that lie width_elems apart.
-    template <class Move>
-    void for_runs(const Strides& strides, Move&& move) const {
-        const std::int64_t width = j_end_ - j_begin_;
-        if (width == phase_.out_w && strides.height_elems == width * strides.width_elems)
-            return move(0, rows_, i_begin_ * strides.height_elems);
-        for (std::int64_t i = i_begin_; i < i_end_; ++i)
-            move((i - i_begin_) * width, width,
-                 i * strides.height_elems + j_begin_ * strides.width_elems);
     }
 
     void run_panel(std::int64_t panel) {
@@ -186,7 +73,7 @@ private:
         const std::int64_t cols = panels_.panel_cols(panel);
         const std::int64_t col = panels_.first_col(panel);
         const std::int64_t depth = phase_.segments * phase_.depth;
-        T* sum = at<T>(layout_.sum);
+        T* sum = this->template at<T>(layout_.sum);
         T* out = operands_.out + phase_.out_first_elems + image_ * phase_.out.batch_elems +
                  group_ * phase_.out_group_elems + col * phase_.out.channel_elems;
         const bool through_sum = phase_.out.channel_elems != 1;
@@ -195,7 +82,7 @@ private:
         tile.row_pitch = phase_.merge ? 0 : rows_;
         if (phase_.merge)
             tile.segment_elems = phase_.taps_h.offset_step * layout_.strip_w * phase_.channels;
-        if (!phase_.gather && phase_.segments > 1) tile.zeros = at<T>(layout_.strip);
+        if (!phase_.gather && phase_.segments > 1) tile.zeros = this->template at<T>(layout_.strip);
         tile.sum = sum;
         tile.cols = cols;
         tile.relu = operands_.epilogue.relu;
@@ -206,15 +93,15 @@ private:
         const bool in_place = !through_sum && (!has_residual || phase_.residual.channel_elems == 1);
         const bool pointed = in_place && panel != first_panel_;
         if (in_place) tile.out_offset = col;
-        T** out_pointers = at<T*>(layout_.out_pointers);
+        T** out_pointers = this->template at<T*>(layout_.out_pointers);
         if (through_sum)
             for (std::int64_t r = 0; r < rows_; ++r) out_pointers[r] = sum + r * width;
         else if (!pointed)
-            point_into_output(in_place ? out - col : out, phase_.out, out_pointers);
-        if (!pointed) reorder(out_pointers);
+            this->point_into_output(in_place ? out - col : out, phase_.out, out_pointers);
+        if (!pointed) this->reorder(out_pointers);
         const T** residual = nullptr;
         if (has_residual)
-            residual = pointed ? at<const T*>(layout_.residual_pointers)
+            residual = pointed ? this->template at<const T*>(layout_.residual_pointers)
                                : point_residual(in_place ? 0 : col, cols, width);
 
         const T* packed = packed_panel(panel, width);
@@ -233,11 +120,11 @@ private:
                 tile.last = s + tile.segments == phase_.segments && d + tile.depth == phase_.depth;
                 run_tiles(tile, panel, vectors, s, residual);
             }
-        if (through_sum)
-            for_runs(phase_.out, [&](std::int64_t position, std::int64_t count, std::int64_t elem) {
-                kernels_.copy->copy(count, cols, {sum + position * width, width, 1},
-                                    {out + elem, phase_.out.width_elems, phase_.out.channel_elems});
-            });
+        const auto move = [&](std::int64_t position, std::int64_t count, std::int64_t elem) {
+            kernels_.copy->copy(count, cols, {sum + position * width, width, 1},
+                                {out + elem, phase_.out.width_elems, phase_.out.channel_elems});
+        };
+        if (through_sum) this->for_runs(phase_.out, move);
     }
 
     bool packs() const { return phase_.pack_by_task && !operands_.weights.packed_ahead; }
@@ -248,11 +135,11 @@ private:
         if (!packs())
             return weights.packed + phase_.packed_first_elems +
                    (group_ * panels_.padded_cols + col) * depth;
-        T* to = at<T>(layout_.panel);
+        T* to = this->template at<T>(layout_.panel);
         pack_panel(phase_, kernels_, weights.view,
                    {group_, col, panels_.panel_cols(panel), width, 0, phase_.channels, to,
                     phase_.channels * width},
-                   at<T>(layout_.staging));
+                   this->template at<T>(layout_.staging));
         return to;
     }
 
@@ -260,14 +147,15 @@ private:
     void run_tiles(GemmTile<T>& tile, std::int64_t panel, int vectors, std::int64_t segment,
                    const T* const* residual) const {
         const std::int64_t most = kernels_.gemm->max_rows[vectors];
-        const std::int32_t* ends = at<std::int32_t>(layout_.ends);
+        const std::int32_t* ends = this->template at<std::int32_t>(layout_.ends);
         const auto tiles_of = [&](std::int64_t s) {
             return (ends[s] - (s > 0 ? ends[s - 1] : 0) + most - 1) / most;
         };
         std::int64_t tiles = 0;
         for (std::int64_t s = 0; s < stretches_; ++s) tiles += tiles_of(s);
-        const T* const* pointers = at<const T*>(layout_.pointers) + segment * tile.row_pitch;
-        T* const* out = at<T*>(layout_.out_pointers);
+        const T* const* pointers =
+            this->template at<const T*>(layout_.pointers) + segment * tile.row_pitch;
+        T* const* out = this->template at<T*>(layout_.out_pointers);
         T* sum = tile.sum;
         const std::int64_t width = std::int64_t{vectors} * kernels_.gemm->lanes;
         const bool cold_source = panel == first_panel_ && source_is_dense();
@@ -310,35 +198,32 @@ private:
     }
 
     const T** point_residual(std::int64_t col, std::int64_t cols, std::int64_t width) const {
-        const T** pointers = at<const T*>(layout_.residual_pointers);
+        const T** pointers = this->template at<const T*>(layout_.residual_pointers);
         const T* first = operands_.epilogue.residual + phase_.residual_first_elems +
                          image_ * phase_.residual.batch_elems +
                          group_ * phase_.residual_group_elems + col * phase_.residual.channel_elems;
         if (phase_.residual.channel_elems == 1) {
-            point_into_output(first, phase_.residual, pointers);
-            reorder(pointers);
+            this->point_into_output(first, phase_.residual, pointers);
+            this->reorder(pointers);
             return pointers;
         }
-        T* strip = at<T>(layout_.residual);
-        for_runs(phase_.residual, [&](std::int64_t position, std::int64_t count, std::int64_t elem) {
+        T* strip = this->template at<T>(layout_.residual);
+        const auto move = [&](std::int64_t position, std::int64_t count, std::int64_t elem) {
             kernels_.copy->copy(
                 count, cols,
                 {first + elem, phase_.residual.width_elems, phase_.residual.channel_elems},
                 {strip + position * width, width, 1});
-        });
+        };
+        this->for_runs(phase_.residual, move);
         for (std::int64_t r = 0; r < rows_; ++r) pointers[r] = strip + r * width;
-        reorder(pointers);
+        this->reorder(pointers);
         return pointers;
     }
 
-    const Correlation& phase_;
     const Kernels<T>& kernels_;
     const Operands<T>& operands_;
     Panels<T> panels_;
-    ScratchLayout layout_;
-    char* scratch_;
-    std::int64_t first_panel_ = 0, end_panel_ = 0, stretches_ = 1;
-    std::int64_t part_, group_, image_, i_begin_, i_end_, j_begin_, j_end_, rows_;
+    std::int64_t first_panel_ = 0, end_panel_ = 0;
 };
 
 }  // namespace
