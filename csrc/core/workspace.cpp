@@ -57,8 +57,9 @@ IdleList& idle_list(Use use) {
 std::size_t limit_of(Use use) { return use == Use::kCall ? workspace_limit() : result_limit(); }
 
 void* allocate(std::size_t bytes) {
-    void* data = std::aligned_alloc(bytes < kLarge ? kAlignment : kHugePage, bytes);
-    if (!data) throw std::bad_alloc();
+    void* data = nullptr;
+    if (posix_memalign(&data, bytes < kLarge ? kAlignment : kHugePage, bytes) != 0)
+        throw std::bad_alloc();
 #ifdef __linux__
     if (bytes >= kLarge) madvise(data, bytes, MADV_HUGEPAGE);  // a wish: no matter if refused
 #endif
