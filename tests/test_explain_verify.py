@@ -37,6 +37,13 @@ def test_explain_plans_for_many_threads():
     many = fc.explain(fc.conv2d, (1, 512, 7, 7), (512, 512, 3, 3), padding=1, threads=8)
     assert many.tasks >= 8 > one.tasks
     assert many.efficiency > 0.7
+    # One image of few positions: parts of 16 columns keep 64 threads busy.
+    for height, filters, kernel in ((7, 512, 3), (14, 512, 3), (14, 1024, 1)):
+        few = fc.explain(
+            fc.conv2d, (1, 512, height, height), (filters, 512, kernel, kernel),
+            padding=kernel // 2, threads=64,
+        )  # fmt: skip
+        assert few.efficiency > 0.9
 
 
 def test_explain_gradients():

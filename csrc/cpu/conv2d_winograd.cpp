@@ -102,9 +102,9 @@ bool split(ConvPlan& plan) {
     const std::int64_t tile_bytes = variant.points() * (winograd.pitch + panels.width) * 4;
     double best = 0;
     for (std::int64_t size = kMostTiles; size >= 6; size -= 6)
-        for (std::int64_t parts = 1; parts <= count; parts *= 2)
+        for (std::int64_t parts = 1; parts <= vectors; parts *= 2)
             for (const bool by_task : {false, true}) {
-                if (by_task && plan.packed_format != 0) continue;
+                if (by_task ? plan.packed_format != 0 : parts > count) continue;
                 const std::int64_t blocks = ceil_div(tiles, size);
                 const std::int64_t units = by_task ? vectors : count;  // that parts are cut at
                 const double part_cols = cols * static_cast<double>(ceil_div(units, parts)) /

@@ -88,11 +88,13 @@ double thread_time(const Correlation& phase, const Panels<T>& panels, int lanes,
                           (kPack / threads + kReadPacked);
 }
 
-// Each way of packing that there is: by all threads before the tasks, or a panel at a time by each task.
+// Each way of packing that there is: by all threads before the tasks, whose parts are then whole panels, or a
+// panel at a time by each task, whose parts are whole vectors.
 template <class T, class Body>
-void for_packings(Correlation& phase, const Kernels<T>& kernels, bool packed_ahead, Body&& body) {
+void for_packings(Correlation& phase, const Kernels<T>& kernels, std::int64_t panels,
+                  bool packed_ahead, Body&& body) {
     phase.pack_by_task = false;
-    body();
+    if (phase.parts <= panels) body();
     const std::int64_t width = widest_panel(*kernels.gemm);
     const std::int64_t bytes =
         phase.segments * phase.depth * width * static_cast<std::int64_t>(sizeof(T));
@@ -131,15 +133,17 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
     }
 
     const Panels<T> panels(*kernels.gemm, phase.cols);
+    const int lanes = kernels.gemm->lanes;
     Correlation best = phase;
     double best_time = 0;
     for (std::int64_t rows = most; rows >= kFewestRows || rows == most; rows = rows * 3 / 4) {
         choose_block(phase, rows);
-        for (std::int64_t parts = 1; parts <= std::max<std::int64_t>(1, panels.count);
+        const std::int64_t most_parts = packed_ahead ? panels.count : panels.padded_cols / lanes;
+        for (std::int64_t parts = 1; parts <= std::max<std::int64_t>(1, most_parts);
              parts = parts < 4 ? parts + 1 : parts * 2) {
             phase.parts = parts;
-            for_packings(phase, kernels, packed_ahead, [&] {
-                const double time = thread_time(phase, panels, kernels.gemm->lanes, threads);
+            for_packings(phase, kernels, std::max<std::int64_t>(1, panels.count), packed_ahead, [&] {
+                const double time = thread_time(phase, panels, lanes, threads);
                 if (best_time != 0 && time >= best_time * 0.99) return;
                 best = phase;
                 best_time = time;
