@@ -215,8 +215,8 @@ double direct_cost(const ConvPlan& plan) {
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count);
     const double rows = static_cast<double>(phase.out_h * phase.out_w);
     const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
-    // A tap's row pointers take as long as six of its channels; below 16 a kernel row is one segment.
-    const double start = phase.channels < 16 ? 0 : 6 / static_cast<double>(phase.channels);
+    // A tap's row pointers take as long as four of its channels; below 16 a kernel row is one segment.
+    const double start = phase.channels < 16 ? 0 : 4 / static_cast<double>(phase.channels);
     return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) * products_share(phase, kernels) +
            kPackTap * taps * weights * plan.image_share(1);
 }
