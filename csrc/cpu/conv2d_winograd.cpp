@@ -205,7 +205,7 @@ double products_share(const Correlation& phase, const Kernels<float>& kernels) {
     block.gather = false;
     block.blocks_w = 1;
     block.blocks_h = phase.out_h * phase.out_w <= kWholeImage ? 1 : 2;
-    return choose_order(block, kernels.gemm->max_rows[vectors_for(*kernels.gemm, INT64_MAX)]).share;
+    return choose_order(block, widest_tile_rows(*kernels.gemm)).share;
 }
 
 double direct_cost(const ConvPlan& plan) {

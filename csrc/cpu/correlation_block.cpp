@@ -103,11 +103,6 @@ void for_packings(Correlation& phase, const Kernels<T>& kernels, std::int64_t pa
     if (scratch_layout<T>(phase, kernels).bytes <= kMaxThreadScratch) body();
 }
 
-template <class T>
-int tile_rows(const Kernels<T>& kernels) {
-    return kernels.gemm->max_rows[vectors_for(*kernels.gemm, INT64_MAX)];
-}
-
 }  // namespace
 
 template <class T>
@@ -152,7 +147,7 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
         if (threads == 1) break;
     }
     phase = best;
-    phase.order = choose_order(phase, tile_rows<T>(kernels)).order;
+    phase.order = choose_order(phase, widest_tile_rows(*kernels.gemm)).order;
     phase.rings = padded_rings(phase);
     phase.scratch_bytes = scratch_layout<T>(phase, kernels).bytes;
     return true;

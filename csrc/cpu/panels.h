@@ -20,6 +20,12 @@ int vectors_for(const TileKernels& tiles, std::int64_t cols) {
     return vectors;
 }
 
+/// Rows of the widest tile.
+template <class TileKernels>
+int widest_tile_rows(const TileKernels& tiles) {
+    return tiles.max_rows[vectors_for(tiles, INT64_MAX)];
+}
+
 /// Vectors of a full panel: the widest tile's, but 144 columns are 48 + 48 + 48 rather than 64 + 64 + 16:
 /// a tile of one vector broadcasts an element for every product.
 template <class TileKernels>

@@ -6,8 +6,8 @@
 //   spiral   rings from outside inwards    each side of a ring is a stretch:  a a a b
 //                                                                             d . . b
 //                                                                             d c c c
-// oneDNN skips them too. On 7x7 a 3x3 kernel has 361 of 441 products, a spiral of tiles of 6 computes 375;
-// on 16x16, all of a 7x7 kernel's gradient, 4900 of 12544 and 7200. The sums keep their order.
+// oneDNN skips them too. On 7x7 a 3x3 kernel has 361 of 441 products, a spiral of tiles of 6 computes 369;
+// on 16x16, all of a 7x7 kernel's gradient, 4900 of 12544 and 5560. The sums keep their order.
 #pragma once
 
 #include <cstdint>
