@@ -314,6 +314,17 @@ _FIRST_LAYERS = [
     conv("n1c3h32w32-k17r3s3-pad1"),
 ]
 
+# Small maps, several images a task: seven are four and three, where one thread takes all.
+CONV_SMALL_MAPS = [
+    conv("n7c17h7w7-k67r3s3-pad1"),  # the sides of all images' outer rings, then what is inside
+    conv("n7c20h7w7-k16r3s3-pad2-dil2"),
+    conv("n7c34h7w6-k36r3s3-pad1-g2"),
+    conv("n3c16h9w12-k8r3s1-pad1x0"),  # lines
+    conv("n6c32h11w13-k10r3s3-st2-pad1"),
+    conv("n9c24h13w14-k20r1s1-st2"),
+    conv("n7c3h7w7-k5r3s3-pad1"),  # strips
+]
+
 # One window, all of it inside the input: a matrix product over the batch.
 _ONE_WINDOW = [
     conv("n5c16h5w5-k9r5s5"),
@@ -357,6 +368,7 @@ CONV = [
     *_POINTWISE,
     *_GROUPS,
     *_FIRST_LAYERS,
+    *CONV_SMALL_MAPS,
     *_ONE_WINDOW,
     *_EMPTY,
     *_MIDDLING,

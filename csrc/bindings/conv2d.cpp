@@ -130,13 +130,13 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
         entry["merge"] = phase.merge;
         entry["segments_per_block"] = phase.segments_per_block;
         entry["depth_per_block"] = phase.depth_per_block;
-        entry["block"] = py::make_tuple(phase.block_h, phase.block_w);
+        entry["block"] = py::make_tuple(phase.block_n, phase.block_h, phase.block_w);
         entry["parts"] = phase.parts;
         entry["tasks"] = phase.tasks();
         entry["scratch_bytes"] = phase.scratch_bytes;
         entry["planes"] = plan.planes.rows > 0;
         if (plan.planes.rows > 0) {
-            entry["block"] = py::make_tuple(plan.planes.rows, phase.out_w);
+            entry["block"] = py::make_tuple(1, plan.planes.rows, phase.out_w);
             entry["tasks"] = plan.tasks;
             entry["scratch_bytes"] = plan.planes.scratch_bytes;
         }

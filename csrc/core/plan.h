@@ -76,7 +76,8 @@ struct Correlation {
     std::int64_t depth = 0;  // elements a segment
     std::int64_t segments_per_block = 0;
     std::int64_t depth_per_block = 0;
-    std::int64_t block_h = 1, block_w = 1;    // output positions a task
+    std::int64_t block_n = 1;                 // images a task, whole ones where there are several
+    std::int64_t block_h = 1, block_w = 1;    // output positions a task, of each image
     std::int64_t blocks_h = 0, blocks_w = 0;
     std::int64_t parts = 1;  // tasks that share a block, each with some of the column panels
     PositionOrder order = PositionOrder::kRows;
@@ -85,11 +86,12 @@ struct Correlation {
     std::int64_t staging_elems = 0;  // that this needs beside the panel
     std::size_t scratch_bytes = 0;
 
-    std::int64_t rows() const { return block_h * block_w; }
+    std::int64_t rows() const { return block_n * block_h * block_w; }
     // Along an axis with one tap a strip holds only the source lines that are used.
     std::int64_t strip_step_h() const { return taps_h.count == 1 ? 1 : taps_h.step; }
     std::int64_t strip_step_w() const { return taps_w.count == 1 ? 1 : taps_w.step; }
-    std::int64_t blocks() const { return batch * blocks_h * blocks_w; }
+    std::int64_t blocks_n() const { return (batch + block_n - 1) / block_n; }
+    std::int64_t blocks() const { return blocks_n() * blocks_h * blocks_w; }
     std::int64_t tasks() const { return groups * blocks() * parts; }
 };
 

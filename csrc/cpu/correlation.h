@@ -20,7 +20,7 @@ struct ScratchLayout {
     std::size_t residual = 0;  // (rows, panel width), where the residual's channels are strided
     std::size_t order = 0, ends = 0, moved = 0;  // of order_positions(), and pointers being moved
     std::size_t panel = 0, staging = 0;  // of pack_panel(), with pack_by_task
-    std::size_t strip = 0;     // (strip_h, strip_w, channels), or one line of zeros: (channels)
+    std::size_t strip = 0;     // (block_n, strip_h, strip_w, channels), or one line of zeros: (channels)
     std::int64_t strip_h = 0;
     std::int64_t strip_w = 0;
     std::size_t bytes = 0;

@@ -51,8 +51,12 @@ void choose_segments(Correlation& phase) {
     phase.segments_per_block = ceil_div(phase.segments, ceil_div(phase.segments, most));
 }
 
-// Blocks of about `rows` positions, cut evenly.
+// Blocks of about `rows` positions, cut evenly: some whole images, or a part of one. On 7x7 maps a panel
+// of weights is then read for four images at once, not for each.
 void choose_block(Correlation& phase, std::int64_t rows) {
+    const std::int64_t images =
+        std::clamp<std::int64_t>(rows / (phase.out_h * phase.out_w), 1, phase.batch);
+    phase.block_n = ceil_div(phase.batch, ceil_div(phase.batch, images));
     if (phase.out_w >= rows) {
         phase.blocks_w = ceil_div(phase.out_w, rows);
         phase.blocks_h = phase.out_h;
@@ -170,7 +174,7 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
     layout.residual = take(phase.residual.channel_elems == 1 ? 0 : rows * width, sizeof(T));
     layout.order = take(phase.order == PositionOrder::kRows ? 0 : rows, sizeof(std::int32_t));
     layout.ends = take(rows + 1, sizeof(std::int32_t));
-    layout.moved = take(phase.order == PositionOrder::kSpiral ? rows : 0, sizeof(T*));
+    layout.moved = take(phase.order == PositionOrder::kRows ? 0 : rows, sizeof(T*));
     layout.panel = take(
         phase.pack_by_task ? phase.taps_h.count * phase.taps_w.count * phase.channels * width : 0,
         sizeof(T));
@@ -179,7 +183,8 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
     layout.strip_w = (phase.block_w - 1) * phase.strip_step_w() + 1;
     if (phase.taps_h.count > 0) layout.strip_h += phase.taps_h.last_offset() - phase.taps_h.offset;
     if (phase.taps_w.count > 0) layout.strip_w += phase.taps_w.last_offset() - phase.taps_w.offset;
-    layout.strip = take(phase.gather ? strip_elems(1, layout.strip_h, layout.strip_w, phase.channels)
+    layout.strip = take(phase.gather ? strip_elems(phase.block_n, layout.strip_h, layout.strip_w,
+                                                   phase.channels)
                                      : phase.channels,
                         sizeof(T));
     return layout;

@@ -1,5 +1,5 @@
-// The loop nest of the implicit GEMM. A task is a block of output positions of one image and group,
-// and some of the column panels:
+// The loop nest of the implicit GEMM. A task is a block of output positions, a part of an image or some
+// whole ones, in one group, and some of the column panels:
 //
 //   pointers   one for every (segment, position): into the source, its zero-padded strip, or zeros
 //   for each panel                    64 columns of packed weights, streamed from L2/L3
@@ -47,8 +47,8 @@ public:
     void run() {
         this->order_block();
         if (phase_.gather) {
-            this->gather_strip(*kernels_.copy, source_image());
-            this->point_into_strip();
+            this->gather_strips(*kernels_.copy, source_image());
+            this->point_into_strips();
         } else {
             this->point_into_source(source_image());
         }

@@ -38,6 +38,7 @@ void for_sides(std::int64_t ring, std::int64_t lines, std::int64_t width, Side&&
 }
 
 double spiral_work(const Correlation& phase, std::int64_t rings, int tile_rows) {
+    const std::int64_t images = phase.block_n;
     const AxisTaps &th = phase.taps_h, &tw = phase.taps_w;
     std::int64_t work = 0;
     for (std::int64_t ring = 0; ring < rings; ++ring) {
@@ -45,10 +46,12 @@ double spiral_work(const Correlation& phase, std::int64_t rings, int tile_rows) 
         const std::int64_t below = taps_inside(th, phase.out_h - 1 - ring, phase.source_h);
         const std::int64_t left = taps_inside(tw, ring, phase.source_w);
         const std::int64_t right = taps_inside(tw, phase.out_w - 1 - ring, phase.source_w);
-        work += ceil_div(phase.out_w - 2 * ring - 1, tile_rows) * (above + below) * tw.count +
-                ceil_div(phase.out_h - 2 * ring - 1, tile_rows) * (left + right) * th.count;
+        const std::int64_t across = images * (phase.out_w - 2 * ring - 1);
+        const std::int64_t down = images * (phase.out_h - 2 * ring - 1);
+        work += ceil_div(across, tile_rows) * (above + below) * tw.count +
+                ceil_div(down, tile_rows) * (left + right) * th.count;
     }
-    const std::int64_t inner = (phase.out_h - 2 * rings) * (phase.out_w - 2 * rings);
+    const std::int64_t inner = images * (phase.out_h - 2 * rings) * (phase.out_w - 2 * rings);
     return static_cast<double>(work + ceil_div(inner, tile_rows) * th.count * tw.count);
 }
 
@@ -68,7 +71,8 @@ OrderChoice choose_order(const Correlation& phase, int tile_rows) {
     const std::int64_t rings = padded_rings(phase);
     if (rings == 0) return choice;
     const bool whole = phase.blocks_h * phase.blocks_w == 1;
-    const double rows = static_cast<double>(ceil_div(phase.out_h * phase.out_w, tile_rows) * taps);
+    const double rows = static_cast<double>(
+        ceil_div(phase.block_n * phase.out_h * phase.out_w, tile_rows) * taps);
     const auto offer = [&](PositionOrder order, double work) {
         constexpr double kGain = 0.98;  // below it the list of positions costs as much
         if (work < kGain * choice.share * rows) choice = {order, work / rows};
@@ -76,36 +80,34 @@ OrderChoice choose_order(const Correlation& phase, int tile_rows) {
     double lines = 0;
     for (std::int64_t i = 0; i < phase.out_h; ++i)
         lines += static_cast<double>(taps_inside(phase.taps_h, i, phase.source_h) *
-                                     phase.taps_w.count * ceil_div(phase.out_w, tile_rows));
+                                     phase.taps_w.count *
+                                     ceil_div(phase.block_n * phase.out_w, tile_rows));
     if (phase.blocks_w <= 1) offer(PositionOrder::kLines, lines);
     if (whole) offer(PositionOrder::kSpiral, spiral_work(phase, rings, tile_rows));
     return choice;
 }
 
-std::int64_t order_positions(PositionOrder order, std::int64_t rings, std::int64_t lines,
-                             std::int64_t width, std::int32_t* positions, std::int32_t* ends) {
+std::int64_t order_positions(PositionOrder order, std::int64_t rings, std::int64_t images,
+                             std::int64_t lines, std::int64_t width, std::int32_t* positions,
+                             std::int32_t* ends) {
     std::int64_t count = 0, stretches = 0;
-    const auto stretch = [&](std::int64_t length, std::int64_t first, std::int64_t step) {
+    const auto run = [&](std::int64_t length, std::int64_t first, std::int64_t step) {
         for (std::int64_t r = 0; r < length; ++r)
             positions[count++] = static_cast<std::int32_t>(first + r * step);
     };
-    const auto end = [&] { ends[stretches++] = static_cast<std::int32_t>(count); };
-    if (order != PositionOrder::kSpiral) {
-        for (std::int64_t i = 0; i < lines; ++i) {
-            stretch(width, i * width, 1);
-            if (order == PositionOrder::kLines || i + 1 == lines) end();
-        }
+    const auto stretch = [&](std::int64_t length, std::int64_t first, std::int64_t step) {
+        for (std::int64_t n = 0; n < images; ++n) run(length, first + n * lines * width, step);
+        ends[stretches++] = static_cast<std::int32_t>(count);
+    };
+    if (order == PositionOrder::kLines) {
+        for (std::int64_t i = 0; i < lines; ++i) stretch(width, i * width, 1);
         return stretches;
     }
-    for (std::int64_t ring = 0; ring < rings; ++ring)
-        for_sides(ring, lines, width,
-                  [&](std::int64_t length, std::int64_t first, std::int64_t step) {
-                      stretch(length, first, step);
-                      end();
-                  });
-    for (std::int64_t i = rings; i < lines - rings; ++i)
-        stretch(width - 2 * rings, i * width + rings, 1);
-    if (ends[stretches - 1] != count) end();
+    for (std::int64_t ring = 0; ring < rings; ++ring) for_sides(ring, lines, width, stretch);
+    for (std::int64_t n = 0; n < images; ++n)
+        for (std::int64_t i = rings; i < lines - rings; ++i)
+            run(width - 2 * rings, (n * lines + i) * width + rings, 1);
+    if (ends[stretches - 1] != count) ends[stretches++] = static_cast<std::int32_t>(count);
     return stretches;
 }
 

@@ -24,10 +24,12 @@ struct OrderChoice {
 /// The order in which tiles of `tile_rows` positions do least.
 OrderChoice choose_order(const Correlation& phase, int tile_rows);
 
-/// order[r] = the row-major index of the r-th position of a block of lines x width, ends[s] = where
-/// stretch s ends, tiles do not cross it. Returns the number of stretches, at most 1 + 4 * lines.
-std::int64_t order_positions(PositionOrder order, std::int64_t rings, std::int64_t lines,
-                             std::int64_t width, std::int32_t* positions, std::int32_t* ends);
+/// Lines or a spiral. order[r] = the row-major index of the r-th position of a block of images x lines x
+/// width, ends[s] = where stretch s ends: tiles do not cross it. A stretch has the same positions of all
+/// images. Returns the number of stretches, at most 1 + 4 * lines.
+std::int64_t order_positions(PositionOrder order, std::int64_t rings, std::int64_t images,
+                             std::int64_t lines, std::int64_t width, std::int32_t* positions,
+                             std::int32_t* ends);
 
 /// Rings of positions, from outside, that miss taps.
 std::int64_t padded_rings(const Correlation& phase);

@@ -285,11 +285,13 @@ def _describe_phase(phase: dict[str, Any]) -> str:
         source = "planes copied to scratch, vectors of positions"
     elif phase["merge"]:
         source += ", a kernel row a segment"
-    height, width = phase["block"]
+    images, height, width = phase["block"]
+    several = f"{images} images of " if images > 1 else ""
     parts = f" x {phase['parts']} parts of the columns" if phase["parts"] > 1 else ""
     return (
         f"  blocking   rows {phase['rows']} x cols {phase['cols']} x depth {phase['taps'][0]} x "
-        f"{phase['taps'][1]} x {phase['channels']}; tasks of {height} x {width} positions{parts}; "
+        f"{phase['taps'][1]} x {phase['channels']}; "
+        f"tasks of {several}{height} x {width} positions{parts}; "
         f"depth blocks of {phase['segments_per_block'] * phase['depth_per_block']}; source {source}"
     )
 
