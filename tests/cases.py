@@ -323,6 +323,8 @@ CONV_SMALL_MAPS = [
     conv("n6c32h11w13-k10r3s3-st2-pad1"),
     conv("n9c24h13w14-k20r1s1-st2"),
     conv("n7c3h7w7-k5r3s3-pad1"),  # strips
+    conv("n2c130h5w6-k70r3s3-pad1"),  # depth blocks of some taps
+    conv("n2c800h3w3-k35r2s1-pad1x0"),  # and of some channels
 ]
 
 # One window, all of it inside the input: a matrix product over the batch.

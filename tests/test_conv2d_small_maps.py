@@ -1,4 +1,4 @@
-"""Direct convolution of small maps, where a task has several images."""
+"""Direct convolution of small maps, where a task has several images and packs its weights."""
 
 import fastconv as fc
 import numpy as np

@@ -1,8 +1,11 @@
 // The implicit-GEMM core: blocking, packing and the loop nest that every dense convolution shares.
 #pragma once
 
+#include <algorithm>
+
 #include "core/plan.h"
 #include "cpu/kernels.h"
+#include "cpu/kernels_gemm.h"
 
 namespace fastconv::cpu {
 
@@ -56,12 +59,13 @@ WeightView<T> weight_view(const ConvPlan& plan, const void* weight) {
             forward ? w.batch_elems : w.channel_elems};
 }
 
-/// Some channels of some columns, `width` with padding, and where their packed lines go: that of tap t
-/// and the piece's channel c to `to` + t * tap_elems + c * width.
+/// Some channels of some taps and columns, `width` with padding, and where their packed lines go: that of
+/// the piece's tap t and channel c to `to` + t * tap_elems + c * width.
 template <class T>
 struct PanelPiece {
     std::int64_t group = 0, col = 0, cols = 0, width = 0;
     std::int64_t channel = 0, channels = 0;
+    std::int64_t tap = 0, taps = 0;  // 0: all
     T* to = nullptr;
     std::int64_t tap_elems = 0;
 };
@@ -74,6 +78,51 @@ std::int64_t pack_staging_elems(const Correlation& phase, const Kernels<T>& kern
 template <class T>
 void pack_panel(const Correlation& phase, const Kernels<T>& kernels, const WeightView<T>& weight,
                 const PanelPiece<T>& piece, T* staged);
+
+/// Whether tasks pack a depth block at a time: taps that need `staged` come apart only together.
+inline bool packs_by_block(const Correlation& phase) {
+    return phase.pack_by_task && !phase.merge && phase.staging_elems == 0;
+}
+
+/// How the weights of a piece, which will be packed next, lie in memory.
+template <class T>
+struct PieceLines {
+    const T* first = nullptr;  // null: fetching them does not pay
+    std::int64_t cols = 0;
+    bool by_channel = false;    // a line has the columns of a channel, else the elements of a column
+    std::int64_t length = 0;    // of a line
+    std::int64_t step = 0;      // from one line to the next
+    std::int64_t tap_step = 0;  // by_channel: from one tap to the next
+};
+
+template <class T>
+PieceLines<T> lines_of(const Correlation& phase, const WeightView<T>& weight,
+                       const PanelPiece<T>& piece);
+
+/// Tile `t` of `tiles` over one panel block fetches its share of those lines.
+template <class T>
+void fetch_ahead(GemmTile<T>& tile, const PieceLines<T>& lines, std::int64_t t, std::int64_t tiles) {
+    constexpr std::int64_t kCacheLine = 64 / static_cast<std::int64_t>(sizeof(T));
+    tile.ahead = nullptr;
+    if (!lines.first) return;
+    if (lines.by_channel) {
+        if (t * kCacheLine >= lines.length) return;
+        tile.ahead = lines.first + t * kCacheLine;
+        tile.ahead_step = lines.step;
+        tile.ahead_run = tile.depth;
+        tile.ahead_jump = lines.tap_step;
+    } else if (lines.step == lines.length) {
+        fetch_ahead(tile, lines.first, lines.cols, t, tiles);
+    } else {
+        const std::int64_t begin = lines.cols * t / tiles, end = lines.cols * (t + 1) / tiles;
+        if (begin == end) return;
+        const std::int64_t runs = std::max<std::int64_t>(1, (end - begin) / tile.segments);
+        tile.ahead = lines.first + begin * lines.step;
+        tile.ahead_run = std::max<std::int64_t>(2, tile.depth / runs / 2 * 2);
+        tile.ahead_step = (lines.length + tile.ahead_run - 1) / tile.ahead_run;
+        tile.ahead_jump = lines.step;
+    }
+}
 
 /// Packs the weights of `phase`: (group, panel of columns, tap, channel, column in panel).
 template <class T>

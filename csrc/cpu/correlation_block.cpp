@@ -102,8 +102,9 @@ void for_packings(Correlation& phase, const Kernels<T>& kernels, std::int64_t pa
     const std::int64_t width = widest_panel(*kernels.gemm);
     const std::int64_t bytes =
         phase.segments * phase.depth * width * static_cast<std::int64_t>(sizeof(T));
-    if (packed_ahead || bytes > kMostPanelBytes) return;
+    if (packed_ahead) return;
     phase.pack_by_task = true;
+    if (bytes > kMostPanelBytes && !packs_by_block(phase)) return;
     if (scratch_layout<T>(phase, kernels).bytes <= kMaxThreadScratch) body();
 }
 
@@ -175,9 +176,9 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
     layout.order = take(phase.order == PositionOrder::kRows ? 0 : rows, sizeof(std::int32_t));
     layout.ends = take(rows + 1, sizeof(std::int32_t));
     layout.moved = take(phase.order == PositionOrder::kRows ? 0 : rows, sizeof(T*));
-    layout.panel = take(
-        phase.pack_by_task ? phase.taps_h.count * phase.taps_w.count * phase.channels * width : 0,
-        sizeof(T));
+    const std::int64_t lines = packs_by_block(phase) ? phase.segments_per_block * phase.depth_per_block
+                                                     : phase.segments * phase.depth;
+    layout.panel = take(phase.pack_by_task ? lines * width : 0, sizeof(T));
     layout.staging = take(phase.pack_by_task ? phase.staging_elems : 0, sizeof(T));
     layout.strip_h = (phase.block_h - 1) * phase.strip_step_h() + 1;
     layout.strip_w = (phase.block_w - 1) * phase.strip_step_w() + 1;

@@ -3,7 +3,8 @@
 //
 //   pointers   one for every (segment, position): into the source, its zero-padded strip, or zeros
 //   for each panel                    64 columns of packed weights, streamed from L2/L3
-//     for each depth block            <= 768 terms, 192 KB of panel: stays in L2
+//     for each depth block            <= 768 terms, 192 KB of panel: stays in L2; or packed here, from
+//                                     lines that the tiles of the block before have fetched
 //       for each tile of rows         the register tile: kernels_gemm.h
 //
 // Any strides work. Channels-last operands are read and written in place; a source with strided
@@ -72,7 +73,6 @@ private:
         const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
         const std::int64_t cols = panels_.panel_cols(panel);
         const std::int64_t col = panels_.first_col(panel);
-        const std::int64_t depth = phase_.segments * phase_.depth;
         T* sum = this->template at<T>(layout_.sum);
         T* out = operands_.out + phase_.out_first_elems + image_ * phase_.out.batch_elems +
                  group_ * phase_.out_group_elems + col * phase_.out.channel_elems;
@@ -104,22 +104,12 @@ private:
             residual = pointed ? this->template at<const T*>(layout_.residual_pointers)
                                : point_residual(in_place ? 0 : col, cols, width);
 
-        const T* packed = packed_panel(panel, width);
-        const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
-        if (depth == 0) {
+        if (phase_.segments * phase_.depth == 0) {
             tile.segments = 0;
-            run_tiles(tile, panel, vectors, 0, residual);
+            run_tiles(tile, {panel}, residual);
+        } else {
+            run_blocks(tile, panel, residual);
         }
-        for (std::int64_t s = 0; s < phase_.segments && depth > 0; s += phase_.segments_per_block)
-            for (std::int64_t d = 0; d < phase_.depth; d += phase_.depth_per_block) {
-                tile.segments = std::min(phase_.segments_per_block, phase_.segments - s);
-                tile.depth = std::min(phase_.depth_per_block, phase_.depth - d);
-                tile.row_offset = s * tile.segment_elems + d;
-                tile.panel = packed + (s * phase_.depth + d) * width;
-                tile.first = s == 0 && d == 0;
-                tile.last = s + tile.segments == phase_.segments && d + tile.depth == phase_.depth;
-                run_tiles(tile, panel, vectors, s, residual);
-            }
         const auto move = [&](std::int64_t position, std::int64_t count, std::int64_t elem) {
             kernels_.copy->copy(count, cols, {sum + position * width, width, 1},
                                 {out + elem, phase_.out.width_elems, phase_.out.channel_elems});
@@ -127,25 +117,85 @@ private:
         if (through_sum) this->for_runs(phase_.out, move);
     }
 
+    /// A depth block of a panel, by its first segment and element.
+    struct Block {
+        std::int64_t panel, segment = 0, elem = 0;
+    };
+
+    void run_blocks(GemmTile<T>& tile, std::int64_t panel, const T* const* residual) const {
+        const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
+        const T* packed = packs() ? this->template at<T>(layout_.panel) : packed_panel(panel);
+        const bool at_once = packs() && !packs_by_block(phase_);  // taps that lie mixed
+        if (at_once) pack(all_of(panel));
+        for (std::int64_t s = 0; s < phase_.segments; s += phase_.segments_per_block)
+            for (std::int64_t d = 0; d < phase_.depth; d += phase_.depth_per_block) {
+                const Block block{panel, s, d};
+                tile.segments = std::min(phase_.segments_per_block, phase_.segments - s);
+                tile.depth = std::min(phase_.depth_per_block, phase_.depth - d);
+                tile.row_offset = s * tile.segment_elems + d;
+                tile.panel = packed;
+                if (packs() && !at_once) pack(piece_of(block));
+                else tile.panel += (s * phase_.depth + d) * width;
+                tile.first = s == 0 && d == 0;
+                tile.last = s + tile.segments == phase_.segments && d + tile.depth == phase_.depth;
+                run_tiles(tile, block, residual);
+            }
+    }
+
     bool packs() const { return phase_.pack_by_task && !operands_.weights.packed_ahead; }
 
-    const T* packed_panel(std::int64_t panel, std::int64_t width) const {
-        const CorrelationWeights<T>& weights = operands_.weights;
-        const std::int64_t depth = phase_.segments * phase_.depth, col = panels_.first_col(panel);
-        if (!packs())
-            return weights.packed + phase_.packed_first_elems +
-                   (group_ * panels_.padded_cols + col) * depth;
-        T* to = this->template at<T>(layout_.panel);
-        pack_panel(phase_, kernels_, weights.view,
-                   {group_, col, panels_.panel_cols(panel), width, 0, phase_.channels, to,
-                    phase_.channels * width},
+    const T* packed_panel(std::int64_t panel) const {
+        return operands_.weights.packed + phase_.packed_first_elems +
+               (group_ * panels_.padded_cols + panels_.first_col(panel)) * phase_.segments *
+                   phase_.depth;
+    }
+
+    PanelPiece<T> all_of(std::int64_t panel) const {
+        const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
+        PanelPiece<T> piece{group_, panels_.first_col(panel), panels_.panel_cols(panel), width};
+        piece.channels = phase_.channels;
+        piece.to = this->template at<T>(layout_.panel);
+        piece.tap_elems = phase_.channels * width;
+        return piece;
+    }
+
+    // Segments are taps then.
+    PanelPiece<T> piece_of(const Block& block) const {
+        PanelPiece<T> piece = all_of(block.panel);
+        piece.channel = block.elem;
+        piece.channels = std::min(phase_.depth_per_block, phase_.depth - block.elem);
+        piece.tap = block.segment;
+        piece.taps = std::min(phase_.segments_per_block, phase_.segments - block.segment);
+        piece.tap_elems = piece.channels * piece.width;
+        return piece;
+    }
+
+    void pack(const PanelPiece<T>& piece) const {
+        pack_panel(phase_, kernels_, operands_.weights.view, piece,
                    this->template at<T>(layout_.staging));
-        return to;
+    }
+
+    Block after(Block block) const {
+        block.elem += phase_.depth_per_block;
+        if (block.elem < phase_.depth) return block;
+        block = {block.panel, block.segment + phase_.segments_per_block};
+        return block.segment < phase_.segments ? block : Block{block.panel + 1};
+    }
+
+    // The weights of the block after this one, packed or as they are.
+    PieceLines<T> next_lines(const GemmTile<T>& tile, const Block& block, std::int64_t width) const {
+        const Block next = after(block);
+        const std::int64_t length = tile.segments * tile.depth;
+        if (next.panel == end_panel_ || phase_.merge) return {};  // few channels have few weights
+        if (!packs()) return {tile.panel + length * width, width, false, length, length, 0};
+        if (!packs_by_block(phase_)) return {};
+        return lines_of(phase_, operands_.weights.view, piece_of(next));
     }
 
     // Tiles of nearly equal heights: 49 rows are 5 x 5 + 4 x 6, not 8 x 6 + 1.
-    void run_tiles(GemmTile<T>& tile, std::int64_t panel, int vectors, std::int64_t segment,
-                   const T* const* residual) const {
+    void run_tiles(GemmTile<T>& tile, const Block& block, const T* const* residual) const {
+        const std::int64_t width = panels_.panel_width(block.panel, kernels_.gemm->lanes);
+        const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
         const std::int64_t most = kernels_.gemm->max_rows[vectors];
         const std::int32_t* ends = this->template at<std::int32_t>(layout_.ends);
         const auto tiles_of = [&](std::int64_t s) {
@@ -154,17 +204,13 @@ private:
         std::int64_t tiles = 0;
         for (std::int64_t s = 0; s < stretches_; ++s) tiles += tiles_of(s);
         const T* const* pointers =
-            this->template at<const T*>(layout_.pointers) + segment * tile.row_pitch;
+            this->template at<const T*>(layout_.pointers) + block.segment * tile.row_pitch;
         T* const* out = this->template at<T*>(layout_.out_pointers);
         T* sum = tile.sum;
-        const std::int64_t width = std::int64_t{vectors} * kernels_.gemm->lanes;
-        const bool cold_source = panel == first_panel_ && source_is_dense();
+        const bool cold_source = block.panel == first_panel_ && source_is_dense();
         const std::int64_t weight_tiles =
             cold_source ? std::min<std::int64_t>(tiles, kTilesThatFetchWeights) : tiles;
-        // Few channels have few weights, used by many positions; what the task has packed is in L2.
-        const bool weights_ahead =
-            !phase_.merge && !packs() && !(tile.last && panel + 1 == end_panel_);
-        const T* next_block = tile.panel + tile.segments * tile.depth * width;  // or next panel
+        const PieceLines<T> lines = next_lines(tile, block, width);
         std::int64_t number = 0, row = 0;
         for (std::int64_t s = 0, begin = 0; s < stretches_; begin = ends[s], ++s) {
             const std::int64_t count = tiles_of(s), size = ends[s] - begin;
@@ -177,10 +223,9 @@ private:
                 if (cold_source && number + weight_tiles < tiles) {
                     tile.ahead = pointers[next] + tile.row_offset;
                     tile.ahead_step = next - row;
-                } else if (weights_ahead) {
-                    fetch_ahead(tile, next_block, width, number % weight_tiles, weight_tiles);
+                    tile.ahead_run = tile.depth;
                 } else {
-                    tile.ahead = nullptr;
+                    fetch_ahead(tile, lines, number % weight_tiles, weight_tiles);
                 }
                 kernels_.gemm->tile[vectors][next - row](tile);
                 row = next;

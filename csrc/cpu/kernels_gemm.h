@@ -30,9 +30,12 @@ struct GemmTile {
     std::int64_t depth = 0;
     const T* panel = nullptr;
     // What will be wanted next is fetched into L2 meanwhile: a cache line a panel line, `ahead_step`
-    // elements apart.
+    // elements apart for `ahead_run` lines, or to a segment's end; the next run begins `ahead_jump`
+    // elements after this one.
     const T* ahead = nullptr;  // null: nothing
     std::int64_t ahead_step = 0;
+    std::int64_t ahead_run = INT64_MAX / 2;
+    std::int64_t ahead_jump = 0;
 
     T* sum = nullptr;  // (rows, width) partial sums of the depth blocks so far
     bool first = true;
@@ -53,6 +56,8 @@ template <class T>
 void fetch_ahead(GemmTile<T>& tile, const T* next, std::int64_t width, std::int64_t t,
                  std::int64_t tiles) {
     tile.ahead_step = (width + tiles - 1) / tiles;
+    tile.ahead_run = tile.depth;
+    tile.ahead_jump = tile.depth * tile.ahead_step;
     tile.ahead = next + tile.segments * tile.depth * t * tile.ahead_step;
 }
 

@@ -111,7 +111,7 @@ template <bool kAhead, class T, int Rows, int Vectors>
 FC_INLINE void multiply_segments(const GemmTile<T>& tile, Vec<T> (&acc)[Rows][Vectors]) {
     constexpr int kWidth = Vectors * Vec<T>::kLanes;
     const T* panel = tile.panel;
-    const T* ahead = tile.ahead;
+    const T *ahead = tile.ahead, *ahead_begin = ahead;
     const std::int64_t ahead_step = tile.ahead_step;
     const T* const* rows = tile.rows;
     std::int64_t offset = tile.row_offset;
@@ -126,22 +126,28 @@ FC_INLINE void multiply_segments(const GemmTile<T>& tile, Vec<T> (&acc)[Rows][Ve
             panel += tile.depth * kWidth;
             continue;
         }
-        std::int64_t d = 0;
-        if constexpr (Rows * Vectors <= 24)
-            for (; d + 2 <= tile.depth; d += 2, panel += 2 * kWidth) {
-                if constexpr (kAhead) __builtin_prefetch(ahead, 0, 2);
+        std::int64_t d = 0, end = tile.depth;
+        do {
+            if constexpr (kAhead)
+                end = tile.depth - d < tile.ahead_run ? tile.depth : d + tile.ahead_run;
+            if constexpr (Rows * Vectors <= 24)
+                for (; d + 2 <= end; d += 2, panel += 2 * kWidth) {
+                    if constexpr (kAhead) __builtin_prefetch(ahead, 0, 2);
+                    multiply_add<T, Rows, Vectors>(panel, row, d, acc);
+                    if constexpr (kAhead && kRegisters >= 32)
+                        __builtin_prefetch(ahead + ahead_step, 0, 2);
+                    multiply_add<T, Rows, Vectors>(panel + kWidth, row, d + 1, acc);
+                    if constexpr (kAhead) ahead += 2 * ahead_step;
+                }
+            for (; d < end; ++d, panel += kWidth) {
+                if constexpr (kAhead) {
+                    __builtin_prefetch(ahead, 0, 2);
+                    ahead += ahead_step;
+                }
                 multiply_add<T, Rows, Vectors>(panel, row, d, acc);
-                if constexpr (kAhead && kRegisters >= 32) __builtin_prefetch(ahead + ahead_step, 0, 2);
-                multiply_add<T, Rows, Vectors>(panel + kWidth, row, d + 1, acc);
-                if constexpr (kAhead) ahead += 2 * ahead_step;
             }
-        for (; d < tile.depth; ++d, panel += kWidth) {
-            if constexpr (kAhead) {
-                __builtin_prefetch(ahead, 0, 2);
-                ahead += ahead_step;
-            }
-            multiply_add<T, Rows, Vectors>(panel, row, d, acc);
-        }
+            if constexpr (kAhead) ahead = ahead_begin += tile.ahead_jump;
+        } while (kAhead && d < tile.depth);
     }
 }
 
