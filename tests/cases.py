@@ -314,9 +314,9 @@ _FIRST_LAYERS = [
     conv("n1c3h32w32-k17r3s3-pad1"),
 ]
 
-# Small maps, several images a task: seven are four and three, where one thread takes all.
+# Small maps, several images a task: seven are four and three, eleven six and five, or one task's.
 CONV_SMALL_MAPS = [
-    conv("n7c17h7w7-k67r3s3-pad1"),  # the sides of all images' outer rings, then what is inside
+    conv("n11c17h7w7-k67r3s3-pad1"),  # the sides of all images' outer rings, then what is inside
     conv("n7c20h7w7-k16r3s3-pad2-dil2"),
     conv("n7c34h7w6-k36r3s3-pad1-g2"),
     conv("n3c16h9w12-k8r3s1-pad1x0"),  # lines

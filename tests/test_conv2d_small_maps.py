@@ -55,7 +55,8 @@ def test_a_task_has_several_images_of_a_small_map(isa):
             )  # fmt: skip
         return next(line for line in str(plan).splitlines() if "tasks of" in line)
 
-    assert "tasks of 4 images of 7 x 7 positions" in tasks(8, 7, 1)
-    assert "tasks of 4 images of 7 x 7 positions" in tasks(8, 7, 2)
+    assert "tasks of 8 images of 7 x 7 positions" in tasks(8, 7, 1)
+    assert "tasks of 8 images of 7 x 7 positions x 2 parts of the columns" in tasks(8, 7, 2)
+    assert "tasks of 10 images of 7 x 7 positions" in tasks(20, 7, 2)
     assert "tasks of 7 x 7 positions" in tasks(1, 7, 1)
-    assert "tasks of 14 x 14 positions" in tasks(8, 14, 1)
+    assert "tasks of 7 x 28 positions" in tasks(8, 28, 1)

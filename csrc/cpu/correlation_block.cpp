@@ -27,6 +27,9 @@ constexpr std::int64_t kSourceBytes = 512 << 10;
 constexpr std::int64_t kMostRows = 252;  // 42 tiles of 6: the panel is read from L1/L2 that often
 constexpr std::int64_t kMostRowsThin = 4 * kMostRows;  // few channels: fewer lines gathered twice
 constexpr std::int64_t kFewestRows = 24;
+// So many times more, images of small maps, where a task packs: once rather than twice. Weights that are
+// packed already gain nothing by it.
+constexpr std::int64_t kMoreImages = 2;
 constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -93,18 +96,19 @@ double thread_time(const Correlation& phase, const Panels<T>& panels, int lanes,
 }
 
 // Each way of packing that there is: by all threads before the tasks, whose parts are then whole panels, or a
-// panel at a time by each task, whose parts are whole vectors.
+// panel at a time by each task, whose parts are whole vectors. Above `most` rows only the latter.
 template <class T, class Body>
 void for_packings(Correlation& phase, const Kernels<T>& kernels, std::int64_t panels,
-                  bool packed_ahead, Body&& body) {
+                  bool packed_ahead, std::int64_t most, Body&& body) {
     phase.pack_by_task = false;
-    if (phase.parts <= panels) body();
+    const bool more = phase.rows() > most;
+    if (phase.parts <= panels && !more) body();
     const std::int64_t width = widest_panel(*kernels.gemm);
     const std::int64_t bytes =
         phase.segments * phase.depth * width * static_cast<std::int64_t>(sizeof(T));
     if (packed_ahead) return;
     phase.pack_by_task = true;
-    if (bytes > kMostPanelBytes && !packs_by_block(phase)) return;
+    if (!packs_by_block(phase) && (bytes > kMostPanelBytes || more)) return;
     if (scratch_layout<T>(phase, kernels).bytes <= kMaxThreadScratch) body();
 }
 
@@ -136,20 +140,23 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
     const int lanes = kernels.gemm->lanes;
     Correlation best = phase;
     double best_time = 0;
-    for (std::int64_t rows = most; rows >= kFewestRows || rows == most; rows = rows * 3 / 4) {
+    std::int64_t rows = kMoreImages * most;
+    for (; rows >= kFewestRows || rows >= most; rows = rows > most ? most : rows * 3 / 4) {
         choose_block(phase, rows);
+        if (rows > most && phase.block_n == 1) continue;
         const std::int64_t most_parts = packed_ahead ? panels.count : panels.padded_cols / lanes;
         for (std::int64_t parts = 1; parts <= std::max<std::int64_t>(1, most_parts);
              parts = parts < 4 ? parts + 1 : parts * 2) {
             phase.parts = parts;
-            for_packings(phase, kernels, std::max<std::int64_t>(1, panels.count), packed_ahead, [&] {
+            for_packings(phase, kernels, std::max<std::int64_t>(1, panels.count), packed_ahead, most,
+                         [&] {
                 const double time = thread_time(phase, panels, lanes, threads);
                 if (best_time != 0 && time >= best_time * 0.99) return;
                 best = phase;
                 best_time = time;
             });
         }
-        if (threads == 1) break;
+        if (threads == 1 && rows == most) break;
     }
     phase = best;
     phase.order = choose_order(phase, widest_tile_rows(*kernels.gemm)).order;
