@@ -382,7 +382,7 @@ def test_only_auto_batch_looks_at_the_batch(function):
     """Four tiles an image: their products are fewer, but one image alone does not pay for U."""
 
     def taken(batch, **options):
-        shape = (batch, 64, 8, 8)
+        shape = (batch, 64, 7, 7)
         operands = FUNCTIONS[function](shape, (64, 64, 3, 3), shape)
         return fc.explain(function, *operands, padding=1, **options).algorithm
 
@@ -392,7 +392,7 @@ def test_only_auto_batch_looks_at_the_batch(function):
 
 def test_layers_in_training_let_the_batch_decide(rng):
     layer = fc.layers.Conv2d(64, 64, 3, padding=1, bias=False)
-    x = fc.channels_last(normals((64, 64, 8, 8), rng))
+    x = fc.channels_last(normals((64, 64, 7, 7), rng))
     weight, grad = layer.weight.data, fc.channels_last(normals(x.shape, rng))
     assert_exact(layer(x), fc.conv2d(x, weight, padding=1, algorithm="auto_batch"))
     options = {"padding": 1, "algorithm": "auto_batch"}

@@ -2,11 +2,11 @@
 
 #include <cstdlib>
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 
 #include "bindings/array.h"
+#include "core/workspace.h"
 #include "ops.h"
 
 namespace fastconv {
@@ -21,9 +21,7 @@ PackedConvWeight::~PackedConvWeight() {
 }
 
 PackedConvWeight::Buffer::Buffer(std::size_t size)
-    : data(std::aligned_alloc(64, (size + 63) / 64 * 64)), bytes(size) {
-    if (!data) throw std::bad_alloc();
-}
+    : data(allocate_aligned(size)), bytes(size) {}
 
 PackedConvWeight::Buffer::~Buffer() { std::free(data); }
 

@@ -56,16 +56,6 @@ IdleList& idle_list(Use use) {
 
 std::size_t limit_of(Use use) { return use == Use::kCall ? workspace_limit() : result_limit(); }
 
-void* allocate(std::size_t bytes) {
-    void* data = nullptr;
-    if (posix_memalign(&data, bytes < kLarge ? kAlignment : kHugePage, bytes) != 0)
-        throw std::bad_alloc();
-#ifdef __linux__
-    if (bytes >= kLarge) madvise(data, bytes, MADV_HUGEPAGE);  // a wish: no matter if refused
-#endif
-    return data;
-}
-
 // The smallest idle buffer that holds `bytes` and wastes no more than that, among equals the one
 // used last; {nullptr, 0} if none.
 Buffer take_idle(std::size_t bytes, Use use) {
@@ -103,6 +93,16 @@ void give_back(Buffer buffer, Use use) noexcept {
 }
 
 }  // namespace
+
+void* allocate_aligned(std::size_t bytes) {
+    void* data = nullptr;
+    if (posix_memalign(&data, bytes < kLarge ? kAlignment : kHugePage, bytes) != 0)
+        throw std::bad_alloc();
+#ifdef __linux__
+    if (bytes >= kLarge) madvise(data, bytes, MADV_HUGEPAGE);  // a wish: no matter if refused
+#endif
+    return data;
+}
 
 std::size_t workspace_limit() {
     static const std::size_t limit = [] {
@@ -146,7 +146,7 @@ Workspace Workspace::acquire(std::size_t bytes, Use use) {
     if (bytes == 0) return result;
     const std::size_t rounded = (bytes + kGranule - 1) / kGranule * kGranule;
     Buffer buffer = take_idle(rounded, use);
-    if (!buffer.data) buffer = {allocate(rounded), rounded};
+    if (!buffer.data) buffer = {allocate_aligned(rounded), rounded};
     result.data_ = buffer.data;
     result.capacity_ = buffer.capacity;
     result.use_ = use;

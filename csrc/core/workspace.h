@@ -18,6 +18,11 @@ enum class Use : unsigned char { kCall, kResult };
 std::size_t idle_workspace_bytes(Use use = Use::kCall);  // what the list keeps now
 void release_idle_workspaces();                          // both lists
 
+// 64-byte aligned, from 4 MB on huge pages where the system has some: fewer misses of the TLB while
+// transformed weights stream by (3 to 9 % of a Winograd convolution of 512 channels). std::free gives it
+// back; std::bad_alloc.
+void* allocate_aligned(std::size_t bytes);
+
 class Workspace {
 public:
     Workspace() = default;

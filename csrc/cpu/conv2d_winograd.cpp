@@ -6,8 +6,8 @@
 //   2. for each panel of 64 columns, for each point:
 //        M[tile][k] = sum_c V[point][tile][c] U[point][c][k]      the register tile of the GEMM
 //      and the output transform of each tile, with bias, residual and ReLU
-// so neither V nor M ever reaches memory. U, the transformed weights, comes packed ahead, or is made
-// once a call if it is small, else by each task, a chunk of channels at a time, and never leaves L2.
+// so neither V nor M ever reaches memory. U, the transformed weights, comes packed ahead, or is made once a
+// call, or by each task, a chunk of channels at a time, and never leaves L2 (cpu/winograd_weights.h).
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 5.06 (F(6,3)), 2.78 (F(2,5)),
 // 6.25 (F(4,5)) times fewer.
 //
@@ -28,60 +28,55 @@
 #include "core/phases.h"
 #include "cpu/winograd_block.h"
 #include "cpu/winograd_choice.h"
+#include "cpu/winograd_weights.h"
 
 namespace fastconv::cpu {
 namespace {
 
-constexpr std::int64_t kBlockBytes = 900 << 10;  // of V and M: most of a 1 MB L2
 constexpr std::int64_t kMostTiles = 48;  // a multiple of the tile's 6 rows
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// U[group][panel][point][c][k in panel] of all weights.
-void transform_weights(const ConvPlan& plan, const void* weight, float* transformed) {
-    const Correlation& phase = plan.phases[0];
-    const Kernels<float>& kernels = plan.isa->kernels<float>();
-    const WinogradWeights weights(plan, weight_view<float>(plan, weight));
-    const Panels<float> panels(*kernels.gemm, phase.cols);
-    const std::int64_t points = winograd_variant(plan).points();
-    constexpr std::int64_t kChannels = 32;  // a task's: 32 * 36 lines of 256 B written
-    const std::int64_t chunks = ceil_div(phase.channels, kChannels);
-    const std::size_t scratch = static_cast<std::size_t>(weights.scratch_elems()) * sizeof(float);
-    parallel_for(phase.groups * panels.count * chunks, plan.threads, FloatMode::kFlushDenormals,
-                 [&](std::int64_t task, int) {
-        const std::int64_t chunk = task % chunks, panel = task / chunks % panels.count;
-        const std::int64_t group = task / chunks / panels.count;
-        const std::int64_t width = panels.panel_width(panel, kernels.gemm->lanes);
-        const std::int64_t line =
-            (group * panels.padded_cols + panels.first_col(panel)) * phase.channels;
-        const std::int64_t c = chunk * kChannels;
-        weights.transform({group, panels.first_col(panel), panels.panel_cols(panel), width, c,
-                           std::min(kChannels, phase.channels - c)},
-                          transformed + line * points + c * width, phase.channels * width,
-                          static_cast<float*>(thread_scratch(scratch)));
-    });
-}
-
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
-// Fitted to single-core measurements of 23 layers. Products count 12 more channels than there are, for
-// starting and storing a tile; a transform of a tile counts 12 a point and channel, 15 over 8 points.
+// Fitted to single-core measurements. Products count 12 more channels than there are, for starting and
+// storing a tile, and 25 more for each piece of the depth beyond the first; a transform of a tile counts 12
+// a point and channel, 15 over 8 points. V is read from wherever it is beside 64 products an element, which
+// hides L3; U beside as many as a block has tiles, which does not.
 
-double tiles_cost(const WinogradVariant<float>& variant, double tiles, double channels, double cols) {
+double tiles_cost(const WinogradVariant<float>& variant, double tiles, double channels, double cols,
+                  double pieces = 1) {
     const double transform = variant.alpha() > 6 ? 15 : 12;
     return variant.points() * tiles *
-           (1.1 * (channels + 12) * cols +
+           (1.1 * (channels + 12 + 25 * (pieces - 1)) * cols +
             transform * (std::max(channels, 16.0) + std::max(cols, 16.0)));
 }
 
-// A weight's transform in cache: packing each tap and making each point. Points that are made once a call
-// go through memory unless they are few, and are read from there by each task.
-constexpr double kPackTap = 17, kMakePoint = 11, kPointToMemory = 25, kReadFromMemory = 5, kReadTiles = 12,
-                 kReadFromL2 = 1;
-constexpr std::int64_t kSmall = 1 << 18;  // elements of U (1 MB) that stay in L2
+double pieces_by_task(double channels) { return std::ceil(channels / kWinogradChunk); }
 
+constexpr double kPackTap = 17;
+
+/// Transforming a weight in cache: packing each tap and making each point.
 double weight_cost(const WinogradVariant<float>& variant) {
-    return kPackTap * variant.r * variant.r + kMakePoint * variant.points();
+    const double make_point = variant.r == 3 ? 9 : 16;
+    return kPackTap * variant.r * variant.r + make_point * variant.points();
 }
+
+constexpr double kElementsInL2 = 1 << 18, kElementsInL3 = 1 << 22;  // of U: 1 MB, 16 MB
+
+/// Reading a weight's points, each block anew.
+double read_cost(const WinogradVariant<float>& variant, double weights) {
+    return variant.points() * (variant.points() * weights < kElementsInL2 ? 1 : 9);
+}
+
+/// Transforming a weight once a call, its points leaving the core's caches.
+double once_cost(const WinogradVariant<float>& variant, double weights) {
+    const double elements = variant.points() * weights;
+    const double to_memory = elements < kElementsInL2 ? 0 : elements < kElementsInL3 ? 14 : 40;
+    return weight_cost(variant) + variant.points() * to_memory;
+}
+
+// V and M of a block beyond these (600 KB) crowd L2 where U is there too.
+constexpr double kBlockElems = 150e3;
 
 /// Cuts tiles into blocks and columns into parts, and decides who transforms the weights unless they
 /// were packed ahead: once a call, or each task for itself. All ways give the same bits. Returns false
@@ -97,35 +92,30 @@ bool split(ConvPlan& plan) {
     const std::int64_t tiles = winograd.tiles() * phase.batch;
     if (tiles == 0) return true;
     const double channels = static_cast<double>(phase.channels);
-    const double cols = static_cast<double>(phase.cols), points = variant.points();
-    const bool small = points * channels * cols < kSmall;
-    const std::int64_t tile_bytes = variant.points() * (winograd.pitch + panels.width) * 4;
+    const double cols = static_cast<double>(phase.cols);
+    const double all_weights = channels * cols * static_cast<double>(phase.groups);
+    const bool packed = plan.packed_format != 0;
     double best = 0;
     for (std::int64_t size = kMostTiles; size >= 6; size -= 6)
         for (std::int64_t parts = 1; parts <= vectors; parts *= 2)
             for (const bool by_task : {false, true}) {
-                if (by_task ? plan.packed_format != 0 : parts > count) continue;
+                if (by_task ? packed : parts > count) continue;
                 const std::int64_t blocks = ceil_div(tiles, size);
                 const std::int64_t units = by_task ? vectors : count;  // that parts are cut at
                 const double part_cols = cols * static_cast<double>(ceil_div(units, parts)) /
                                          static_cast<double>(units);
-                const double weights = channels * part_cols;
                 const std::int64_t block_tiles = ceil_div(tiles, blocks);
-                // Beyond L2 each panel reads V from L3: more tiles a block are worth that where U is large.
-                const double panel_reads = block_tiles * tile_bytes <= kBlockBytes
-                                               ? 0
-                                               : part_cols / static_cast<double>(panels.width);
+                const double block_elems =
+                    variant.points() * static_cast<double>(block_tiles) * (channels + part_cols);
                 const double task =
-                    tiles_cost(variant, static_cast<double>(block_tiles), channels, part_cols) +
-                    panel_reads * points * static_cast<double>(block_tiles) * channels *
-                        kReadTiles +
-                    weights * (by_task ? weight_cost(variant)
-                                       : points * (small ? kReadFromL2 : kReadFromMemory));
-                const double once = by_task || plan.packed_format != 0
+                    (block_elems > kBlockElems ? block_elems * 3 : 0) +
+                    tiles_cost(variant, static_cast<double>(block_tiles), channels, part_cols,
+                               by_task ? pieces_by_task(channels) : 1) +
+                    channels * part_cols *
+                        (by_task ? weight_cost(variant) : read_cost(variant, all_weights));
+                const double once = by_task || packed
                                         ? 0
-                                        : channels * cols * phase.groups / plan.threads *
-                                              (weight_cost(variant) +
-                                               (small ? 0 : points * kPointToMemory));
+                                        : all_weights / plan.threads * once_cost(variant, all_weights);
                 const double time = task * ceil_div(phase.groups * blocks * parts, plan.threads) + once;
                 if (best != 0 && time >= best * 0.99) continue;
                 const WinogradPlan before = winograd;
@@ -142,16 +132,17 @@ bool split(ConvPlan& plan) {
 
 double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     const Correlation& phase = plan.phases[0];
-    const std::int64_t tiles = ceil_div(phase.out_h, variant.m) * ceil_div(phase.out_w, variant.m);
+    const double tiles = static_cast<double>(ceil_div(phase.out_h, variant.m) * ceil_div(phase.out_w, variant.m));
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols);
-    // A block of 64 points has fewer tiles. Beyond two blocks once a call is cheaper; for 5x5 already where
-    // U stays in L2. (For 3x3 that would take F(2,3) for F(4,3), which is better in a batch of eight.)
-    const bool several = tiles > (variant.alpha() > 6 ? 18 : 30);
-    const bool once = variant.r == 5 && variant.points() * channels * cols < kSmall;
-    const double blocks = several && !once ? 2 : 1;
-    return tiles_cost(variant, static_cast<double>(tiles), channels, cols) +
-           weight_cost(variant) * blocks * channels * cols * plan.image_share(1);
+    const double weights = channels * cols * plan.image_share(1);
+    const double blocks = std::ceil(tiles / kMostTiles);
+    const double by_task = tiles_cost(variant, tiles, channels, cols, pieces_by_task(channels)) +
+                           weights * blocks * weight_cost(variant);
+    const double once =
+        tiles_cost(variant, tiles, channels, cols) +
+        weights * (once_cost(variant, channels * cols) + blocks * read_cost(variant, channels * cols));
+    return std::min(by_task, once);
 }
 
 bool cut(ConvPlan& plan) {
@@ -180,16 +171,14 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     winograd.cost = winograd_cost(plan, variant);
     plan.packed_elems = packed_elems<float>(phase, kernels);
     if (!winograd.weights_by_task)
-        winograd.transformed_elems =
-            plan.packed_elems / (variant.r * variant.r) * variant.points();
+        winograd.transformed_elems = TransformedWeights(plan).elems();
     plan.workspace_bytes = static_cast<std::size_t>(winograd.transformed_elems) * sizeof(float);
     return nullptr;
 }
 
 void prepack(ConvPlan& plan) {
-    const WinogradVariant<float>& variant = winograd_variant(plan);
     plan.packed_format = 1 + plan.winograd.variant;
-    plan.packed_elems = plan.packed_elems / (variant.r * variant.r) * variant.points();
+    plan.packed_elems = TransformedWeights(plan).elems();
     plan.winograd.weights_by_task = false;
     plan.winograd.transformed_elems = 0;
     plan.workspace_bytes = 0;

@@ -9,14 +9,10 @@
 #include "cpu/kernels_gemm.h"
 #include "cpu/panels.h"
 #include "cpu/winograd_tiles.h"
+#include "cpu/winograd_weights.h"
 
 namespace fastconv::cpu {
 namespace {
-
-// Between the points of U a task makes: without it a weight's 36 lines, 16 KB apart, meet in one set of L1.
-constexpr std::int64_t kPointPad = 16;
-
-constexpr std::int64_t kTransformChannels = 32;  // whose taps are in L1 or L2 between packing and use
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -26,7 +22,8 @@ public:
         : plan_(plan), phase_(plan.phases[0]), winograd_(plan.winograd),
           kernels_(plan.isa->kernels<float>()),
           variant_(kernels_.winograd->variants[plan.winograd.variant]), operands_(operands),
-          weights_(plan, operands.weight), panels_(*kernels_.gemm, phase_.cols),
+          weights_(plan, operands.weight), transformed_(plan),
+          panels_(*kernels_.gemm, phase_.cols),
           layout_(winograd_layout(plan, variant_)),
           scratch_(static_cast<char*>(thread_scratch(layout_.bytes))) {
         part_ = task % winograd_.parts;
@@ -40,9 +37,7 @@ public:
     void run() {
         std::fill_n(at<float>(layout_.zeros), phase_.channels, 0.0f);
         for_segments([this](const TileSegment& segment) { transform_input(segment); });
-        const float** v_rows = at<const float*>(layout_.v_rows);
-        for (std::int64_t row = 0; row < variant_.points() * tiles_; ++row)
-            v_rows[row] = at<float>(layout_.v) + row * winograd_.pitch;
+        point_at_rows(at<const float*>(layout_.v_rows), layout_.v, layout_.v_point_elems, winograd_.pitch);
         std::int64_t begin = 0, end = panels_.count;
         if (winograd_.weights_by_task) {
             panels_ = Panels<float>::of_part(*kernels_.gemm, phase_.cols, part_, winograd_.parts);
@@ -66,6 +61,14 @@ private:
         for_tile_segments(winograd_, begin_, tiles_, body);
     }
 
+    // (point, tile): where each tile's channels or columns are.
+    template <class U>
+    void point_at_rows(U** rows, std::size_t values, std::int64_t point_elems, std::int64_t pitch) const {
+        for (std::int64_t point = 0; point < variant_.points(); ++point)
+            for (std::int64_t t = 0; t < tiles_; ++t)
+                *rows++ = at<float>(values) + point * point_elems + t * pitch;
+    }
+
     void transform_input(const TileSegment& segment) {
         const TilePixels pixels(*kernels_.copy, phase_,
                                 operands_.source + group_ * phase_.source_group_elems,
@@ -73,7 +76,7 @@ private:
                                 at<float>(layout_.strip), at<float>(layout_.zeros));
         WinogradInput<float> tile;
         tile.channels = phase_.channels;
-        tile.point_elems = tiles_ * winograd_.pitch;
+        tile.point_elems = layout_.v_point_elems;
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
             pixels.find(t, tile.pixels);
             tile.points = at<float>(layout_.v) + (segment.first + t) * winograd_.pitch;
@@ -81,50 +84,51 @@ private:
         }
     }
 
-    // M = V U for every point, (point, tile, width), a chunk of channels after the other; M keeps the
-    // sums of the chunks so far.
+    // M = V U for every point, (point, tile, width).
     void multiply(std::int64_t panel) {
         const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
-        float** m_rows = at<float*>(layout_.m_rows);
-        for (std::int64_t row = 0; row < variant_.points() * tiles_; ++row)
-            m_rows[row] = at<float>(layout_.m) + row * width;
-        const std::int64_t line =
-            (group_ * panels_.padded_cols + panels_.first_col(panel)) * phase_.channels;
-        for (std::int64_t c = 0; c < phase_.channels; c += kWinogradChunk) {
-            const std::int64_t chunk = std::min(kWinogradChunk, phase_.channels - c);
-            const float* u = operands_.transformed + line * variant_.points() + c * width;
-            std::int64_t point_elems = phase_.channels * width;
-            if (winograd_.weights_by_task) {
-                point_elems = chunk * width + kPointPad;
+        if (width != m_width_)
+            point_at_rows(at<float*>(layout_.m_rows), layout_.m, layout_.m_point_elems, width);
+        m_width_ = width;
+        const bool by_task = winograd_.weights_by_task;
+        const std::int64_t step = by_task ? kWinogradChunk : phase_.channels;
+        for (std::int64_t c = 0; c < phase_.channels; c += step) {
+            const std::int64_t channels = std::min(step, phase_.channels - c);
+            const std::int64_t point_elems = channels * width + kPointPad;
+            const float* u = at<float>(layout_.u);
+            if (by_task)
                 weights_.transform({group_, panels_.first_col(panel), panels_.panel_cols(panel), width,
-                                    c, chunk},
+                                    c, channels},
                                    at<float>(layout_.u), point_elems, at<float>(layout_.weights));
-                u = at<float>(layout_.u);
-            }
+            else u = operands_.transformed + transformed_.first(group_, panel);
             for (std::int64_t point = 0; point < variant_.points(); ++point)
-                multiply_point(u + point * point_elems, point_elems, point, c, chunk, width);
+                multiply_point(u + point * point_elems, point_elems, point, c, channels, width);
         }
     }
 
+    // A tile's sums of kWinogradChunk channels are added up in L1; those of chunks that come one at a time,
+    // in M.
     void multiply_point(const float* u, std::int64_t point_elems, std::int64_t point,
-                        std::int64_t c, std::int64_t chunk, std::int64_t width) {
+                        std::int64_t first, std::int64_t channels, std::int64_t width) {
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
         const std::int64_t row_tiles = ceil_div(tiles_, kernels_.gemm->max_rows[vectors]);
         GemmTile<float> tile;
         tile.segments = 1;
         tile.cols = width;
-        tile.depth = chunk;
-        tile.row_offset = c;
-        tile.panel = u;
-        tile.first = c == 0;
-        tile.last = c + chunk == phase_.channels;
         for (std::int64_t t = 0, row = 0; t < row_tiles; ++t) {
             const std::int64_t next = tiles_ * (t + 1) / row_tiles;
             tile.rows = at<const float*>(layout_.v_rows) + point * tiles_ + row;
             tile.out = at<float*>(layout_.m_rows) + point * tiles_ + row;
-            tile.sum = tile.out[0];
-            fetch_ahead(tile, u + point_elems, width, t, row_tiles);
-            kernels_.gemm->tile[vectors][next - row](tile);
+            tile.sum = winograd_.weights_by_task ? tile.out[0] : at<float>(layout_.sum);
+            for (std::int64_t c = first; c < first + channels; c += kWinogradChunk) {
+                tile.row_offset = c;
+                tile.depth = std::min(kWinogradChunk, first + channels - c);
+                tile.first = c == 0;
+                tile.last = c + tile.depth == phase_.channels;
+                tile.panel = u + (c - first) * width;
+                fetch_ahead(tile, tile.panel + point_elems, width, t, row_tiles);
+                kernels_.gemm->tile[vectors][next - row](tile);
+            }
             row = next;
         }
     }
@@ -144,7 +148,7 @@ private:
 
         WinogradOutput<float> tile;
         const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
-        tile.point_elems = tiles_ * width;
+        tile.point_elems = layout_.m_point_elems;
         tile.cols = cols;
         tile.relu = operands_.epilogue.relu;
         if (operands_.epilogue.bias)
@@ -206,10 +210,12 @@ private:
     const WinogradVariant<float>& variant_;
     const WinogradOperands& operands_;
     WinogradWeights weights_;
+    TransformedWeights transformed_;
     Panels<float> panels_;
     WinogradLayout layout_;
     char* scratch_;
     std::int64_t part_, group_, begin_, tiles_;
+    std::int64_t m_width_ = 0;  // that m_rows are for
 };
 
 }  // namespace
@@ -226,8 +232,11 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
         layout.bytes += (static_cast<std::size_t>(elements) * size + 63) / 64 * 64;
         return begin;
     };
-    layout.v = take(rows * winograd.pitch, sizeof(float));
-    layout.m = take(rows * width, sizeof(float));
+    layout.v_point_elems = odd_lines(winograd.block_tiles * winograd.pitch);
+    layout.m_point_elems = odd_lines(winograd.block_tiles * width);
+    layout.v = take(variant.points() * layout.v_point_elems, sizeof(float));
+    layout.m = take(variant.points() * layout.m_point_elems, sizeof(float));
+    layout.sum = take(GemmKernels<float>::kMaxRows * width, sizeof(float));
     layout.v_rows = take(rows, sizeof(float*));
     layout.m_rows = take(rows, sizeof(float*));
     layout.u = take(winograd.weights_by_task ? variant.points() * (kWinogradChunk * width + kPointPad) : 0,
@@ -243,37 +252,6 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
     layout.out_strip = take(phase.out.channel_elems == 1 ? 0 : strip, sizeof(float));
     layout.residual_strip = take(phase.residual.channel_elems == 1 ? 0 : strip, sizeof(float));
     return layout;
-}
-
-WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight)
-    : phase_(plan.phases[0]), kernels_(plan.isa->kernels<float>()),
-      variant_(kernels_.winograd->variants[plan.winograd.variant]), weight_(weight) {}
-
-std::int64_t WinogradWeights::scratch_elems() const {
-    return variant_.r * variant_.r * kTransformChannels * widest_panel(*kernels_.gemm) +
-           pack_staging_elems(phase_, kernels_, weight_);
-}
-
-void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
-                                float* scratch) const {
-    const std::int64_t first = piece.channel, channels = piece.channels;
-    piece.to = scratch;
-    piece.tap_elems = kTransformChannels * piece.width;
-    float* staged = scratch + variant_.r * variant_.r * piece.tap_elems;
-    WinogradWeight<float> line;
-    line.tap_elems = piece.tap_elems;
-    line.point_elems = point_elems;
-    line.vectors = static_cast<int>(piece.width / kernels_.gemm->lanes);
-    for (std::int64_t c = 0; c < channels; c += kTransformChannels) {
-        piece.channel = first + c;
-        piece.channels = std::min(kTransformChannels, channels - c);
-        pack_panel(phase_, kernels_, weight_, piece, staged);
-        for (std::int64_t i = 0; i < piece.channels; ++i) {
-            line.taps = scratch + i * piece.width;
-            line.points = points + (c + i) * piece.width;
-            variant_.weight(line);
-        }
-    }
 }
 
 void run_winograd_block(const ConvPlan& plan, const WinogradOperands& operands, std::int64_t task) {

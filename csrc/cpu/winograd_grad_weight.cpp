@@ -15,13 +15,9 @@ namespace fastconv::cpu {
 namespace {
 
 constexpr std::int64_t kStageChannels = 16;  // whose taps leave at once: 16 x 9 x 64 floats, 37 KB
-constexpr std::int64_t kCacheLine = 16;      // floats
 constexpr std::int64_t kTotalsInL2 = 128 << 10;  // floats
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-// An odd number of cache lines, so that a tile's points do not share sets of L1.
-std::int64_t odd_lines(std::int64_t elems) { return (ceil_div(elems, kCacheLine) | 1) * kCacheLine; }
 
 // grad_output as the source of its tiles.
 Correlation gradient_view(const Correlation& view) {

@@ -10,6 +10,13 @@
 
 namespace fastconv::cpu {
 
+/// `elems` floats rounded up to an odd number of cache lines, so that a tile's points do not share sets
+/// of L1.
+inline std::int64_t odd_lines(std::int64_t elems) {
+    constexpr std::int64_t kLine = 16;
+    return ((elems + kLine - 1) / kLine | 1) * kLine;
+}
+
 /// Neighbouring tiles of one line of tiles.
 struct TileSegment {
     std::int64_t image, tile_row, tile_col, tiles;

@@ -1,0 +1,84 @@
+// Taps to points; see winograd_weights.h.
+#include "cpu/winograd_weights.h"
+
+#include <algorithm>
+
+#include "core/parallel.h"
+#include "cpu/isa.h"
+#include "cpu/kernels_gemm.h"
+#include "cpu/winograd_choice.h"
+
+namespace fastconv::cpu {
+namespace {
+
+constexpr std::int64_t kTransformChannels = 32;  // whose taps are in L1 or L2 between packing and use
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+TransformedWeights::TransformedWeights(const ConvPlan& plan)
+    : points_(winograd_variant(plan).points()), channels_(plan.phases[0].channels),
+      groups_(plan.phases[0].groups),
+      panels_(*plan.isa->kernels<float>().gemm, plan.phases[0].cols) {}
+
+std::int64_t TransformedWeights::elems() const { return first(groups_, 0); }
+
+std::int64_t TransformedWeights::first(std::int64_t group, std::int64_t panel) const {
+    const std::int64_t cols = group * panels_.padded_cols + panels_.first_col(panel);
+    return points_ * (cols * channels_ + (group * panels_.count + panel) * kPointPad);
+}
+
+WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight)
+    : phase_(plan.phases[0]), kernels_(plan.isa->kernels<float>()),
+      variant_(kernels_.winograd->variants[plan.winograd.variant]), weight_(weight) {}
+
+std::int64_t WinogradWeights::scratch_elems() const {
+    return variant_.r * variant_.r * kTransformChannels * widest_panel(*kernels_.gemm) +
+           pack_staging_elems(phase_, kernels_, weight_);
+}
+
+void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
+                                float* scratch) const {
+    const std::int64_t first = piece.channel, channels = piece.channels;
+    piece.to = scratch;
+    piece.tap_elems = kTransformChannels * piece.width;
+    float* staged = scratch + variant_.r * variant_.r * piece.tap_elems;
+    WinogradWeight<float> line;
+    line.tap_elems = piece.tap_elems;
+    line.point_elems = point_elems;
+    line.vectors = static_cast<int>(piece.width / kernels_.gemm->lanes);
+    for (std::int64_t c = 0; c < channels; c += kTransformChannels) {
+        piece.channel = first + c;
+        piece.channels = std::min(kTransformChannels, channels - c);
+        pack_panel(phase_, kernels_, weight_, piece, staged);
+        for (std::int64_t i = 0; i < piece.channels; ++i) {
+            line.taps = scratch + i * piece.width;
+            line.points = points + (c + i) * piece.width;
+            variant_.weight(line);
+        }
+    }
+}
+
+void transform_weights(const ConvPlan& plan, const void* weight, float* transformed) {
+    const Correlation& phase = plan.phases[0];
+    const Kernels<float>& kernels = plan.isa->kernels<float>();
+    const WinogradWeights weights(plan, weight_view<float>(plan, weight));
+    const Panels<float> panels(*kernels.gemm, phase.cols);
+    const TransformedWeights layout(plan);
+    const std::int64_t chunks = ceil_div(phase.channels, kWinogradChunk);
+    const std::size_t scratch = static_cast<std::size_t>(weights.scratch_elems()) * sizeof(float);
+    parallel_for(phase.groups * panels.count * chunks, plan.threads, FloatMode::kFlushDenormals,
+                 [&](std::int64_t task, int) {
+        const std::int64_t c = task % chunks * kWinogradChunk, panel = task / chunks % panels.count;
+        const std::int64_t group = task / chunks / panels.count;
+        const std::int64_t width = panels.panel_width(panel, kernels.gemm->lanes);
+        weights.transform({group, panels.first_col(panel), panels.panel_cols(panel), width, c,
+                           std::min(kWinogradChunk, phase.channels - c)},
+                          transformed + layout.first(group, panel) + c * width,
+                          phase.channels * width + kPointPad,
+                          static_cast<float*>(thread_scratch(scratch)));
+    });
+}
+
+}  // namespace fastconv::cpu

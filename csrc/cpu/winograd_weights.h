@@ -1,0 +1,50 @@
+// Winograd's transformed weights U: their layout, and the transform (cpu/conv2d_winograd.cpp).
+#pragma once
+
+#include "core/plan.h"
+#include "cpu/correlation.h"
+#include "cpu/kernels_winograd.h"
+#include "cpu/panels.h"
+
+namespace fastconv::cpu {
+
+/// Channels whose products are summed before the sum is added to M, whichever way U comes, so that the bits
+/// are the same. A task makes U for as many at a time: 36 x 64 x 64 floats are 590 KB and stay in L2.
+constexpr std::int64_t kWinogradChunk = 64;
+
+/// Between points: without it a weight's 36 lines, 16 KB apart, meet in one set of L1.
+constexpr std::int64_t kPointPad = 16;
+
+/// How U of all weights lies: (group, panel, point, c, k in panel), the order in which a task reads it.
+class TransformedWeights {
+public:
+    explicit TransformedWeights(const ConvPlan& plan);
+    std::int64_t elems() const;
+    std::int64_t first(std::int64_t group, std::int64_t panel) const;  // its first element
+
+private:
+    std::int64_t points_, channels_, groups_;
+    Panels<float> panels_;
+};
+
+/// The weights' transform: points[point][c][k] of some channels and columns, whose taps go through
+/// `scratch`, a few channels at a time.
+class WinogradWeights {
+public:
+    WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight);
+    std::int64_t scratch_elems() const;
+    /// Of `piece` all but `to` and tap_elems count.
+    void transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
+                   float* scratch) const;
+
+private:
+    const Correlation& phase_;
+    const Kernels<float>& kernels_;
+    const WinogradVariant<float>& variant_;
+    WeightView<float> weight_;
+};
+
+/// U of all weights, laid out as TransformedWeights has it.
+void transform_weights(const ConvPlan& plan, const void* weight, float* transformed);
+
+}  // namespace fastconv::cpu
