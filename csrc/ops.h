@@ -64,6 +64,7 @@ struct BatchNorm {
     bool training = true;
     double momentum = 0.1, eps = 1e-5;
     bool relu = false;  // y = max(normalized x, 0), on the CPU
+    const Tensor* residual = nullptr;  // y = max(normalized x + residual, 0), where relu is set
 };
 struct BatchNormBackward {
     Tensor grad_output, x, mean, rstd, grad_input, grad_weight, grad_bias;  // the last three written
@@ -73,6 +74,9 @@ struct BatchNormBackward {
     /// grad_output is that of a ReLU after it; in training on the CPU. `bias` is the forward call's.
     bool relu = false;
     const Tensor* bias = nullptr;
+    /// The ReLU's output y, where a residual was added before it, and what is written of its gradient:
+    /// grad_output where y > 0. Both or none.
+    const Tensor *output = nullptr, *grad_residual = nullptr;
 };
 
 struct ResponseNorm {

@@ -73,6 +73,10 @@ CASES = [
     (L.AdaptiveAvgPool2d((3, 2)), (2, 3, 7, 5)),
     (L.GlobalAvgPool2d(), (2, 3, 4, 5)),
     (L.BatchNorm2d(3), (4, 3, 5, 4)),
+    (
+        L.Sequential(L.Residual(L.Sequential(L.Conv2d(3, 3, 1), L.BatchNorm2d(3))), L.ReLU()),
+        (3, 3, 4, 3),
+    ),
     (L.LocalResponseNorm(5, alpha=0.3, beta=0.75, k=2.0), (2, 8, 3, 3)),
     (L.ReLU(), (3, 4, 2, 2)),
     (L.Sigmoid(), (3, 7)),

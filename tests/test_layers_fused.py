@@ -8,7 +8,9 @@ from collections.abc import Callable
 import fastconv as fc
 import numpy as np
 import pytest
+from fastconv import _core
 from fastconv.layers.fused import steps
+from fastconv.models.parts import ResidualBlock
 
 L = fc.layers
 Array = np.ndarray
@@ -35,6 +37,14 @@ def layers(seed: int) -> dict[str, Callable[[], L.Layer]]:
         "residual with shortcut": lambda: L.Residual(
             L.Conv2d(5, 4, 3, padding=1), L.Conv2d(5, 4, 1)
         ),
+        "residual ending in batch norm": lambda: L.Residual(
+            L.Sequential(L.Conv2d(5, 5, 3, padding=1), batch_norm())
+        ),
+        "residual ending in batch norm, with shortcut": lambda: L.Residual(
+            L.Sequential(L.Conv2d(5, 5, 1), batch_norm(), L.ReLU(), batch_norm()),
+            L.Sequential(L.Conv2d(5, 5, 1), batch_norm()),
+        ),
+        "residual of batch norm alone": lambda: L.Residual(batch_norm()),
     }
 
 
@@ -69,6 +79,76 @@ def test_same_bits_as_apart(name: str, dtype: str, order: str) -> None:
     for fused, apart in zip(*results, strict=True):
         for one, other in zip(fused, apart, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def block(shortcut: bool) -> ResidualBlock:
+    """As ResNet's, with values in the batch norms that cut off about half."""
+    with fc.init.seeded(5):
+        body = {"conv": L.Conv2d(8, 8, 3, padding=1), "bn": L.BatchNorm2d(8)}
+        made = ResidualBlock(body, ("down", L.Conv2d(8, 8, 1)) if shortcut else None)
+    made.bn.bias.data[...] = np.linspace(-1, 1, 8)
+    made.bn.weight.data[...] = np.linspace(1, -1, 8)
+    return made
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shortcut", [True, False])
+def test_the_end_of_a_residual_block_is_one_pass_with_the_same_bits(
+    shortcut: bool, dtype: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = fc.channels_last(np.random.default_rng(1).standard_normal((3, 8, 6, 7)).astype(dtype))
+    model = block(shortcut).to(dtype=dtype).train(training)
+    with monkeypatch.context() as patch:
+        # Nothing but the kernels of batch norm adds, cuts off or masks.
+        for name in ("add", "add_relu", "relu", "relu_backward"):
+            patch.setattr(_core, name, None)
+        y = model(x)
+        grad = fc.channels_last(np.random.default_rng(3).standard_normal(y.shape).astype(dtype))
+        grad_x = model.backward(grad) if training else None
+    buffers = [array.copy() for array in model.state_dict().values()]
+    gradients = [parameter.grad.copy() for parameter in model.parameters()]
+
+    apart = block(shortcut).to(dtype=dtype).train(training)
+    inner, side = apart.bn(apart.conv(x)), apart.down(x) if shortcut else x
+    np.testing.assert_array_equal(y, fc.relu(inner + side))
+    assert y.strides == x.strides
+    assert 0.2 < (y > 0).mean() < 0.8
+    if not training:
+        return
+    masked = fc.relu_backward(grad, y)
+    expected = apart.conv.backward(apart.bn.backward(masked))
+    expected = expected + (apart.down.backward(masked) if shortcut else masked)
+    np.testing.assert_array_equal(grad_x, expected)
+    for one, other in zip(buffers, apart.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, parameter in zip(gradients, apart.parameters(), strict=True):
+        np.testing.assert_array_equal(one, parameter.grad)
+
+
+def test_a_residual_block_with_a_batch_norm_of_ones_own() -> None:
+    class Doubled(L.BatchNorm2d):
+        def forward(self, x: Array) -> Array:
+            return 2 * super().forward(x)
+
+        def backward(self, grad_y: Array, *, need_input: bool = True) -> Array:
+            return super().backward(2 * grad_y, need_input=need_input)
+
+    x = np.random.default_rng(1).standard_normal((3, 8, 6, 7)).astype(np.float32)
+    model, apart = (ResidualBlock({"conv": L.Conv2d(8, 8, 1), "bn": Doubled(8)}) for _ in range(2))
+    apart.load_state_dict(model.state_dict())
+    y, inner = model(x), apart.bn(apart.conv(x))
+    np.testing.assert_array_equal(y, fc.relu(inner + x))
+    masked = fc.relu_backward(np.ones_like(y), y)
+    np.testing.assert_array_equal(
+        model.backward(np.ones_like(y)), apart.conv.backward(apart.bn.backward(masked)) + masked
+    )
+
+
+def test_sides_of_two_shapes_are_refused() -> None:
+    model = ResidualBlock({"conv": L.Conv2d(4, 6, 1), "bn": L.BatchNorm2d(6)})
+    with pytest.raises(ValueError, match=r"the body gives \(2, 6, 5, 5\), but the input has"):
+        model(np.ones((2, 4, 5, 5), np.float32))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -39,7 +39,7 @@ Tensor vector_of(py::array& array, bool written, const Tensor& x, int axis) {
 
 void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd, Optional weight,
                 Optional bias, Optional running_mean, Optional running_var, int axis, bool training,
-                double momentum, double eps, bool relu) {
+                double momentum, double eps, bool relu, Optional residual) {
     BatchNorm call;
     call.x = tensor_of(x);
     call.y = writable_tensor_of(y);
@@ -54,6 +54,9 @@ void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd,
     call.momentum = momentum;
     call.eps = eps;
     call.relu = relu;
+    if (residual && !relu) throw std::invalid_argument("_core: a residual needs a ReLU after it");
+    const Tensor added = residual ? tensor_of(*residual) : call.x;
+    require_alike(call.x, added);
     if (!training && (!m.given || !v.given))
         throw std::invalid_argument("_core: evaluation needs running statistics");
     if ((call.mean.size[0] > 1 && call.mean.elems[0] != 1) ||
@@ -61,9 +64,11 @@ void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd,
         throw std::invalid_argument("_core: mean and rstd need unit stride");
     perform(cpu::batch_norm_workspace_bytes(call),
             {x, y, mean, rstd, handle_of(weight), handle_of(bias), handle_of(running_mean),
-             handle_of(running_var)},
-            [=, &isa = cpu::current_isa(), threads = num_threads()](void* workspace) {
-                BatchNorm whole = call;  // its vectors are this function's
+             handle_of(running_var), handle_of(residual)},
+            [=, &isa = cpu::current_isa(), threads = num_threads(),
+             adds = residual.has_value()](void* workspace) {
+                BatchNorm whole = call;  // its tensors are this function's
+                whole.residual = adds ? &added : nullptr;
                 whole.weight = w.get();
                 whole.bias = b.get();
                 whole.running_mean = m.get();
@@ -75,7 +80,7 @@ void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd,
 void batch_norm_backward(const py::array& grad_output, const py::array& x, py::array mean,
                          py::array rstd, Optional weight, py::array grad_input,
                          py::array grad_weight, py::array grad_bias, int axis, bool training,
-                         bool relu, Optional bias) {
+                         bool relu, Optional bias, Optional output, Optional grad_residual) {
     BatchNormBackward call;
     call.grad_output = tensor_of(grad_output);
     call.x = tensor_of(x);
@@ -95,6 +100,17 @@ void batch_norm_backward(const py::array& grad_output, const py::array& x, py::a
     call.training = training;
     call.relu = relu;
     if (relu && !training) throw std::invalid_argument("_core: a ReLU's gradient needs training");
+    if (output.has_value() != grad_residual.has_value() || (output && !relu))
+        throw std::invalid_argument("_core: output and grad_residual need each other and a ReLU");
+    Tensor y, added;
+    if (output) {
+        y = tensor_of(*output);
+        added = writable_tensor_of(*grad_residual);
+        require_alike(call.x, y);
+        require_alike(call.x, added);
+        call.output = &y;
+        call.grad_residual = &added;
+    }
     const cpu::Isa& isa = cpu::current_isa();
     py::gil_scoped_release release;
     const Workspace workspace = Workspace::acquire(cpu::batch_norm_workspace_bytes(call));
@@ -138,11 +154,12 @@ void bind_normalization(py::module_& module) {
     module.def("batch_norm", &batch_norm, py::arg("x"), py::arg("y"), py::arg("mean"),
                py::arg("rstd"), py::arg("weight"), py::arg("bias"), py::arg("running_mean"),
                py::arg("running_var"), py::arg("axis"), py::arg("training"), py::arg("momentum"),
-               py::arg("eps"), py::arg("relu") = false);
+               py::arg("eps"), py::arg("relu") = false, py::arg("residual") = py::none());
     module.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),
                py::arg("mean"), py::arg("rstd"), py::arg("weight"), py::arg("grad_input"),
                py::arg("grad_weight"), py::arg("grad_bias"), py::arg("axis"),
-               py::arg("training"), py::arg("relu") = false, py::arg("bias") = py::none());
+               py::arg("training"), py::arg("relu") = false, py::arg("bias") = py::none(),
+               py::arg("output") = py::none(), py::arg("grad_residual") = py::none());
     module.def("local_response_norm", &local_response_norm, py::arg("x"), py::arg("y"),
                py::arg("axis"), py::arg("size"), py::arg("alpha"), py::arg("beta"), py::arg("k"));
     module.def("local_response_norm_backward", &local_response_norm_backward,

@@ -1,13 +1,13 @@
 // Batch normalization forward, over arrays of any strides.
 //
 //     mean = sum(x) / M, var = sum((x - mean)^2) / M, rstd = 1 / sqrt(var + eps)
-//     y = (x - mean) * rstd * weight + bias, or its ReLU
+//     y = (x - mean) * rstd * weight + bias, or its ReLU, or max(that + residual, 0)
 //
 // Statistics take one pass over memory: a tile of positions is summed twice while it is in cache,
 // first for its mean, then for the deviations from it, and tiles are joined in float64. Tiles and
 // their order follow from shape and strides alone; the sums of the groups are joined in their order.
 // Passes over memory: 3 (x, x, y) with channels last; in C order 2, where a channel is written while
-// it is still in cache.
+// it is still in cache; one more over a residual.
 // Source: S. Ioffe, C. Szegedy, "Batch Normalization" (2015), algorithm 1; T. Chan, G. Golub,
 // R. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
 #include <cmath>
@@ -104,8 +104,9 @@ void join_groups(const ChannelWalk& walk, double* sums) {
 template <class T>
 void measure_and_write(const Forward<T>& forward, const ChannelWalk& walk,
                        const Kernels<T>& kernels, int threads) {
-    T* const data[] = {static_cast<T*>(forward.call.x.data), static_cast<T*>(forward.call.y.data)};
-    const Access access[] = {kRead, kWrite};  // both in place: nothing is gathered
+    T* const data[] = {static_cast<T*>(forward.call.x.data), static_cast<T*>(forward.call.y.data),
+                       data_of<T>(forward.call.residual)};
+    const Access access[] = {kRead, kWrite, kRead};  // all in place: nothing is gathered
     threads = threads_for(2 * kBatchNormCost * walk.elements, threads);
     for_channel_tasks<T>(walk, data, access, kernels, threads, [&](ChannelTask<T>& task) {
         moments_of_task<T>(task, kernels, forward.sums);
@@ -131,8 +132,8 @@ void run(const BatchNorm& call, double* workspace, const Isa& isa, int threads) 
                              scale,
                              scale + channels};
     if (forward.measures) {
-        const ChannelWalk both = walk_channels({&call.x, &call.y}, call.axis);
-        if (sums_then_writes(both)) return measure_and_write(forward, both, kernels, threads);
+        const ChannelWalk all = walk_channels({&call.x, &call.y, call.residual}, call.axis);
+        if (sums_then_writes(all)) return measure_and_write(forward, all, kernels, threads);
         T* const data[] = {static_cast<T*>(call.x.data)};
         const Access access[] = {kRead};
         for_channel_tasks<T>(
@@ -141,8 +142,8 @@ void run(const BatchNorm& call, double* workspace, const Isa& isa, int threads) 
         join_groups(walk, workspace);
     }
     forward.finish(0, channels);
-    normalize<T>(call.y, call.x, call.axis, call.relu, forward.mean, forward.scale, forward.offset, kernels,
-                 threads);
+    normalize<T>(call.y, call.x, call.residual, call.axis, call.relu, forward.mean, forward.scale,
+                 forward.offset, kernels, threads);
 }
 
 }  // namespace

@@ -52,17 +52,26 @@ T& element(const Tensor& tensor, std::int64_t c) {
 }
 
 template <class T>
+T* data_of(const Tensor* tensor) {
+    return tensor ? static_cast<T*>(tensor->data) : nullptr;
+}
+
+constexpr int kResidual = 2;  // its operand's number forward, where there is one
+
+template <class T>
 const typename BatchNormKernels<T>::Form& form_of(const Kernels<T>& kernels,
                                                   const ChannelWalk& walk) {
     return walk.per_column ? kernels.batch_norm->per_column : kernels.batch_norm->per_tile;
 }
 
 /// out = (x - mean) * scale + offset, or its ReLU, for one task; `out` and `x` are the operands'
-/// numbers.
+/// numbers. A third operand is the residual.
 template <class T>
 void normalize_task(const ChannelTask<T>& task, const Kernels<T>& kernels, int out, int x,
                     bool relu, const T* mean, const T* scale, const T* offset) {
     const auto& form = form_of<T>(kernels, task.walk);
+    const bool adds = task.walk.grid.operands > kResidual;
+    const auto run = form.normalize[adds ? kAddRelu : relu ? kRelu : kNothing];
     task.for_tiles([&](std::int64_t c, std::int64_t, double, double, const MatrixView<T>* view,
                        std::int64_t rows, std::int64_t cols) {
         PositionTile<T> tile;
@@ -72,17 +81,22 @@ void normalize_task(const ChannelTask<T>& task, const Kernels<T>& kernels, int o
         tile.out_pitch = view[out].row_elems;
         tile.x = view[x].data;
         tile.x_pitch = view[x].row_elems;
+        if (adds) {
+            tile.residual = view[kResidual].data;
+            tile.residual_pitch = view[kResidual].row_elems;
+        }
         c += task.first_channel;
-        form.normalize[relu](tile, mean + c, scale + c, offset + c);
+        run(tile, mean + c, scale + c, offset + c);
     });
 }
 
 template <class T>
-void normalize(const Tensor& out, const Tensor& x, int axis, bool relu, const T* mean,
-               const T* scale, const T* offset, const Kernels<T>& kernels, int threads) {
-    const ChannelWalk walk = walk_channels({&out, &x}, axis);
-    T* const data[] = {static_cast<T*>(out.data), static_cast<T*>(x.data)};
-    const Access access[] = {kWrite, kRead};
+void normalize(const Tensor& out, const Tensor& x, const Tensor* residual, int axis, bool relu,
+               const T* mean, const T* scale, const T* offset, const Kernels<T>& kernels,
+               int threads) {
+    const ChannelWalk walk = walk_channels({&out, &x, residual}, axis);
+    T* const data[] = {static_cast<T*>(out.data), static_cast<T*>(x.data), data_of<T>(residual)};
+    const Access access[] = {kWrite, kRead, kRead};
     threads = threads_for(kBatchNormCost * walk.elements, threads);
     for_channel_tasks<T>(walk, data, access, kernels, threads, [&](ChannelTask<T>& task) {
         normalize_task<T>(task, kernels, 0, 1, relu, mean, scale, offset);

@@ -26,14 +26,15 @@ std::int64_t over(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 ChannelWalk walk_channels(std::initializer_list<const Tensor*> operands, int axis) {
     ChannelWalk walk;
     Tensor rest[kMaxOperands];
+    const Tensor* pointers[kMaxOperands];
     int count = 0;
     for (const Tensor* operand : operands) {
+        if (!operand) continue;
         rest[count] = without_axis(*operand, axis);
+        pointers[count] = &rest[count];
         walk.channel_elems[count++] = operand->elems[axis];
     }
-    walk.grid = count == 1   ? make_grid({&rest[0]})
-                : count == 2 ? make_grid({&rest[0], &rest[1]})
-                             : make_grid({&rest[0], &rest[1], &rest[2]});
+    walk.grid = make_grid(pointers, count, true);
     const Grid& grid = walk.grid;
     walk.channels = (*operands.begin())->size[axis];
     walk.positions = rest[0].count();

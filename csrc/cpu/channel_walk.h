@@ -41,7 +41,8 @@ struct TilePlace {
 };
 TilePlace place_tile(const ChannelWalk& walk, std::int64_t tile);
 
-/// The first operand decides the order of the walk and which form it has.
+/// The first operand decides the order of the walk and which form it has; others may be null, and are
+/// left out then.
 ChannelWalk walk_channels(std::initializer_list<const Tensor*> operands, int axis);
 
 template <class T>

@@ -67,16 +67,15 @@ void choose_rows(Grid& grid) {
 
 }  // namespace
 
-Grid make_grid(std::initializer_list<const Tensor*> operands, bool may_turn) {
+Grid make_grid(const Tensor* const* operands, int count, bool may_turn) {
     Grid grid;
-    const Tensor& shape = **operands.begin();
-    grid.operands = static_cast<int>(operands.size());
+    const Tensor& shape = *operands[0];
+    grid.operands = count;
     for (int d = 0; d < shape.rank; ++d) {
         if (shape.size[d] == 0) grid.empty = true;
         if (shape.size[d] == 1) continue;
         grid.size[grid.rank] = shape.size[d];
-        int k = 0;
-        for (const Tensor* operand : operands) grid.elems[k++][grid.rank] = operand->elems[d];
+        for (int k = 0; k < count; ++k) grid.elems[k][grid.rank] = operands[k]->elems[d];
         ++grid.rank;
     }
     if (grid.rank == 0) {

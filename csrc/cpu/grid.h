@@ -24,7 +24,7 @@
 
 namespace fastconv::cpu {
 
-constexpr int kMaxOperands = 4;
+constexpr int kMaxOperands = 5;
 
 struct Grid {
     int rank = 0;  // at least 2 after make_grid: (..., rows, cols)
@@ -50,7 +50,10 @@ struct Grid {
 
 /// The first operand, usually the result, decides the order of the walk. `may_turn`: a dimension may
 /// be walked backwards.
-Grid make_grid(std::initializer_list<const Tensor*> operands, bool may_turn = true);
+Grid make_grid(const Tensor* const* operands, int count, bool may_turn);
+inline Grid make_grid(std::initializer_list<const Tensor*> operands, bool may_turn = true) {
+    return make_grid(operands.begin(), static_cast<int>(operands.size()), may_turn);
+}
 
 /// kNone: only the offset matters, the operand has no data.
 enum Access : std::uint8_t { kNone = 0, kRead = 1, kWrite = 2, kReadWrite = 3 };

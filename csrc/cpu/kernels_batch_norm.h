@@ -22,6 +22,8 @@ struct PositionTile {
     std::int64_t grad_pitch = 0;
     T* out = nullptr;
     std::int64_t out_pitch = 0;
+    const T* residual = nullptr;
+    std::int64_t residual_pitch = 0;
 };
 
 /// What g is, backward: grad; through a ReLU, 0 where (x - mean) * scale + bias <= 0. That is the
@@ -32,7 +34,10 @@ struct Masked {
     const T *mean, *scale, *bias;
 };
 
-/// Pairs of kernels: [0] without a ReLU after the normalization, [1] with one.
+/// What follows the normalization in the same pass; kernels come one for each. Backward, the ReLU after
+/// an addition is an operation of its own (cpu/kernels_elementwise.h), tile by tile.
+enum AfterNorm { kNothing, kRelu, kAddRelu };
+
 template <class T>
 struct BatchNormKernels {
     struct Form {
@@ -41,8 +46,8 @@ struct BatchNormKernels {
         /// sum = sum of g, products = sum of g * (x - mean).
         void (*products[2])(const PositionTile<T>& tile, const Masked<T>& mask, T* sum,
                             T* products);
-        /// out = (x - mean) * scale + offset, or its ReLU
-        void (*normalize[2])(const PositionTile<T>& tile, const T* mean, const T* scale,
+        /// out = (x - mean) * scale + offset, or its ReLU, or max(that + residual, 0)
+        void (*normalize[3])(const PositionTile<T>& tile, const T* mean, const T* scale,
                              const T* offset);
         /// out = (g - offset - (x - mean) * slope) * scale
         void (*grad_input[2])(const PositionTile<T>& tile, const Masked<T>& mask, const T* offset,

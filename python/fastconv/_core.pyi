@@ -180,6 +180,7 @@ def batch_norm(
     momentum: float,
     eps: float,
     relu: bool = False,
+    residual: Array | None = None,
 ) -> None: ...
 def batch_norm_backward(
     grad_output: Array,
@@ -194,6 +195,8 @@ def batch_norm_backward(
     training: bool,
     relu: bool = False,
     bias: Array | None = None,
+    output: Array | None = None,
+    grad_residual: Array | None = None,
 ) -> None: ...
 def local_response_norm(
     x: Array, y: Array, axis: int, size: int, alpha: float, beta: float, k: float

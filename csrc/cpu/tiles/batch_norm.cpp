@@ -10,7 +10,11 @@
 
 namespace {
 
+using fastconv::cpu::AfterNorm;
 using fastconv::cpu::BatchNormKernels;
+using fastconv::cpu::kAddRelu;
+using fastconv::cpu::kNothing;
+using fastconv::cpu::kRelu;
 using fastconv::cpu::Masked;
 using fastconv::cpu::PositionTile;
 
@@ -69,19 +73,30 @@ void column_moments(const PositionTile<T>& tile, T* shift, T* sum, T* squares) {
     });
 }
 
-template <bool kRelu, class T>
-FC_INLINE Vec<T> normalized(Vec<T> x, Vec<T> mean, Vec<T> scale, Vec<T> offset) {
-    const Vec<T> y = fma(x - mean, scale, offset);
-    if constexpr (!kRelu) return y;
+template <class T>
+FC_INLINE Vec<T> where_positive(Vec<T> y, Vec<T> x) {
     const Vec<T> zero = Vec<T>::zero();
-    return {y.v <= zero.v ? zero.v : y.v};
+    return {y.v <= zero.v ? zero.v : x.v};
 }
 
-template <bool kRelu, class T>
-FC_INLINE Vec<T> masked(Vec<T> grad, Vec<T> x, Vec<T> mean, Vec<T> scale, Vec<T> bias) {
-    if constexpr (!kRelu) return grad;
-    const Vec<T> y = fma(x - mean, scale, bias), zero = Vec<T>::zero();
-    return {y.v <= zero.v ? zero.v : grad.v};
+/// out at (r, c).
+template <AfterNorm kAfter, class T>
+FC_INLINE void write_normalized(const PositionTile<T>& tile, std::int64_t r, std::int64_t c,
+                                int count, Vec<T> mean, Vec<T> scale, Vec<T> offset) {
+    const Vec<T> x = load_some(tile.x + r * tile.x_pitch + c, count);
+    Vec<T> y = fma(x - mean, scale, offset);
+    if constexpr (kAfter == kAddRelu)
+        y = y + load_some(tile.residual + r * tile.residual_pitch + c, count);
+    if constexpr (kAfter != kNothing) y = where_positive(y, y);
+    store_some(y, tile.out + r * tile.out_pitch + c, count);
+}
+
+/// g at (r, c), where x is `value`.
+template <AfterNorm kAfter, class T>
+FC_INLINE Vec<T> gradient(const PositionTile<T>& tile, std::int64_t r, std::int64_t c, int count,
+                          Vec<T> value, Vec<T> mean, Vec<T> scale, Vec<T> bias) {
+    const Vec<T> grad = load_some(tile.grad + r * tile.grad_pitch + c, count);
+    return kAfter == kRelu ? where_positive(fma(value - mean, scale, bias), grad) : grad;
 }
 
 template <class T>
@@ -90,23 +105,22 @@ FC_INLINE Vec<T> grad_input_of(Vec<T> grad, Vec<T> x, Vec<T> mean, Vec<T> scale,
     return fma(mean - x, slope, grad - offset) * scale;
 }
 
-template <bool kRelu, class T>
+template <AfterNorm kAfter, class T>
 void column_products(const PositionTile<T>& tile, const Masked<T>& mask, T* sum, T* products) {
     clear(tile.cols, sum);
     clear(tile.cols, products);
     for_row_groups<kSumRows>(tile.rows, [&](std::int64_t r, auto rows) {
         const T* x = tile.x + r * tile.x_pitch;
-        const T* grad = tile.grad + r * tile.grad_pitch;
         for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
             const Vec<T> middle = load_some(mask.mean + c, count);
-            const Vec<T> scale = kRelu ? load_some(mask.scale + c, count) : middle;
-            const Vec<T> bias = kRelu ? load_some(mask.bias + c, count) : middle;
+            const Vec<T> scale = kAfter == kRelu ? load_some(mask.scale + c, count) : middle;
+            const Vec<T> bias = kAfter == kRelu ? load_some(mask.bias + c, count) : middle;
             Vec<T> first = load_some(sum + c, count), second = load_some(products + c, count);
 #pragma GCC unroll 8
             for (int i = 0; i < decltype(rows)::value; ++i) {
                 const Vec<T> value = load_some(x + i * tile.x_pitch + c, count);
-                const Vec<T> g = masked<kRelu>(load_some(grad + i * tile.grad_pitch + c, count),
-                                               value, middle, scale, bias);
+                const Vec<T> g =
+                    gradient<kAfter>(tile, r + i, c, count, value, middle, scale, bias);
                 first = first + g;
                 second = fma(g, value - middle, second);
             }
@@ -116,33 +130,28 @@ void column_products(const PositionTile<T>& tile, const Masked<T>& mask, T* sum,
     });
 }
 
-template <bool kRelu, class T>
+template <AfterNorm kAfter, class T>
 void column_normalize(const PositionTile<T>& tile, const T* mean, const T* scale,
                       const T* offset) {
-    for (std::int64_t r = 0; r < tile.rows; ++r) {
-        const T* x = tile.x + r * tile.x_pitch;
-        T* out = tile.out + r * tile.out_pitch;
+    for (std::int64_t r = 0; r < tile.rows; ++r)
         for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
-            const Vec<T> m = load_some(mean + c, count), s = load_some(scale + c, count),
-                         o = load_some(offset + c, count);
-            store_some(normalized<kRelu>(load_some(x + c, count), m, s, o), out + c, count);
+            write_normalized<kAfter>(tile, r, c, count, load_some(mean + c, count),
+                                     load_some(scale + c, count), load_some(offset + c, count));
         });
-    }
 }
 
-template <bool kRelu, class T>
+template <AfterNorm kAfter, class T>
 void column_grad_input(const PositionTile<T>& tile, const Masked<T>& mask, const T* offset,
                        const T* slope) {
     for (std::int64_t r = 0; r < tile.rows; ++r) {
         const T* x = tile.x + r * tile.x_pitch;
-        const T* grad = tile.grad + r * tile.grad_pitch;
         T* out = tile.out + r * tile.out_pitch;
         for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
             const Vec<T> m = load_some(mask.mean + c, count), s = load_some(mask.scale + c, count),
                          o = load_some(offset + c, count), k = load_some(slope + c, count);
-            const Vec<T> b = kRelu ? load_some(mask.bias + c, count) : o;
+            const Vec<T> b = kAfter == kRelu ? load_some(mask.bias + c, count) : o;
             const Vec<T> value = load_some(x + c, count);
-            const Vec<T> g = masked<kRelu>(load_some(grad + c, count), value, m, s, b);
+            const Vec<T> g = gradient<kAfter>(tile, r, c, count, value, m, s, b);
             store_some(grad_input_of(g, value, m, s, o, k), out + c, count);
         });
     }
@@ -200,47 +209,43 @@ void tile_moments(const PositionTile<T>& tile, T* shift, T* sum, T* squares) {
     });
 }
 
-template <bool kRelu, class T>
+template <AfterNorm kAfter, class T>
 void tile_products(const PositionTile<T>& tile, const Masked<T>& mask, T* sum, T* products) {
     const Vec<T> middle = Vec<T>::broadcast(*mask.mean);
-    const Vec<T> scale = kRelu ? Vec<T>::broadcast(*mask.scale) : middle;
-    const Vec<T> bias = kRelu ? Vec<T>::broadcast(*mask.bias) : middle;
+    const Vec<T> scale = kAfter == kRelu ? Vec<T>::broadcast(*mask.scale) : middle;
+    const Vec<T> bias = kAfter == kRelu ? Vec<T>::broadcast(*mask.bias) : middle;
     sum_tile(tile, sum, products,
              [&](std::int64_t r, std::int64_t c, int count, Vec<T>& a, Vec<T>& b) {
         const T* x = tile.x + r * tile.x_pitch + c;
-        const Vec<T> g = masked<kRelu>(load_some(tile.grad + r * tile.grad_pitch + c, count),
-                                       load_some(x, count), middle, scale, bias);
+        const Vec<T> g =
+            gradient<kAfter>(tile, r, c, count, load_some(x, count), middle, scale, bias);
         a = a + g;
         b = fma(g, difference(x, middle, count), b);
     });
 }
 
-template <bool kRelu, class T>
+template <AfterNorm kAfter, class T>
 void tile_normalize(const PositionTile<T>& tile, const T* mean, const T* scale, const T* offset) {
     const Vec<T> m = Vec<T>::broadcast(*mean), s = Vec<T>::broadcast(*scale),
                  o = Vec<T>::broadcast(*offset);
-    for (std::int64_t r = 0; r < tile.rows; ++r) {
-        const T* x = tile.x + r * tile.x_pitch;
-        T* out = tile.out + r * tile.out_pitch;
+    for (std::int64_t r = 0; r < tile.rows; ++r)
         for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
-            store_some(normalized<kRelu>(load_some(x + c, count), m, s, o), out + c, count);
+            write_normalized<kAfter>(tile, r, c, count, m, s, o);
         });
-    }
 }
 
-template <bool kRelu, class T>
+template <AfterNorm kAfter, class T>
 void tile_grad_input(const PositionTile<T>& tile, const Masked<T>& mask, const T* offset,
                      const T* slope) {
     const Vec<T> m = Vec<T>::broadcast(*mask.mean), s = Vec<T>::broadcast(*mask.scale),
                  o = Vec<T>::broadcast(*offset), k = Vec<T>::broadcast(*slope);
-    const Vec<T> b = kRelu ? Vec<T>::broadcast(*mask.bias) : o;
+    const Vec<T> b = kAfter == kRelu ? Vec<T>::broadcast(*mask.bias) : o;
     for (std::int64_t r = 0; r < tile.rows; ++r) {
         const T* x = tile.x + r * tile.x_pitch;
-        const T* grad = tile.grad + r * tile.grad_pitch;
         T* out = tile.out + r * tile.out_pitch;
         for_vectors<T>(tile.cols, [&](std::int64_t c, int count) {
             const Vec<T> value = load_some(x + c, count);
-            const Vec<T> g = masked<kRelu>(load_some(grad + c, count), value, m, s, b);
+            const Vec<T> g = gradient<kAfter>(tile, r, c, count, value, m, s, b);
             store_some(grad_input_of(g, value, m, s, o, k), out + c, count);
         });
     }
@@ -262,13 +267,14 @@ void join(std::int64_t channels, double before, double count, const T* shift, co
 template <class T>
 constexpr BatchNormKernels<T> table() {
     return {{column_moments<T>,
-             {column_products<false, T>, column_products<true, T>},
-             {column_normalize<false, T>, column_normalize<true, T>},
-             {column_grad_input<false, T>, column_grad_input<true, T>}},
+             {column_products<kNothing, T>, column_products<kRelu, T>},
+             {column_normalize<kNothing, T>, column_normalize<kRelu, T>,
+              column_normalize<kAddRelu, T>},
+             {column_grad_input<kNothing, T>, column_grad_input<kRelu, T>}},
             {tile_moments<T>,
-             {tile_products<false, T>, tile_products<true, T>},
-             {tile_normalize<false, T>, tile_normalize<true, T>},
-             {tile_grad_input<false, T>, tile_grad_input<true, T>}},
+             {tile_products<kNothing, T>, tile_products<kRelu, T>},
+             {tile_normalize<kNothing, T>, tile_normalize<kRelu, T>, tile_normalize<kAddRelu, T>},
+             {tile_grad_input<kNothing, T>, tile_grad_input<kRelu, T>}},
             join<T>};
 }
 

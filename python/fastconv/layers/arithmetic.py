@@ -46,6 +46,11 @@ def multiply_into(product: Any, factor: Any) -> None:
     kernels_for(product).multiply(product, factor, product)
 
 
+def has_cpu_kernels(a: Any, b: Any) -> bool:
+    """Whether a kernel on the CPU takes both: NumPy's arrays of one shape and dtype."""
+    return not on_device(a) and _has_kernels(a, b)
+
+
 def _has_kernels(a: Any, b: Any) -> bool:
     if on_device(a):
         return True

@@ -124,6 +124,10 @@ class Layer:
         """relu(self(x)) in one pass, of a layer that defines ``forward_relu`` (layers/fused.py)."""
         return self.__run(self.forward_relu, x, relu)  # type: ignore[attr-defined]
 
+    def call_add_relu(self, x: Any, side: Any) -> Any:
+        """relu(self(x) + side) in one pass, of a layer that defines ``forward_add_relu``."""
+        return self.__run(self.forward_add_relu, x, side)  # type: ignore[attr-defined]
+
     def __run(self, forward: Callable[..., Any], *inputs: Any) -> Any:
         if self.training:
             self.__dict__["_saved"] = None

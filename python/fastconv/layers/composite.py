@@ -14,7 +14,6 @@ from fastconv.layers.activation import ReLU, Sigmoid
 from fastconv.layers.arithmetic import (
     add,
     add_into,
-    add_relu,
     concatenate,
     multiply,
     multiply_into,
@@ -156,24 +155,26 @@ class Residual(Layer):
         self.shortcut = shortcut
 
     def forward(self, x: Any) -> Any:
-        return add(*self._sides(x))
-
-    def forward_relu(self, x: Any, relu: ReLU) -> Any:
-        y = add_relu(*self._sides(x))
-        relu.save(y)
-        return y
-
-    def _sides(self, x: Any) -> tuple[Any, Any]:
-        self.save()
+        self.save(None, ())
         y = self.body(x)
         side = x if self.shortcut is None else self.shortcut(x)
-        if y.shape != side.shape:
-            name = "the input" if self.shortcut is None else "the shortcut"
-            raise ValueError(f"the body gives {y.shape}, but {name} has {side.shape}")
-        return y, side
+        fused.check_sides(y, side, self.shortcut)
+        return add(y, side)
+
+    def forward_relu(self, x: Any, relu: ReLU) -> Any:
+        body: tuple[Layer, ...] = (self.body,)
+        if type(self.body) is Sequential and x.ndim == 4 and ops.is_channels_last(x):
+            self.body.save(False)
+            body = tuple(self.body) or body
+        y = fused.forward_residual(body, x, self.shortcut, relu)
+        self.save(y, body)
+        relu.save(None)
+        return y
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
-        self.saved()
+        y, body = self.saved()
+        if y is not None:  # of the ReLU after it
+            return fused.backward_residual(body, grad_y, y, self.shortcut, need_input=need_input)
         side = grad_y
         if self.shortcut is not None:
             side = self.shortcut.backward(grad_y, need_input=need_input)

@@ -14,7 +14,12 @@ from fastconv.layers.base import Layer
 from fastconv.layers.gradients import accumulate
 from fastconv.layers.parameter import Parameter
 from fastconv.ops.devices import on_device
-from fastconv.ops.normalization import batch_norm_relu, batch_norm_relu_backward
+from fastconv.ops.normalization import (
+    batch_norm_add_relu,
+    batch_norm_add_relu_backward,
+    batch_norm_relu,
+    batch_norm_relu_backward,
+)
 
 
 class BatchNorm2d(Layer):
@@ -57,9 +62,13 @@ class BatchNorm2d(Layer):
         relu.save(None)
         return y
 
-    def _normalize(self, x: Any, function: Any, *, relu: bool) -> Any:
+    def forward_add_relu(self, x: Any, side: Any) -> Any:
+        return self._normalize(x, batch_norm_add_relu, side, relu=False)
+
+    def _normalize(self, x: Any, function: Any, *side: Any, relu: bool) -> Any:
         y, mean, rstd = function(
             x,
+            *side,
             weight=self.weight.data,
             bias=self.bias.data,
             running_mean=self.running_mean,
@@ -84,6 +93,15 @@ class BatchNorm2d(Layer):
         accumulate(self.weight, grad_weight)
         accumulate(self.bias, grad_bias)
         return grad_x
+
+    def backward_add_relu(self, grad_y: Any, y: Any) -> tuple[Any, Any]:
+        x, mean, rstd, _ = self.saved()
+        grad_x, grad_side, grad_weight, grad_bias = batch_norm_add_relu_backward(
+            grad_y, y, x, mean, rstd, weight=self.weight.data
+        )
+        accumulate(self.weight, grad_weight)
+        accumulate(self.bias, grad_bias)
+        return grad_x, grad_side
 
     def lower(self, x: Value) -> Value:
         if x.ndim < 2 or x.shape[1] != self.num_features:

@@ -18,8 +18,7 @@ from fastconv.layers import (
     Sequential,
 )
 from fastconv.layers.arguments import positive
-from fastconv.layers.arithmetic import add_relu
-from fastconv.layers.fused import backward_plus, call, lower, steps
+from fastconv.layers.fused import backward_residual, forward_residual, lower
 
 
 def check_arguments(function: str, variant: str, variants: tuple[str, ...], **sizes: int) -> None:
@@ -93,29 +92,23 @@ class ResidualBlock(Layer):
             setattr(self, *shortcut)
         self.relu = ReLU()
 
+    def _sides(self) -> tuple[list[Layer], Layer | None]:
+        shortcut = None if self._shortcut is None else self._layers[self._shortcut]
+        return [self._layers[name] for name in self._body], shortcut
+
     def forward(self, x: Any) -> Any:
-        self.save()
-        y = x
-        for layer, relu in steps(self._layers[name] for name in self._body):
-            y = call(layer, relu, y)
-        side = x if self._shortcut is None else self._layers[self._shortcut](x)
-        y = add_relu(y, side)
-        self.relu.save(y)
+        body, shortcut = self._sides()
+        y = forward_residual(body, x, shortcut, self.relu)
+        self.save(y)
         return y
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
-        self.saved()
-        grad = side = self.relu.backward(grad_y)
-        if self._shortcut is not None:
-            side = self._layers[self._shortcut].backward(side, need_input=need_input)
-        first, *others = (self._layers[name] for name in self._body)
-        for layer in reversed(others):
-            grad = layer.backward(grad)
-        if not need_input:
-            return first.backward(grad, need_input=False)
-        return backward_plus(first, grad, side)
+        (y,) = self.saved()
+        body, shortcut = self._sides()
+        return backward_residual(body, grad_y, y, shortcut, need_input=need_input)
 
     def lower(self, x: Value) -> Any:
-        y = lower((self._layers[name] for name in self._body), x)
-        side = x if self._shortcut is None else x.graph.call(self._layers[self._shortcut], x)
+        body, shortcut = self._sides()
+        y = lower(body, x)
+        side = x if shortcut is None else x.graph.call(shortcut, x)
         return x.graph.call(self.relu, y + side)

@@ -90,6 +90,25 @@ def batch_norm_relu(
     return _forward(name, x, weight, bias, running, training, momentum, eps, None, relu=True)
 
 
+def batch_norm_add_relu(
+    x: Any,
+    residual: Any,
+    *,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Any, Any, Any]:
+    """`relu(batch_norm(x, ...) + residual)`, its bits, in the passes of batch norm and one over the
+    residual; NumPy arrays of one shape and dtype only."""
+    running = (running_mean, running_var)
+    name, added = "batch_norm", {"relu": True, "residual": residual}
+    return _forward(name, x, weight, bias, running, training, momentum, eps, None, **added)
+
+
 def _forward(
     name: str,
     x: Any,
@@ -178,6 +197,18 @@ def batch_norm_relu_backward(
     """The gradients of `batch_norm_relu` in training: those of `relu_backward` and
     `batch_norm_backward`, without the output of either and in the passes of the second."""
     return _backward(grad_output, x, mean, rstd, weight, True, None, relu=True, bias=bias)
+
+
+def batch_norm_add_relu_backward(
+    grad_output: Any, output: Any, x: Any, mean: Any, rstd: Any, *, weight: Any = None
+) -> tuple[Any, Any, Any, Any]:
+    """The gradients of `batch_norm_add_relu` in training with respect to x, residual, weight and
+    bias: those of `relu_backward`, which is the residual's, and of `batch_norm_backward`, one pass
+    over memory less."""
+    grads = take("batch_norm_backward", "grad_output", grad_output)
+    masked = {"relu": True, "output": output, "grad_residual": empty_like(grads)}
+    grad_x, *others = _backward(grads, x, mean, rstd, weight, True, None, **masked)
+    return grad_x, give(masked["grad_residual"], grad_output), others[0], others[1]
 
 
 def _backward(
