@@ -46,6 +46,18 @@ def test_explain_plans_for_many_threads():
         assert few.efficiency > 0.9
 
 
+def test_explain_tells_whether_weights_are_packed_ahead():
+    x, weight = np.ones((8, 64, 14, 14), np.float32), np.ones((64, 64, 3, 3), np.float32)
+    packed = fc.pack_weight(weight, input_shape=x.shape, padding=1)
+    plain, ahead = (fc.explain(fc.conv2d, x, w, padding=1) for w in (weight, packed))
+    assert plain.algorithm == ahead.algorithm == "winograd4"
+    assert ahead.packed
+    assert "weights transformed ahead" in str(ahead)
+    assert not plain.packed
+    assert "packed ahead" not in str(plain)
+    assert ahead.workspace_bytes == 0
+
+
 def test_explain_gradients():
     plan = fc.explain(
         fc.conv2d_grad_input, (1, 8, 4, 4), (8, 24, 3, 3), (1, 24, 8, 8), stride=2, padding=1

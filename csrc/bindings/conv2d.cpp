@@ -92,7 +92,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
                      const std::vector<std::int64_t>& weight,
                      const std::vector<std::int64_t>& output, const py::tuple& geometry,
                      bool float64, bool channels_last, int algorithm, int threads,
-                     bool wide_tiles) {
+                     bool wide_tiles, bool packed) {
     const auto strides = [channels_last](const std::vector<std::int64_t>& s) -> Strides {
         if (channels_last) return {s[1] * s[2] * s[3], 1, s[3] * s[1], s[1]};
         return {s[1] * s[2] * s[3], s[2] * s[3], s[3], 1};
@@ -105,7 +105,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     const ConvStrides all{strides(input), strides(weight), strides(output), {}, false};
     const cpu::Isa& isa = cpu::current_isa();
     const auto plan = cpu::plan_conv2d(problem, direction, all, isa, threads, algorithm_of(algorithm),
-                                       false, wide_tiles, algorithm == kAutoByBatch);
+                                       packed, wide_tiles, algorithm == kAutoByBatch);
 
     py::dict rejected;
     for (int i = 0; i < kAlgorithms; ++i) try {
@@ -174,6 +174,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     }
     result["workspace_bytes"] = plan.workspace_bytes;
     result["packed_elems"] = plan.packed_elems;
+    result["packed"] = packed && plan.packed_elems > 0;
     result["macs"] = problem.macs();
     result["bytes"] = problem.bytes();
     return result;
@@ -220,7 +221,7 @@ void bind_conv2d(py::module_& module) {
     module.def("conv2d_plan", &conv2d_plan, py::arg("direction"), py::arg("input"),
                py::arg("weight"), py::arg("output"), py::arg("geometry"), py::arg("float64"),
                py::arg("channels_last"), py::arg("algorithm"), py::arg("threads"),
-               py::arg("wide_tiles") = false);
+               py::arg("wide_tiles") = false, py::arg("packed") = false);
     py::class_<PackedConvWeight>(module, "PackedConvWeight")
         .def(py::init<py::array, std::int64_t>(), py::arg("weight"), py::arg("groups"))
         .def("pack", &conv2d_prepack, py::arg("weight"), py::arg("input"), py::arg("output"),

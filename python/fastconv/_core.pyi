@@ -71,6 +71,7 @@ def conv2d_plan(
     algorithm: int,
     threads: int,
     wide_tiles: bool = False,
+    packed: bool = False,
 ) -> dict[str, Any]: ...
 
 class PackedConvWeight:

@@ -12,7 +12,7 @@ import numpy as np
 from . import _core
 from .explanation_cuda import CudaExplanation, explain_on_device
 from .ops.arrays import prefers_channels_last, take
-from .ops.conv_problem import ALGORITHMS, algorithm_index, check_channels, shape4
+from .ops.conv_problem import ALGORITHMS, PackedWeight, algorithm_index, check_channels, shape4
 from .ops.devices import on_device
 from .ops.geometry import window_geometry
 from .precision import allows_wide_tiles
@@ -62,6 +62,8 @@ class Explanation:
         Tiles and blocks of a Winograd plan.
     col2im : dict, or None
         Bands, chunks and blocks of a grad_input that direct computes as a product and col2im.
+    packed : bool
+        Whether the weight is a `PackedWeight`, and read as such.
     """
 
     function: str
@@ -86,6 +88,7 @@ class Explanation:
     phases: list[dict[str, Any]]
     winograd: dict[str, Any] | None = None
     col2im: dict[str, Any] | None = None
+    packed: bool = False
 
     @property
     def flops(self) -> int:
@@ -109,7 +112,8 @@ class Explanation:
         lines = [
             f"{self.function} {self.dtype} {order}: x {self.input_shape}, "
             f"weight {self.weight_shape}, y {self.output_shape}",
-            f"  plan       {self.algorithm} on {self.isa}",
+            f"  plan       {self.algorithm} on {self.isa}"
+            + (", weight packed ahead" if self.packed else ""),
         ]
         for name in _ORDER:
             if name in self.rejected:
@@ -120,7 +124,7 @@ class Explanation:
             elif name != self.algorithm:
                 lines.append(f"  not taken  {name}: possible, but after {self.algorithm} in order")
         if self.winograd:
-            lines.append(_describe_winograd(self.winograd))
+            lines.append(_describe_winograd(self.winograd, self.packed))
         elif self.col2im:
             lines.append(_describe_col2im(self.col2im, self.weight_shape, self.output_shape))
         else:
@@ -203,6 +207,7 @@ def explain(
     plan = _core.conv2d_plan(
         direction, x, weight, y, geometry.numbers(groups), dtype == "float64",
         last, index, threads, allows_wide_tiles(),
+        name == "conv2d" and type(operands[1]) is PackedWeight,
     )  # fmt: skip
     peak, bandwidth = _machine(threads, dtype, plan["isa"])
     tasks = plan["tasks"]
@@ -217,7 +222,7 @@ def explain(
         scratch_bytes_per_thread=max((cut["scratch_bytes"] for cut in cuts), default=0),
         macs=plan["macs"], bytes=plan["bytes"], peak_flops=peak, read_bytes_per_second=bandwidth,
         phases=plan["phases"],
-        winograd=plan.get("winograd"), col2im=plan.get("col2im"),
+        winograd=plan.get("winograd"), col2im=plan.get("col2im"), packed=plan["packed"],
     )  # fmt: skip
 
 
@@ -256,7 +261,7 @@ def _machine(threads: int, dtype: str, isa: str) -> tuple[float, float]:
     return peak, _core.probe_read(0.05, there)
 
 
-def _describe_winograd(plan: dict[str, Any]) -> str:
+def _describe_winograd(plan: dict[str, Any], packed: bool) -> str:
     height, width = plan["tiles"]
     blocks = (
         f"  blocking   {height} x {width} tiles of {plan['m']} x {plan['m']} an image; "
@@ -265,6 +270,8 @@ def _describe_winograd(plan: dict[str, Any]) -> str:
     if "sums" in plan:  # of grad_weight
         return f"{blocks} in {plan['sums']} sums; {plan['parts']} parts of the weight"
     weights = "by each task" if plan["weights_by_task"] else "once a call"
+    if packed:
+        weights = "ahead"
     parts = f" x {plan['parts']} parts of the columns" if plan["parts"] > 1 else ""
     return f"{blocks}{parts}; weights transformed {weights}"
 
