@@ -68,11 +68,16 @@ double read_cost(const WinogradVariant<float>& variant, double weights) {
     return variant.points() * (variant.points() * weights < kElementsInL2 ? 1 : 9);
 }
 
-/// Transforming a weight once a call, its points leaving the core's caches.
-double once_cost(const WinogradVariant<float>& variant, double weights) {
+/// Transforming all weights once a call on some threads, the points leaving the core's caches: 14 or 40 to
+/// write one, 29 to read one from another core's L2, and 3 us until all threads are there.
+double once_cost(const WinogradVariant<float>& variant, double weights, int threads) {
+    constexpr double kMeet = 360e3, kFromOther = 29;
     const double elements = variant.points() * weights;
     const double to_memory = elements < kElementsInL2 ? 0 : elements < kElementsInL3 ? 14 : 40;
-    return weight_cost(variant) + variant.points() * to_memory;
+    const double own = (weights * weight_cost(variant) + elements * to_memory) / threads;
+    if (threads == 1) return own;
+    const double others = elements < kElementsInL2 ? elements * (threads - 1) / threads : 0;
+    return own + others * kFromOther + kMeet;
 }
 
 // V and M of a block beyond these (600 KB) crowd L2 where U is there too.
@@ -113,9 +118,7 @@ bool split(ConvPlan& plan) {
                                by_task ? pieces_by_task(channels) : 1) +
                     channels * part_cols *
                         (by_task ? weight_cost(variant) : read_cost(variant, all_weights));
-                const double once = by_task || packed
-                                        ? 0
-                                        : all_weights / plan.threads * once_cost(variant, all_weights);
+                const double once = by_task || packed ? 0 : once_cost(variant, all_weights, plan.threads);
                 const double time = task * ceil_div(phase.groups * blocks * parts, plan.threads) + once;
                 if (best != 0 && time >= best * 0.99) continue;
                 const WinogradPlan before = winograd;
@@ -141,7 +144,8 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
                            weights * blocks * weight_cost(variant);
     const double once =
         tiles_cost(variant, tiles, channels, cols) +
-        weights * (once_cost(variant, channels * cols) + blocks * read_cost(variant, channels * cols));
+        plan.image_share(1) * once_cost(variant, channels * cols, 1) +
+        weights * blocks * read_cost(variant, channels * cols);
     return std::min(by_task, once);
 }
 
@@ -204,8 +208,8 @@ double direct_cost(const ConvPlan& plan) {
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count);
     const double rows = static_cast<double>(phase.out_h * phase.out_w);
     const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
-    // A tap's row pointers take as long as four of its channels; below 16 a kernel row is one segment.
-    const double start = phase.channels < 16 ? 0 : 4 / static_cast<double>(phase.channels);
+    // A tap's row pointers take as long as eight of its channels; below 16 a kernel row is one segment.
+    const double start = phase.channels < 16 ? 0 : 8 / static_cast<double>(phase.channels);
     return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) * products_share(phase, kernels) +
            kPackTap * taps * weights * plan.image_share(1);
 }
