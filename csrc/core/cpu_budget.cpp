@@ -2,19 +2,15 @@
 // admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us, cpu.cfs_period_us).
 #include "core/cpu_budget.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
-#include <vector>
+
+#include "core/cpu_mask.h"
 
 namespace fastconv {
 namespace {
-
-// Some kernels have more CPUs than a cpu_set_t; sched_getaffinity then fails with EINVAL.
-constexpr int kMaxCpus = 1 << 14;
 
 // By C's files: C++ streams need a locale that another copy of libstdc++ in the process may spoil.
 std::string file_text(const std::string& path) {
@@ -33,7 +29,7 @@ int quota_cpus(const std::string& quota_and_period) {
     const long long quota = std::strtoll(quota_and_period.c_str(), &rest, 10);
     const long long period = std::strtoll(rest, nullptr, 10);
     if (quota <= 0 || period <= 0) return 0;
-    return static_cast<int>(std::min<long long>((quota + period - 1) / period, kMaxCpus));
+    return static_cast<int>(std::min<long long>((quota + period - 1) / period, CpuMask::kMaxCpus));
 }
 
 int smaller_limit(int a, int b) { return a == 0 ? b : b == 0 ? a : std::min(a, b); }
@@ -57,11 +53,8 @@ int limit_along(const std::string& mount, std::string path, bool version2) {
 }  // namespace
 
 int affinity_cpus() {
-    std::vector<cpu_set_t> mask(kMaxCpus / CPU_SETSIZE);
-    const std::size_t bytes = mask.size() * sizeof(cpu_set_t);
-    if (sched_getaffinity(0, bytes, mask.data()) == 0) {
-        return std::max(1, CPU_COUNT_S(bytes, mask.data()));
-    }
+    CpuMask mask;
+    if (mask.read_affinity(0)) return std::max(1, mask.count());
     return std::max(1u, std::thread::hardware_concurrency());
 }
 

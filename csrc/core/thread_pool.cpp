@@ -2,6 +2,7 @@
 #include "core/thread_pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -84,6 +85,12 @@ void Job::work(int worker) noexcept {
     }
 }
 
+void Sleeper::sleep() {
+    while (sem_wait(&awake) != 0) {
+    }  // EINTR: a debugger, a process stopped and continued
+    placement.after_sleep();
+}
+
 ThreadPool& ThreadPool::instance() {
     ThreadPool* current = pool.load(std::memory_order_acquire);
     if (current) return *current;
@@ -108,14 +115,39 @@ void ThreadPool::run(Job& job) {
 
 void ThreadPool::post(Job& job) {
     int wanted = static_cast<int>(std::min<std::int64_t>(job.threads, job.tasks)) - 1;
+    Sleeper* sleepers = nullptr;
     {
         std::lock_guard<std::mutex> lock(mutex_);
         start_workers(wanted);
         jobs_.push_back(&job);
         posts_.fetch_add(1, std::memory_order_release);
-        wanted -= spinning_;  // those look at jobs_ once more before they sleep
+        // Those who spin look at jobs_ once more before they sleep.
+        sleepers = take_sleepers(wanted - spinning_);
     }
-    for (; wanted > 0; --wanted) work_posted_.notify_one();
+    if (sleepers) wake(sleepers, job.threads <= cpus_.load(std::memory_order_relaxed));
+}
+
+Sleeper* ThreadPool::take_sleepers(int most) {
+    Sleeper* taken = nullptr;
+    for (; most > 0 && sleepers_; --most) {
+        Sleeper* one = sleepers_;
+        sleepers_ = one->next;
+        one->next = taken;
+        taken = one;
+    }
+    return taken;
+}
+
+// Threads without a CPU for each gain nothing from being placed.
+void ThreadPool::wake(Sleeper* sleepers, bool place) {
+    WakeUp wake_up(sched_getcpu());
+    for (const Sleeper* one = sleepers; one; one = one->next) wake_up.expect(one->placement.cpu());
+    while (sleepers) {
+        Sleeper* const one = sleepers;
+        sleepers = one->next;  // once awake it may sleep again, in another list
+        if (place) one->placement.narrow(wake_up);
+        one->wake();
+    }
 }
 
 void ThreadPool::start_workers(int wanted) {
@@ -157,6 +189,7 @@ Job* ThreadPool::open_job() {
 }
 
 void ThreadPool::worker_loop() {
+    Sleeper self;
     std::unique_lock<std::mutex> lock(mutex_);
     bool may_spin = false;
     for (;;) {
@@ -182,7 +215,12 @@ void ThreadPool::worker_loop() {
             --spinning_;
             continue;
         }
-        work_posted_.wait(lock);
+        self.placement.before_sleep();
+        self.next = sleepers_;
+        sleepers_ = &self;
+        lock.unlock();
+        self.sleep();
+        lock.lock();
     }
 }
 

@@ -8,9 +8,12 @@
 // awaits another caller's job. Workers start when they are first needed and stay. A worker without
 // work spins for at most kSpin (a new parallel loop often follows within microseconds; waking a
 // sleeper costs 5 to 50 us) and only if its last loop had a CPU for each thread; then it sleeps.
+// Those who slept last are woken first, each on a CPU of its own: see placement.h.
 //
 // After fork the child has none of these threads: it starts a pool of its own at the first need.
 #pragma once
+
+#include <semaphore.h>
 
 #include <atomic>
 #include <chrono>
@@ -21,6 +24,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "core/placement.h"
 
 namespace fastconv {
 
@@ -69,6 +73,17 @@ struct Job {
     void drop_tasks();
 };
 
+// A worker while it sleeps; lives on its stack.
+struct Sleeper {
+    sem_t awake;
+    Sleeper* next = nullptr;
+    Placement placement;
+
+    Sleeper() { sem_init(&awake, 0, 0); }
+    void sleep();
+    void wake() { sem_post(&awake); }
+};
+
 class ThreadPool {
 public:
     static ThreadPool& instance();
@@ -79,13 +94,15 @@ private:
 
     void post(Job& job);
     void start_workers(int wanted);  // with mutex_ held
+    Sleeper* take_sleepers(int most);  // with mutex_ held
+    static void wake(Sleeper* sleepers, bool place);
     void wait_until_left(const Job& job);
     void worker_loop();
     Job* open_job();  // with mutex_ held: the one to join, nullptr if none
 
     std::mutex mutex_;                     // guards what has no other comment
-    std::condition_variable work_posted_;  // sleeping workers
     std::condition_variable job_left_;     // callers whose last workers take long
+    Sleeper* sleepers_ = nullptr;          // the one who slept last first
     std::vector<Job*> jobs_;
     int workers_ = 0;
     int spinning_ = 0;
