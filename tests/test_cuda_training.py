@@ -121,3 +121,23 @@ def test_an_optimiser_follows_a_model_that_moves(rng):
             twin.data,
             rtol=1e-6,
         )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_in_one_array_a_dtype(dtype):
+    model, x, _ = model_and_data(np.random.default_rng(0))
+    model.to("cuda", dtype)
+    for _ in range(2):
+        model.zero_grad()
+        y = model(on_gpu(x, dtype))
+        model.backward(y)
+        flats = fc.optim.flat_gradients(model.parameters())
+        kinds = {p.dtype.name for p in model.parameters()}
+        assert {flat.dtype.name for flat in flats} == kinds
+        for flat in flats:
+            alike = [p for p in model.parameters() if p.dtype == flat.dtype]
+            expected = np.concatenate([host(p.grad).ravel() for p in alike])
+            assert np.array_equal(host(flat), expected)
+            assert expected.any()
+    flats[0].fill(0)
+    assert not host(model.parameters()[0].grad).any()

@@ -131,3 +131,36 @@ print(resident("VmRSS"))
     idle, before, after = run(code)
     assert 0 < idle <= 4 * 16
     assert before - after > 0.9 * idle  # the memory goes back to the system
+
+
+STEPS = """
+import resource
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fc.set_num_threads(1)
+L = fc.layers
+conv = lambda c, k: [L.Conv2d(c, k, 3, padding=1), L.BatchNorm2d(k), L.ReLU()]
+body = L.Residual(L.Sequential(*conv(16, 16), *conv(16, 16)[:2]))
+short = L.Residual(L.Sequential(*conv(16, 32)[:2]), L.ZeroPaddedShortcut(16, 32))
+model = L.Sequential(*conv(3, 16), body, L.ReLU(), short, L.ReLU(), L.MaxPool2d(2), L.Flatten(),
+                     L.Dropout(0.5), L.Linear(32 * 32 * 32, 10))
+optimizer = fc.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+loss = fc.layers.CrossEntropyLoss()
+x = fc.channels_last(np.ones((8, 3, 64, 64), np.float32))
+counts = []
+for _ in range(10):
+    before = faults()
+    optimizer.zero_grad()
+    loss(model(x), np.arange(8))
+    model.backward(loss.backward(), need_input=False)
+    optimizer.step()
+    counts.append(faults() - before)
+print(counts[0], min(counts[2:]))
+"""
+
+
+def test_steps_of_training_use_the_same_memory():
+    """A step writes 40 MB of outputs and gradients, from the third on not to fresh pages."""
+    first, later = run(STEPS, megabytes=128)
+    assert first > 100
+    assert later < 50

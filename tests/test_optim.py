@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
+import fastconv as fc
 import numpy as np
 import pytest
+from fastconv import layers as L
 from fastconv import optim
 from fastconv.layers import Parameter
 
@@ -269,3 +273,92 @@ def test_bad_schedule_arguments():
     ):
         with pytest.raises(ValueError, match=text):
             make()
+
+
+def small_model():
+    with fc.init.seeded(3):
+        return L.Sequential(
+            L.Conv2d(2, 3, 3), L.BatchNorm2d(3), L.ReLU(), L.Flatten(), L.Linear(27, 4)
+        )
+
+
+def backward(model, seed):
+    x = np.random.default_rng(seed).standard_normal((4, 2, 5, 5)).astype(model[0].weight.dtype)
+    model.zero_grad()
+    model.backward(model(x))
+
+
+def concatenated(model):
+    return np.concatenate([p.grad.ravel() for p in model.parameters()])
+
+
+def test_gradients_are_views_of_one_array():
+    model, apart = small_model(), small_model()
+    backward(apart, 0)
+    (flat,) = optim.flat_gradients(model.parameters())
+    np.testing.assert_array_equal(flat, np.zeros(model.num_parameters))
+    for seed in (0, 1):
+        backward(model, seed)
+        backward(apart, seed)
+        (again,) = optim.flat_gradients(model.parameters())
+        assert again is flat
+        np.testing.assert_array_equal(flat, concatenated(apart))
+        assert all(np.shares_memory(p.grad, flat) for p in model.parameters())
+    kept = flat.copy()
+    model.zero_grad()  # put off
+    optim.flat_gradients(model.parameters())
+    assert not flat.any()
+    assert kept.any()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_flat_array_changes_no_step(when):
+    models = small_model(), small_model()
+    for model in models:
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+        for seed in range(3):
+            if model is models[1] and when == "before":
+                optim.flat_gradients(model.parameters())
+            backward(model, seed)
+            if model is models[1] and when == "after":
+                (flat,) = optim.flat_gradients(model.parameters())
+                assert np.linalg.norm(flat) > 0
+            optimizer.step()
+    for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_flat_gradients_of_other_parameters_dtypes_and_copies():
+    model = small_model()
+    backward(model, 0)
+    expected = concatenated(model)
+    parameters = model.parameters()
+    (flat,) = optim.flat_gradients(parameters)
+    (part,) = optim.flat_gradients(parameters[1:])
+    np.testing.assert_array_equal(part, expected[parameters[0].size :])
+    (flat,) = optim.flat_gradients(parameters)
+    assert not np.shares_memory(flat, part)
+    np.testing.assert_array_equal(flat, expected)
+
+    copied = copy.deepcopy(model)
+    (other,) = optim.flat_gradients(copied.parameters())
+    other[...] = 1
+    np.testing.assert_array_equal(flat, expected)
+    assert all((p.grad == 1).all() for p in copied.parameters())
+
+    model[0].weight.requires_grad = False
+    (rest,) = optim.flat_gradients(parameters)
+    assert rest.size == model.num_parameters - model[0].weight.size
+    model[1].to(dtype="float64")
+    single, double = optim.flat_gradients(parameters)
+    assert (single.dtype, double.dtype, double.size) == (np.float32, np.float64, 6)
+    assert np.shares_memory(model[1].bias.grad, double)
+
+
+def test_flat_gradients_takes_parameters_only():
+    assert optim.flat_gradients([]) == []
+    with pytest.raises(TypeError, match="flat_gradients: params holds a ndarray"):
+        optim.flat_gradients([np.ones(3)])
+    twice = Parameter([1.0])
+    with pytest.raises(ValueError, match="flat_gradients: params holds a parameter twice"):
+        optim.flat_gradients([twice, twice])

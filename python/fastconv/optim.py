@@ -13,13 +13,14 @@ and ``load_state_dict`` of optimisers and schedules make a resume exact.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from fastconv.layers.parameter import Parameter
 from fastconv.layers.placement import HALVES, device_of, host, placed, zeros_like
-from fastconv.ops.devices import on_device
+from fastconv.ops.devices import new, on_device
 from fastconv.ops.optimizer import sgd_update, sgd_update_all
 from fastconv.schedules import (
     CosineAnnealingLR,
@@ -38,6 +39,7 @@ __all__ = [
     "Schedule",
     "StepLR",
     "WarmUp",
+    "flat_gradients",
 ]
 
 
@@ -82,20 +84,9 @@ class SGD:
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        self.params = list(params)
+        self.params = _checked("SGD", params)
         if not self.params:
             raise ValueError("SGD: params is empty")
-        for parameter in self.params:
-            if not isinstance(parameter, Parameter):
-                raise TypeError(
-                    f"SGD: params holds a {type(parameter).__name__}, but Parameter objects are "
-                    f"needed (model.parameters())"
-                )
-        if len({id(parameter) for parameter in self.params}) < len(self.params):
-            raise ValueError(
-                "SGD: params holds a parameter twice, which one step would then move twice; pass "
-                "each once (model.parameters())"
-            )
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if not value >= 0:
                 raise ValueError(f"SGD: {name}={value!r}, but a number of at least 0 is needed")
@@ -213,6 +204,86 @@ class SGD:
     def __repr__(self) -> str:
         hyper = ", ".join(f"{name}={value!r}" for name, value in self._hyper().items())
         return f"SGD({len(self.params)} parameters, {hyper})"
+
+
+def flat_gradients(params: Iterable[Parameter]) -> list[Any]:
+    """The gradients in one array: to reduce, scale or copy them in one go.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+        As from ``model.parameters()``. Frozen ones are left out.
+
+    Returns
+    -------
+    list of array (n,)
+        One for each dtype and device, so usually one: the gradients one after another, in the order
+        of ``params``, each in C order. Every ``parameter.grad`` is a view of it from the first call
+        on; an array got from ``parameter.grad`` before is not the gradient any more.
+
+    Raises
+    ------
+    ValueError
+        If ``params`` holds a parameter twice.
+    TypeError
+        If ``params`` holds something else than parameters.
+
+    Notes
+    -----
+    Call it after each ``backward``: it gives the same arrays, with the zeros that ``zero_grad`` put
+    off. In a copy of a model and after ``Layer.to`` gradients lie apart; a call joins them again.
+    Parameters that had no gradient have zeros then, which ``SGD.step`` takes for one.
+
+    Examples
+    --------
+    Gradients clipped to the norm 1:
+
+    >>> import numpy as np
+    >>> import fastconv as fc
+    >>> p, q = fc.Parameter(np.zeros(2, np.float32)), fc.Parameter(np.zeros((1, 1), np.float32))
+    >>> p.grad[...], q.grad[...] = [2, 0], 1.5
+    >>> (flat,) = fc.optim.flat_gradients([p, q])
+    >>> flat *= min(1, 1 / np.linalg.norm(flat))
+    >>> p.grad, q.grad
+    (array([0.8, 0. ], dtype=float32), array([[0.6]], dtype=float32))
+    """
+    alike: dict[Any, list[Parameter]] = {}
+    for parameter in _checked("flat_gradients", params):
+        if parameter.requires_grad:
+            kind = (parameter.dtype.name, device_of(parameter.data))
+            alike.setdefault(kind, []).append(parameter)
+    return [_flat(parameters) for parameters in alike.values()]
+
+
+def _flat(parameters: list[Parameter]) -> Any:
+    *begins, total = accumulate((parameter.size for parameter in parameters), initial=0)
+    places = list(zip(parameters, begins, strict=True))
+    flat = parameters[0].flat_grad
+    if flat is None or flat.size != total or not all(p.is_at(flat, at) for p, at in places):
+        data = parameters[0].data
+        flat = new((total,), data.dtype, data)
+        for parameter, begin in places:
+            parameter.move_grad(flat, begin)
+    for parameter in parameters:
+        _ = parameter.grad  # writes zeros that were put off
+    return flat
+
+
+def _checked(owner: str, params: Iterable[Parameter]) -> list[Parameter]:
+    """`params` as a list of different parameters."""
+    parameters = list(params)
+    for parameter in parameters:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(
+                f"{owner}: params holds a {type(parameter).__name__}, but Parameter objects are "
+                f"needed (model.parameters())"
+            )
+    if len({id(parameter) for parameter in parameters}) < len(parameters):
+        raise ValueError(
+            f"{owner}: params holds a parameter twice, which one step would then move twice; pass "
+            f"each once (model.parameters())"
+        )
+    return parameters
 
 
 def _copied(value: Any, device: int | None, dtype: str) -> Any:

@@ -55,6 +55,7 @@ class Parameter:
     """
 
     _grad_is_old = False  # zero_grad was called, and the zeros are not written yet
+    _stretch: tuple[Any, int] | None = None  # the flat array that has the gradient, and where
 
     def __init__(self, data: Any, name: str = "", *, requires_grad: bool = True) -> None:
         self._data: Any = _owned(data)
@@ -146,6 +147,23 @@ class Parameter:
         compute(self._grad, not self._grad_is_old)
         self._grad_is_old = False
 
+    def is_at(self, flat: Any, begin: int) -> bool:
+        """Whether the gradient lies in ``flat`` from its element ``begin`` on."""
+        return self._stretch is not None and self._stretch[0] is flat and self._stretch[1] == begin
+
+    def move_grad(self, flat: Any, begin: int) -> None:
+        """Keep the gradient in a stretch of ``flat`` (one axis, the data's dtype and device) from
+        now on."""
+        place = flat[begin : begin + self.size].reshape(self.shape)
+        write(place, self.grad)
+        self._grad, self._stretch = place, (flat, begin)
+
+    @property
+    def flat_grad(self) -> Any:
+        """The array in which the gradient is a stretch, or None (`fastconv.optim.flat_gradients`
+        makes it)."""
+        return None if self._stretch is None else self._stretch[0]
+
     def load(self, value: Any) -> None:
         """Overwrite the values in place, in eval mode too; the shape must be the same."""
         self._set_writeable(True)
@@ -160,7 +178,7 @@ class Parameter:
         again at zero."""
         moved = placed(self._data, device, dtype)
         if moved is not self._data:
-            self._data, self._grad, self._grad_is_old = moved, None, False
+            self._data, self._grad, self._grad_is_old, self._stretch = moved, None, False, None
             self._set_writeable(not self._frozen)
             self.version += 1
 
@@ -179,12 +197,13 @@ class Parameter:
             self._data.flags.writeable = flag
 
     def __getstate__(self) -> dict[str, Any]:
+        own = {**self.__dict__, "_stretch": None}  # a copy's gradient is an array of its own
         if not on_device(self._data):
-            return self.__dict__
+            return own
         arrays = {name: getattr(self, name) for name in ("_data", "_grad")}
         copies = {name: None if a is None else host(a) for name, a in arrays.items()}
         where = {"device": device_of(self._data), "dtype": self._data.dtype.name}
-        return {**self.__dict__, **copies, "_placed": where}
+        return {**own, **copies, "_placed": where}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
