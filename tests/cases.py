@@ -321,7 +321,7 @@ CONV_SMALL_MAPS = [
     conv("n7c34h7w6-k36r3s3-pad1-g2"),
     conv("n3c16h9w12-k8r3s1-pad1x0"),  # lines
     conv("n6c32h11w13-k10r3s3-st2-pad1"),
-    conv("n9c24h13w14-k20r1s1-st2"),
+    conv("n9c72h13w14-k20r1s1-st2"),  # grad_input: phases that no tap reaches
     conv("n7c3h7w7-k5r3s3-pad1"),  # strips
     conv("n2c130h5w6-k70r3s3-pad1"),  # depth blocks of some taps
     conv("n2c800h3w3-k35r2s1-pad1x0"),  # and of some channels

@@ -84,7 +84,8 @@ double thread_time(const Correlation& phase, const Panels<T>& panels, int lanes,
     const std::int64_t part = phase.pack_by_task
                                   ? ceil_div(panels.padded_cols / lanes, phase.parts) * lanes
                                   : ceil_div(panels.count, phase.parts) * panels.width;
-    const double depth = static_cast<double>(phase.segments * phase.depth);
+    // Without taps there are zeros to write.
+    const double depth = static_cast<double>(std::max<std::int64_t>(1, phase.segments * phase.depth));
     const double weights = depth * static_cast<double>(std::min(part, panels.padded_cols));
     const double rounds = static_cast<double>(ceil_div(phase.tasks(), threads));
     const double again = 1.0 + 8.0 / static_cast<double>(phase.rows()) +

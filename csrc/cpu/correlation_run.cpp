@@ -186,7 +186,8 @@ private:
     PieceLines<T> next_lines(const GemmTile<T>& tile, const Block& block, std::int64_t width) const {
         const Block next = after(block);
         const std::int64_t length = tile.segments * tile.depth;
-        if (next.panel == end_panel_ || phase_.merge) return {};  // few channels have few weights
+        // Few channels have few weights.
+        if (length == 0 || next.panel == end_panel_ || phase_.merge) return {};
         if (!packs()) return {tile.panel + length * width, width, false, length, length, 0};
         if (!packs_by_block(phase_)) return {};
         return lines_of(phase_, operands_.weights.view, piece_of(next));
