@@ -56,6 +56,9 @@ def test_explain_tells_whether_weights_are_packed_ahead():
     assert not plain.packed
     assert "packed ahead" not in str(plain)
     assert ahead.workspace_bytes == 0
+    direct = fc.explain(fc.conv2d, x, packed, padding=1, algorithm="direct")
+    assert direct.packed
+    assert direct.workspace_bytes == 0
 
 
 def test_explain_gradients():

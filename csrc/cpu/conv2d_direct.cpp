@@ -47,7 +47,10 @@ const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
     return nullptr;
 }
 
-void prepack(ConvPlan& plan) { finish_plan(plan, true); }
+void prepack(ConvPlan& plan) {
+    finish_plan(plan, true);
+    plan.workspace_bytes = 0;
+}
 
 const char* plan_direct(ConvPlan& plan) {
     const auto phases = is_one_window(plan.problem) ? one_window_phases : dense_phases;
