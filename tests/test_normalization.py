@@ -4,7 +4,6 @@ import fastconv as fc
 import numpy as np
 import pytest
 from fastconv import reference
-from fastconv.ops.normalization import batch_norm_add_relu, batch_norm_add_relu_backward
 from support import (
     ORDERS,
     assert_exact,
@@ -17,7 +16,6 @@ from support import (
 )
 
 DTYPES = (np.float32, np.float64)
-STATISTICS = ("running_mean", "running_var")
 SHAPES = [(2, 1), (7, 3), (300, 5), (2, 3, 1, 1), (2, 5, 3, 7), (3, 33, 7, 9), (1, 17, 20, 31),
           (2, 3, 101, 103), (5, 4, 9), (40, 64, 7, 7), (2, 1, 30, 30)]  # fmt: skip
 
@@ -161,50 +159,6 @@ def test_any_memory_order(isa, rng, order):
         assert_only_wrote(dx)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("order", ORDERS)
-def test_an_addition_and_a_relu_after_it(isa, rng, order, dtype):
-    """The bits of three calls, the second of which is NumPy's, and their gradients; the reference
-    within what `test_training` and `test_backward` allow."""
-    shape = (3, 18, 5, 7)
-    x, side, g = (normals(shape, rng, dtype) for _ in range(3))
-    given = parameters(18, rng, dtype)
-    for other in {order, "C", "channels_last"}:
-        ours = in_order(x, order), in_order(side, other)
-        stats, apart_stats = ({k: np.zeros(18, dtype) for k in STATISTICS} for _ in range(2))
-        y, mean, rstd = batch_norm_add_relu(*ours, training=True, **given, **stats)
-        inner, *apart = fc.batch_norm(ours[0], training=True, **given, **apart_stats)
-        assert_exact(y, np.maximum(inner + side, 0))
-        assert y.strides == inner.strides
-        for one, another in zip((mean, rstd, *stats.values()),
-                                (*apart, *apart_stats.values()), strict=True):  # fmt: skip
-            assert_exact(one, another)
-        wide = float64(x, side, g, *given.values())
-        theirs = reference.batch_norm(wide[0], weight=wide[3], bias=wide[4], training=True)
-        expected = reference.relu(theirs[0] + wide[1])
-        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
-
-        output = in_order(y, other)
-        grads = batch_norm_add_relu_backward(
-            in_order(g, other), output, ours[0], mean, rstd, weight=given["weight"]
-        )
-        masked = fc.relu_backward(in_order(g, other), output)
-        dx, dw, db = fc.batch_norm_backward(masked, ours[0], mean, rstd, weight=given["weight"],
-                                            training=True)  # fmt: skip
-        assert_exact(grads[1], masked)
-        for one, another in zip((grads[0], *grads[2:]), (dx, dw, db), strict=True):
-            if other in ("reversed", "transposed"):  # summed in g's order, not in that of a copy
-                np.testing.assert_allclose(one, another, rtol=1e-4, atol=1e-4)
-            else:
-                assert_exact(one, another)
-        wide_g = reference.relu_backward(wide[2], float64(y)[0])
-        expected = reference.batch_norm_backward(
-            wide_g, wide[0], *theirs[1:], weight=wide[3], training=True
-        )
-        for one, another in zip((dx, dw, db), expected, strict=True):
-            np.testing.assert_allclose(one, another, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("order", ["C", "channels_last", "sliced"])
 def test_same_bits_for_any_thread_count(isa, rng, order):
     x, g = in_order(normals((9, 24, 37, 41), rng), order), normals((9, 24, 37, 41), rng)
@@ -216,8 +170,6 @@ def test_same_bits_for_any_thread_count(isa, rng, order):
             results.append(
                 [y, mean, rstd, *fc.batch_norm_backward(g, x, mean, rstd, training=True)]
             )
-            y = batch_norm_add_relu(x, g, training=True)[0]
-            results[-1] += [y, *batch_norm_add_relu_backward(g, y, x, mean, rstd)]
     finally:
         fc.set_num_threads(before)
     for other in results[1:]:

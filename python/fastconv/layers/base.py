@@ -49,6 +49,7 @@ class Layer:
 
     # Whether backward does the part of a ReLU in the same pass, which then keeps nothing.
     finds_relu_mask = False
+    adds_backward: Any = True  # where there is a backward_plus (layers/fused.py): its pass adds
     keeps_float32 = False  # beside 16-bit parameters elsewhere
     # Layers of the network that Caffe publishes -> paths here; `load_state_dict` knows both.
     caffe_layers: Mapping[str, str] = MappingProxyType({})

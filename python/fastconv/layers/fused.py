@@ -47,6 +47,12 @@ def backward_plus(layer: Layer, grad_y: Any, other: Any) -> Any:
     return layer.backward_plus(grad_y, other)  # type: ignore[attr-defined]
 
 
+def adds_backward(layer: Layer) -> bool:
+    """Whether ``backward_plus`` adds in the pass that writes the gradient."""
+    kind = cast("Hashable", type(layer))
+    return _defines_both(kind, "backward", "backward_plus") and layer.adds_backward
+
+
 def steps(layers: Iterable[Layer]) -> Iterator[tuple[Layer, ReLU | None]]:
     """The layers in order, each with the ReLU that follows it if one pass can do both."""
     waiting: Layer | None = None
