@@ -108,8 +108,11 @@ def _convolution(step: Any, x_shape: tuple[int, ...]) -> tuple[int, int]:
     if plan.winograd is None:
         return step.multiply_adds, packed.nbytes
     filters, channels, taps, _ = weight.shape  # square: no other has a Winograd kernel
+    m = plan.winograd["m"]
     high, wide = plan.winograd["tiles"]
-    points = (plan.winograd["m"] + taps - 1) ** 2
+    if step.pooled:  # an odd last row or column may need no tile
+        high, wide = (-(-2 * size // m) for size in step.shape[2:])
+    points = (m + taps - 1) ** 2
     return x_shape[0] * high * wide * points * channels * filters, packed.nbytes
 
 
@@ -127,11 +130,13 @@ def measure(
     runs can only lower it. ``earlier`` rounds help to tell the machine's states.
     """
     import fastconv as fc
+    from fastconv.pool_fusion import fuse_max_pools
 
     assert isinstance(problem.shape, Network)
     x = problem.operands()["x"]
     plan = fc.compile(model_of(problem.shape.name), x.shape)
-    found = works(plan, program_of_network(problem.shape.name, len(x), folded=True))
+    program = program_of_network(problem.shape.name, len(x), folded=True)
+    found = works(plan, fuse_max_pools(program, "float32"))
     run_bytes = plan.activation_bytes + sum(work.weight_bytes for work in found)
     sizes = sorted({run_bytes, *(work.activation_bytes for work in found)} - {0})
     before = {size: probes.read_bandwidth(size) for size in sizes}

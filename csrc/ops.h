@@ -29,7 +29,7 @@ struct ConvPointers {
     void* output = nullptr;
     const void* packed = nullptr;    // instead of packing `weight`: of the plan's packed_format
     const void* bias = nullptr;      // unit stride; added to what forward or grad_input writes
-    const void* residual = nullptr;  // forward: of the output's shape; grad_input: laid out as input
+    const void* residual = nullptr;  // forward: of the shape before pooling; grad_input: laid out as input
     bool relu = false;               // forward only
     bool accumulate = false;         // grad_weight only: add to what is there
 };
@@ -123,7 +123,9 @@ namespace fastconv::cpu {
 /// algorithm that cannot do the problem is a std::invalid_argument with the reason. With `packed` the
 /// weights come as pack_conv2d leaves them, transformed where the algorithm transforms them; that
 /// changes no bits and not the algorithm. With `wide_tiles` the float32 precision is "high". Without
-/// `whole_batch` the choice looks at one image, so that a batch gives the bits of its images.
+/// `whole_batch` the choice looks at one image, so that a batch gives the bits of its images. With
+/// `strides.pooled` only Winograd's algorithms are candidates, and the result has the bits of run_pool2d
+/// after the convolution.
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
                      const Isa& isa, int threads, std::optional<Algorithm> forced,
                      bool packed = false, bool wide_tiles = false, bool whole_batch = false);

@@ -29,10 +29,11 @@ L = fc.layers
 def works_of(model, shape) -> list[Work]:
     from fastconv.fusion import fuse, program_of
     from fastconv.graph import Graph
+    from fastconv.pool_fusion import fuse_max_pools
 
     model.eval()
     program = fuse(program_of(Graph.of(model, shape), model.state_dict()))
-    return layer_times.works(fc.compile(model, shape), program)
+    return layer_times.works(fc.compile(model, shape), fuse_max_pools(program, "float32"))
 
 
 def test_winograd_is_counted_by_its_own_multiply_adds():
@@ -47,6 +48,16 @@ def test_winograd_is_counted_by_its_own_multiply_adds():
     assert work.activation_bytes == 4 * batch * size**2 * (channels + filters)
     assert work.weight_bytes >= 4 * ((m + 2) ** 2 * channels * filters + filters)
     assert work.weight_bytes < 1.1 * 4 * ((m + 2) ** 2 * channels * filters + filters)
+
+
+def test_a_pooling_in_its_convolution_is_counted_with_it():
+    batch, channels, filters, size = 2, 128, 64, 29
+    model = L.Sequential(L.Conv2d(channels, filters, 3, padding=1), L.ReLU(), L.MaxPool2d(2))
+    (work,) = works_of(model, (batch, channels, size, size))
+    assert (work.layer, work.algorithm) == ("0 + 2", "winograd4 + max_pool2d")
+    assert work.macs == batch * size**2 * 9 * channels * filters
+    assert work.macs_done == batch * 7**2 * 36 * channels * filters  # 28 of the 29 are pooled
+    assert work.activation_bytes == 4 * batch * (size**2 * channels + 14**2 * filters)
 
 
 def test_other_steps_are_counted_as_they_stand():

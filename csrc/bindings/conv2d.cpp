@@ -23,13 +23,16 @@ void require_same_layout(const py::array& residual, const py::array& result) {
     if (!same) throw std::invalid_argument("_core: a residual laid out as the gradient expected");
 }
 
-// Writes into the operand that the direction computes; returns the algorithm's index.
+// Writes into the operand that the direction computes; returns the algorithm's index. `pooled`:
+// forward, the output is max-pooled, 2x2 and stride 2, while the residual is not.
 int conv2d(int direction_index, py::array input, py::array weight, py::array output,
            PackedConvWeight* packed, std::optional<py::array> bias,
            std::optional<py::array> residual, const py::tuple& geometry, bool relu, bool accumulate,
-           int algorithm, bool wide_tiles) {
+           int algorithm, bool wide_tiles, bool pooled) {
     const Direction direction = direction_of(direction_index);
-    ConvStrides strides{strides_of(input), strides_of(weight), strides_of(output), {}, false};
+    if (pooled && direction != Direction::kForward)
+        throw std::invalid_argument("_core: only a forward convolution pools");
+    ConvStrides strides{strides_of(input), strides_of(weight), strides_of(output), {}, false, pooled};
     if (residual) {
         strides.residual = strides_of(*residual);
         strides.has_residual = true;
@@ -37,7 +40,7 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     }
     const Geometry numbers = geometry_of(geometry);
     const Conv problem =
-        problem_of(input.shape(), weight.shape(), output.shape(), numbers, dtype_of(input));
+        problem_of(input.shape(), weight.shape(), output.shape(), numbers, dtype_of(input), pooled);
     const cpu::Isa& isa = cpu::current_isa();
     if (direction != Direction::kForward || (packed && !packed->fits(weight, numbers.groups, isa)))
         packed = nullptr;
@@ -231,7 +234,7 @@ void bind_conv2d(py::module_& module) {
     module.def("conv2d", &conv2d, py::arg("direction"), py::arg("input"), py::arg("weight"),
                py::arg("output"), py::arg("packed"), py::arg("bias"), py::arg("residual"),
                py::arg("geometry"), py::arg("relu"), py::arg("accumulate"), py::arg("algorithm"),
-               py::arg("wide_tiles") = false);
+               py::arg("wide_tiles") = false, py::arg("pooled") = false);
     module.def("conv2d_grad_bias", &conv2d_grad_bias, py::arg("grad_output"), py::arg("out"),
                py::arg("accumulate"));
 }

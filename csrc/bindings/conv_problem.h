@@ -26,20 +26,24 @@ inline Geometry geometry_of(const py::tuple& numbers) {
     return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]};
 }
 
+/// `pooled`: the output is the maxima of 2x2 positions.
 template <class Size>
 Conv problem_of(const Size* input, const Size* weight, const Size* output, const Geometry& g,
-                DType dtype) {
+                DType dtype, bool pooled = false) {
     Conv conv;
     conv.batch = input[0];
     conv.in_channels = input[1];
     conv.out_channels = weight[0];
     conv.groups = g.groups;
-    conv.height = {input[2], weight[2], g.stride_h, g.dilation_h, g.pad_top, g.pad_bottom, output[2]};
-    conv.width = {input[3], weight[3], g.stride_w, g.dilation_w, g.pad_left, g.pad_right, output[3]};
+    conv.height = {input[2], weight[2], g.stride_h, g.dilation_h, g.pad_top, g.pad_bottom, 0};
+    conv.width = {input[3], weight[3], g.stride_w, g.dilation_w, g.pad_left, g.pad_right, 0};
+    conv.height.out = output_size(conv.height);
+    conv.width.out = output_size(conv.width);
     conv.dtype = dtype;
+    const std::int64_t step = pooled ? 2 : 1;
     const bool fits = output[0] == input[0] && output[1] == weight[0] && g.groups > 0 &&
                       input[1] == weight[1] * g.groups && weight[0] % g.groups == 0 &&
-                      output[2] == output_size(conv.height) && output[3] == output_size(conv.width);
+                      output[2] == conv.height.out / step && output[3] == conv.width.out / step;
     if (!fits) throw std::invalid_argument("_core: shapes do not belong together");
     return conv;
 }

@@ -31,6 +31,7 @@ struct ConvStrides {
     Strides output;
     Strides residual;
     bool has_residual = false;
+    bool pooled = false;  // forward, Winograd: output is the maxima of 2x2 positions, 2 apart
 };
 
 /// The taps of one axis that one dense problem uses: output i and tap m meet at source element

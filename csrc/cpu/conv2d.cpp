@@ -85,7 +85,9 @@ ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides
         if (forced && *forced != candidate->algorithm) continue;
         ConvPlan plan = blank;
         plan.algorithm = candidate->algorithm;
-        const char* reason = candidate->plan(plan);
+        const char* reason = strides.pooled && !is_winograd(candidate->algorithm)
+                                 ? "does not pool what it computes"
+                                 : candidate->plan(plan);
         if (reason && forced) throw std::invalid_argument(reason);
         if (!reason && !forced) reason = decline(*candidate, plan);
         if (!reason && packed && candidate->prepack) candidate->prepack(plan);

@@ -5,7 +5,7 @@
 //   1. V[point][tile][c]  = input transform of the tiles, all channels                   stays in L2
 //   2. for each panel of 64 columns, for each point:
 //        M[tile][k] = sum_c V[point][tile][c] U[point][c][k]      the register tile of the GEMM
-//      and the output transform of each tile, with bias, residual and ReLU
+//      and the output transform of each tile, with bias, residual and ReLU, and the maxima of 2x2
 // so neither V nor M ever reaches memory. U, the transformed weights, comes packed ahead, or is made once a
 // call, or by each task, a chunk of channels at a time, and never leaves L2 (cpu/winograd_weights.h).
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 5.06 (F(6,3)), 2.78 (F(2,5)),
@@ -163,6 +163,10 @@ const char* plan_winograd(ConvPlan& plan, int m) {
                               : grad_input_phase(plan.problem, plan.strides, 0, 0));
     Correlation& phase = plan.phases[0];
     settle(phase);
+    if (plan.strides.pooled) {  // an odd last row or column is in no window
+        phase.out_h -= phase.out_h % 2;
+        phase.out_w -= phase.out_w % 2;
+    }
     phase.gather = phase.source.channel_elems != 1;
     if (const char* reason = choose_winograd(plan, m)) return reason;
     if (phase.channels == 0) return "winograd: there are no channels";

@@ -6,6 +6,7 @@
 //   input   d: alpha x alpha pixels, channels last  ->  V[point][tile][c]
 //   weight  g: r x r taps of packed panels          ->  U[point][c][k]
 //   output  M[point][tile][k] = sum_c V U           ->  m x m pixels, + bias, + residual, ReLU
+//   pooled  the same                                ->  m/2 x m/2 maxima of 2x2 of those pixels
 //
 // and of its transpose, the gradient of the weights, summed over tiles between the brackets:
 //
@@ -46,8 +47,8 @@ template <class T>
 struct WinogradOutput {
     const T* points = nullptr;  // M[0][tile]
     std::int64_t point_elems = 0;
-    T* pixels[kMostWinogradTile * kMostWinogradTile];  // null outside the output
-    const T* residual[kMostWinogradTile * kMostWinogradTile];  // where pixels are, or all null
+    T* pixels[kMostWinogradTile * kMostWinogradTile];  // (m, m) or (m/2, m/2); null outside the output
+    const T* residual[kMostWinogradTile * kMostWinogradTile];  // (m, m), where pixels are, or all null
     const T* bias = nullptr;  // (cols) or null
     std::int64_t cols = 0;
     bool relu = false;
@@ -78,6 +79,7 @@ struct WinogradVariant {
     void (*input)(const WinogradInput<T>&);
     void (*weight)(const WinogradWeight<T>&);
     void (*output)(const WinogradOutput<T>&);
+    void (*pooled)(const WinogradOutput<T>&);
     void (*gradient)(const WinogradGradient<T>&);
     void (*taps)(const WinogradTaps<T>&);
 

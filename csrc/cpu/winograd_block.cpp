@@ -135,18 +135,23 @@ private:
 
     void transform_output(const TileSegment& segment, std::int64_t panel) {
         const std::int64_t cols = panels_.panel_cols(panel), col = panels_.first_col(panel);
-        const std::int64_t i = segment.tile_row * variant_.m, j = segment.tile_col * variant_.m;
-        const std::int64_t height = std::min<std::int64_t>(variant_.m, phase_.out_h - i);
-        const std::int64_t length = std::min(segment.tiles * variant_.m, phase_.out_w - j);
+        // Of a tile's m x m positions there are side x side in the output, each of step x step.
+        const bool pooled = plan_.strides.pooled;
+        const std::int64_t step = pooled ? 2 : 1, side = variant_.m / step;
+        const std::int64_t i = segment.tile_row * side, j = segment.tile_col * side;
+        const std::int64_t height = std::min(side, phase_.out_h / step - i);
+        const std::int64_t length = std::min(segment.tiles * side, phase_.out_w / step - j);
         float* out = operands_.out + phase_.out_first_elems + segment.image * phase_.out.batch_elems +
                      group_ * phase_.out_group_elems + col * phase_.out.channel_elems +
                      i * phase_.out.height_elems + j * phase_.out.width_elems;
         Pixels<float> target{out, phase_.out.height_elems, phase_.out.width_elems};
         if (phase_.out.channel_elems != 1) target = strip_at(layout_.out_strip, segment.tiles);
         Pixels<const float> added{nullptr, 0, 0};
-        if (operands_.epilogue.residual) added = residual(segment, col, cols, height, length);
+        if (operands_.epilogue.residual)
+            added = residual(segment, col, cols, height * step, length * step);
 
         WinogradOutput<float> tile;
+        std::fill(std::begin(tile.residual), std::end(tile.residual), nullptr);
         const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
         tile.point_elems = layout_.m_point_elems;
         tile.cols = cols;
@@ -155,15 +160,10 @@ private:
             tile.bias = operands_.epilogue.bias + group_ * phase_.cols + col;
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
             tile.points = at<float>(layout_.m) + (segment.first + t) * width;
-            for (int y = 0; y < variant_.m; ++y)
-                for (int x = 0; x < variant_.m; ++x) {
-                    const std::int64_t position = t * variant_.m + x;
-                    const bool inside = y < height && position < length;
-                    const int index = y * variant_.m + x;
-                    tile.pixels[index] = inside ? target.at(y, position) : nullptr;
-                    tile.residual[index] = inside && added.first ? added.at(y, position) : nullptr;
-                }
-            variant_.output(tile);
+            target.of_tile(t, side, height, length, tile.pixels);
+            if (added.first)
+                added.of_tile(t, variant_.m, height * step, length * step, tile.residual);
+            (pooled ? variant_.pooled : variant_.output)(tile);
         }
         if (phase_.out.channel_elems == 1) return;
         for (std::int64_t y = 0; y < height; ++y)
@@ -178,6 +178,13 @@ private:
         std::int64_t row_elems, col_elems;
         U* at(std::int64_t row, std::int64_t col) const {
             return first + row * row_elems + col * col_elems;
+        }
+        // pixels[y * side + x] of tile t; null outside of height x length.
+        void of_tile(std::int64_t t, std::int64_t side, std::int64_t height, std::int64_t length,
+                     U** pixels) const {
+            for (std::int64_t y = 0; y < side; ++y)
+                for (std::int64_t x = t * side; x < (t + 1) * side; ++x)
+                    *pixels++ = y < height && x < length ? at(y, x) : nullptr;
         }
     };
 

@@ -16,7 +16,7 @@ struct WinogradLayout {
     std::size_t sum = 0;                 // of a register tile
     std::size_t v_rows = 0, m_rows = 0;  // pointers to their rows (point, tile)
     std::size_t zeros = 0, strip = 0;    // a line of zeros; a segment's source, channels last
-    std::size_t out_strip = 0, residual_strip = 0;  // (m, tiles * m, width)
+    std::size_t out_strip = 0, residual_strip = 0;  // (m, tiles * m, width); pooled: of it a quarter
     std::size_t bytes = 0;
 };
 

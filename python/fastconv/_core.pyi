@@ -105,6 +105,7 @@ def conv2d(
     accumulate: bool,
     algorithm: int,
     wide_tiles: bool = False,
+    pooled: bool = False,
 ) -> int: ...
 def conv2d_grad_bias(grad_output: Array, out: Array, accumulate: bool) -> None: ...
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from fastconv import _core, ops
 from fastconv.fusion import Step
-from fastconv.ops.conv_problem import FORWARD, PackedWeight, run
+from fastconv.graph import Shape
+from fastconv.ops.conv_problem import ALGORITHMS, FORWARD, PackedWeight, run
 from fastconv.ops.devices import kernels_for, new, on_device
 from fastconv.ops.geometry import Geometry, window_geometry
 from fastconv.ops.pool_arguments import AVERAGE, MAX, pool, windows_over
@@ -54,7 +55,7 @@ def _bind_conv2d(step: Step, x: Any, residual: Any, result: Any, place: Place) -
     weight, groups = step.constants["weight"], int(step.attributes["groups"])
     geometry = window_geometry("conv2d", x.shape[2:], weight.shape[2:], **window)
     bias = step.constants.get("bias")
-    return partial(
+    call = partial(
         _conv2d,
         x,
         ops.pack_weight(ops.channels_last(place(weight)), groups=groups),
@@ -65,6 +66,9 @@ def _bind_conv2d(step: Step, x: Any, residual: Any, result: Any, place: Place) -
         residual,
         step.relu,
     )
+    if step.pooled:
+        return partial(call, pooled_by=algorithm_of(step, x.shape, x.dtype.name))
+    return call
 
 
 def _conv2d(
@@ -76,9 +80,14 @@ def _conv2d(
     bias: Any,
     residual: Any,
     relu: bool,
+    pooled_by: str = "",
 ) -> None:
     # Packed for the instruction set of then, which `fc.isa` may have changed.
     packed = weight.packed if weight.isa == _core.current_isa() else None
+    if pooled_by:  # named, since only some algorithms pool
+        _core.conv2d(FORWARD, x, weight.weight, y, packed, bias, residual, geometry.numbers(groups),
+                     relu, False, ALGORITHMS[pooled_by], pooled=True)  # fmt: skip
+        return
     run("conv2d", FORWARD, x, weight.weight, y, geometry, groups, -1, "auto",
         packed=packed, bias=bias, residual=residual, relu=relu)  # fmt: skip
 
@@ -218,25 +227,22 @@ def kernel_of(step: Step, source: Any, dtype: str) -> str:
     """The algorithm that a convolution's plan takes, on a device with its kernel."""
     if step.op != "conv2d" or not math.prod(step.shape):
         return ""
+    if not on_device(source):
+        algorithm = algorithm_of(step, source.shape, dtype)
+        return f"{algorithm} + max_pool2d" if step.pooled else algorithm
     from fastconv.explanation_cuda import explain_on_device
 
-    names = ("stride", "padding", "dilation")
-    window = {name: step.attributes[name] for name in names}
-    x, weight = tuple(source.shape), tuple(step.constants["weight"].shape)
-    numbers = window_geometry("conv2d", x[2:], weight[2:], **window).numbers(
-        int(step.attributes["groups"])
-    )
-    if on_device(source):
-        plan = explain_on_device(
-            "conv2d", FORWARD, source.device, x, weight, step.shape, numbers, dtype, True, -1
-        )
-        return plan.kernel
+    x, weight, output, numbers = _sizes_of(step, source.shape)
+    return explain_on_device(
+        "conv2d", FORWARD, source.device, x, weight, output, numbers, dtype, True, -1
+    ).kernel
+
+
+def algorithm_of(step: Step, x_shape: Shape, dtype: str) -> str:
+    """The algorithm that a convolution takes on the CPU by itself."""
     found = _core.conv2d_plan(
         FORWARD,
-        x,
-        weight,
-        step.shape,
-        numbers,
+        *_sizes_of(step, x_shape),
         dtype == "float64",
         True,
         -1,
@@ -244,3 +250,13 @@ def kernel_of(step: Step, source: Any, dtype: str) -> str:
         allows_wide_tiles(),
     )
     return str(found["algorithm"])
+
+
+def _sizes_of(step: Step, x_shape: Shape) -> tuple[Shape, Shape, Shape, tuple[int, ...]]:
+    """A convolution's shapes of x, weight and output, before pooling, and its geometry."""
+    window = {name: step.attributes[name] for name in ("stride", "padding", "dilation")}
+    weight = tuple(step.constants["weight"].shape)
+    image = (x_shape[2], x_shape[3])
+    geometry = window_geometry("conv2d", image, (weight[2], weight[3]), **window)
+    output = (x_shape[0], weight[0], *geometry.output)
+    return x_shape, weight, output, geometry.numbers(int(step.attributes["groups"]))

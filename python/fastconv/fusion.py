@@ -31,7 +31,7 @@ class Step:
     """One call: the values that it reads and the one that it makes.
 
     `constants` are the layer's arrays by role, on the host. `residual` is a value that is added
-    before `relu`.
+    before `relu`; `pooled`, by pool_fusion.py alone: then the maxima of 2x2 positions are taken.
     """
 
     op: str
@@ -45,6 +45,7 @@ class Step:
     multiply_adds: int
     residual: int | None = None
     relu: bool = False
+    pooled: bool = False
     fused: list[str] = field(default_factory=list)
 
     @property

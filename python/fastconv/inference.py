@@ -1,5 +1,5 @@
-"""`compile`: a model -> its graph -> fused steps (fusion.py) -> memory (memory_plan.py) -> bound
-calls (bound_calls.py, inference_plan.py)."""
+"""`compile`: a model -> its graph -> fused steps (fusion.py, pool_fusion.py) -> memory
+(memory_plan.py) -> bound calls (bound_calls.py, inference_plan.py)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fastconv.layers.placement import (
     dtype_name,
     host,
 )
+from fastconv.pool_fusion import fuse_max_pools
 
 
 def compile(
@@ -26,10 +27,10 @@ def compile(
     """Prepare a model for inference on inputs of one shape.
 
     Batch norm (running statistics) goes into the weights before it; bias, residual addition and
-    ReLU into the convolution's call; dropout goes; branches write into their channels of a
-    concatenation; weights are packed and all memory is laid out once. On a GPU the calls are one
-    captured CUDA graph. The model is not changed, and later changes of its weights do not reach the
-    plan.
+    ReLU into the convolution's call, and on the CPU 2x2 max pooling, where Winograd's algorithm
+    runs it; dropout goes; branches write into their channels of a concatenation; weights are packed
+    and all memory is laid out once. On a GPU the calls are one captured CUDA graph. The model is
+    not changed, and later changes of its weights do not reach the plan.
 
     Parameters
     ----------
@@ -73,7 +74,10 @@ def compile(
     graph = Graph.of(model, input_shape, training=False)
     single = graph.output_shape == graph.nodes[graph.outputs[0]].shape
     state = {key: _readable(value) for key, value in model.state_dict().items()}
-    return InferencePlan(fuse(program_of(graph, state)), name, index, single)
+    program = fuse(program_of(graph, state))
+    if index is None:
+        program = fuse_max_pools(program, name)
+    return InferencePlan(program, name, index, single)
 
 
 def _readable(array: Any) -> Any:

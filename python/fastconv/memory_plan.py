@@ -126,7 +126,7 @@ def _residuals_written_over(
     over: dict[int, int] = {}
     for index, step in enumerate(program.steps):
         value = step.residual
-        if value is None or value in program.views or value in step.inputs:
+        if value is None or value in program.views or value in step.inputs or step.pooled:
             continue
         apart = {value, step.output}.isdisjoint(parts) and value not in concatenations
         if apart and last_read[value] == index:

@@ -1,6 +1,7 @@
 // Winograd transforms of tiles (contract: cpu/kernels_winograd.h): one dimension after the other, by the
 // matrices of winograd_points.h.
 #include "cpu/kernels_winograd.h"
+#include "cpu/tiles/pool_vector.h"
 #include "cpu/tiles/vector.h"
 #include "cpu/tiles/winograd_points.h"
 
@@ -71,6 +72,30 @@ void weight(const WinogradWeight<T>& panel) {
     }
 }
 
+/// Along the tile's height: half[row][x].
+template <int M, int Alpha, class T>
+FC_INLINE void output_rows(const WinogradOutput<T>& tile, std::int64_t k, Vec<T> (&half)[M][Alpha]) {
+#pragma GCC unroll 8
+    for (int x = 0; x < Alpha; ++x) {
+        Vec<T> m[Alpha], y[M];
+#pragma GCC unroll 8
+        for (int p = 0; p < Alpha; ++p)
+            m[p] = Vec<T>::load(tile.points + (p * Alpha + x) * tile.point_elems + k);
+        Points<Alpha>::template output<M, T>(m, y);
+#pragma GCC unroll 6
+        for (int i = 0; i < M; ++i) half[i][x] = y[i];
+    }
+}
+
+/// A sum with what the call adds to it; `residual` is the position's, or null.
+template <class T>
+FC_INLINE Vec<T> finished(const WinogradOutput<T>& tile, Vec<T> sum, Vec<T> bias, const T* residual,
+                          int lanes) {
+    Vec<T> value = tile.bias ? sum + bias : sum;
+    if (residual) value = value + Vec<T>::load(residual, lanes);
+    return tile.relu ? max(Vec<T>::zero(), value) : value;
+}
+
 template <class T, int M, int R>
 void output(const WinogradOutput<T>& tile) {
     constexpr int kAlpha = M + R - 1;
@@ -79,16 +104,7 @@ void output(const WinogradOutput<T>& tile) {
         const int lanes = lanes_left<T>(tile.cols, k);
         const Vec<T> bias = tile.bias ? Vec<T>::load(tile.bias + k, lanes) : Vec<T>::zero();
         Vec<T> half[M][kAlpha];
-#pragma GCC unroll 8
-        for (int x = 0; x < kAlpha; ++x) {
-            Vec<T> m[kAlpha], y[M];
-#pragma GCC unroll 8
-            for (int p = 0; p < kAlpha; ++p)
-                m[p] = Vec<T>::load(tile.points + (p * kAlpha + x) * tile.point_elems + k);
-            Points<kAlpha>::template output<M, T>(m, y);
-#pragma GCC unroll 6
-            for (int i = 0; i < M; ++i) half[i][x] = y[i];
-        }
+        output_rows<M, kAlpha>(tile, k, half);
 #pragma GCC unroll 6
         for (int i = 0; i < M; ++i) {
             Vec<T> y[M];
@@ -97,12 +113,48 @@ void output(const WinogradOutput<T>& tile) {
             for (int j = 0; j < M; ++j) {
                 T* pixel = tile.pixels[i * M + j];
                 if (!pixel) continue;
-                Vec<T> value = tile.bias ? y[j] + bias : y[j];
-                if (const T* residual = tile.residual[i * M + j])
-                    value = value + Vec<T>::load(residual + k, lanes);
-                if (tile.relu) value = max(Vec<T>::zero(), value);
+                const T* residual = tile.residual[i * M + j];
+                const Vec<T> value = finished(tile, y[j], bias, residual ? residual + k : nullptr, lanes);
                 if (lanes == kLanes) value.store(pixel + k);
                 else value.store(pixel + k, lanes);
+            }
+        }
+    }
+}
+
+// The order of maxima and the NaN are those of max_pass (tiles/pool.cpp): the same bits.
+template <class T, int M, int R>
+void pooled(const WinogradOutput<T>& tile) {
+    constexpr int kAlpha = M + R - 1;
+    constexpr int kLanes = Vec<T>::kLanes;
+    const Vec<T> not_a_number = Vec<T>::broadcast(static_cast<T>(__builtin_nanf("")));
+    for (std::int64_t k = 0; k < tile.cols; k += kLanes) {
+        const int lanes = lanes_left<T>(tile.cols, k);
+        const Vec<T> bias = tile.bias ? Vec<T>::load(tile.bias + k, lanes) : Vec<T>::zero();
+        Vec<T> half[M][kAlpha];
+        output_rows<M, kAlpha>(tile, k, half);
+#pragma GCC unroll 3
+        for (int i = 0; i < M; i += 2) {
+            Vec<T> y[2][M];
+            Points<kAlpha>::template output<M, T>(half[i], y[0]);
+            Points<kAlpha>::template output<M, T>(half[i + 1], y[1]);
+#pragma GCC unroll 3
+            for (int j = 0; j < M; j += 2) {
+                T* pixel = tile.pixels[i / 2 * (M / 2) + j / 2];
+                if (!pixel) continue;
+                Vec<T> best;
+                auto nan = Lane<T>::none();
+#pragma GCC unroll 4
+                for (int tap = 0; tap < 4; ++tap) {
+                    const T* residual = tile.residual[(i + tap / 2) * M + j + tap % 2];
+                    const Vec<T> value = finished(tile, y[tap / 2][j + tap % 2], bias,
+                                                  residual ? residual + k : nullptr, lanes);
+                    best = tap == 0 ? value : max(value, best);
+                    nan = Lane<T>::either(nan, Lane<T>::is_nan(value));
+                }
+                best = Lane<T>::select(nan, not_a_number, best);
+                if (lanes == kLanes) best.store(pixel + k);
+                else best.store(pixel + k, lanes);
             }
         }
     }
@@ -171,7 +223,14 @@ void taps(const WinogradTaps<T>& line) {
 
 template <class T, int M, int R>
 constexpr WinogradVariant<T> variant() {
-    return {M, R, input<T, M, R>, weight<T, M, R>, output<T, M, R>, gradient<T, M, R>, taps<T, M, R>};
+    return {M,
+            R,
+            input<T, M, R>,
+            weight<T, M, R>,
+            output<T, M, R>,
+            pooled<T, M, R>,
+            gradient<T, M, R>,
+            taps<T, M, R>};
 }
 
 constexpr WinogradKernels<float> table() {
