@@ -20,8 +20,6 @@ constexpr std::int64_t kChannelsPerTask = 64;
 constexpr std::int64_t kMaxStagingBytes = 1 << 20;
 constexpr std::int64_t kCachedStagingBytes = 64 << 10;  // of several channels
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 /// How the taps of weights in C order, which are contiguous, are brought apart.
 struct Staging {
     std::int64_t span = 0;      // elements up to the last tap; 0: the transpose needs no staging
