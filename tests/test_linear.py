@@ -204,3 +204,28 @@ def test_against_torch(rng):
     torch.nn.functional.linear(*leaves).backward(tensors[3])
     for actual, leaf in zip(fc.linear_backward(tensors[3], *tensors[:2]), leaves):
         assert torch.allclose(actual, leaf.grad, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((4096, 4096), np.float32), ((4080, 4128), np.float32), ((2896, 2904), np.float64)],
+)
+def test_a_weight_gradient_that_no_cache_holds(isa, rng, shape, dtype):
+    """From 64 MiB on it is written past the caches, if it lies on whole lines of theirs: the same
+    values beside them, on any number of threads, all in their places, and added where asked for."""
+    x, g = integers((3, shape[1], 1, 1), rng, dtype), integers((3, shape[0], 1, 1), rng, dtype)
+    expected = g[:, :, 0, 0].T @ x[:, :, 0, 0]
+    memory = np.empty(expected.size + 64, dtype)
+    begin = -memory.ctypes.data % 64 // memory.itemsize
+    before = fc.get_num_threads()
+    try:
+        for shift, threads in ((0, 1), (0, 3), (1, 1)):
+            fc.set_num_threads(threads)
+            memory[...] = np.nan
+            out = memory[begin + shift :][: expected.size].reshape(*shape, 1, 1)
+            for times in (1, 2):
+                fc.conv2d_grad_weight(g, x, out.shape, out=out, accumulate=times == 2)
+                assert np.array_equal(out[:, :, 0, 0], times * expected)
+            assert np.isnan(memory).sum() == 64
+    finally:
+        fc.set_num_threads(before)

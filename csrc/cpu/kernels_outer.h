@@ -39,6 +39,9 @@ struct OuterTile {
     std::int64_t sum_pitch = 0;
     bool first = true;  // store instead of adding
     bool cold = false;  // sum is probably not in the cache
+    // With first: sum is too large to stay in any cache, is written once and lies on whole cache lines
+    // (64 bytes): stores pass the caches by, which would read it first. `settle` after the last one.
+    bool stream = false;
     // What will be copied to `lines` next is fetched into L2 meanwhile: a cache line a pixel,
     // `ahead_step` elements apart.
     const T* ahead = nullptr;  // null: nothing
@@ -67,6 +70,7 @@ struct OuterKernels {
     int lanes;
     int max_rows[kMaxVectors + 1];  // by vectors; 0: no tile of that width
     OuterFunction<T> tile[kMaxVectors + 1][kMaxRows + 1];  // by vectors and rows
+    void (*settle)();  // other threads see what was streamed before what this thread stores next
 
     /// to[i] += from[i]
     void (*add)(std::int64_t count, const T* from, T* to);

@@ -22,7 +22,7 @@ from fastconv.layers.placement import (
     write,
     zeros_like,
 )
-from fastconv.ops.devices import on_device
+from fastconv.ops.devices import new, on_device
 
 
 class Parameter:
@@ -143,7 +143,7 @@ class Parameter:
         """Have ``compute(out, accumulate)`` write a gradient to ``out``: added to what is there, or
         with ``accumulate`` False over it, where that is to be zero."""
         if self._grad is None:
-            self._grad, self._grad_is_old = zeros_like(self._data), True
+            self._grad, self._grad_is_old = new(self.shape, self._data.dtype, self._data), True
         compute(self._grad, not self._grad_is_old)
         self._grad_is_old = False
 
