@@ -238,6 +238,20 @@ def test_any_strides_give_the_same_bits(order, isa, rng):
         assert np.array_equal(out, expected)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("r", [3, 5])
+@pytest.mark.parametrize("batch", [1, 9])
+def test_grad_input_has_the_same_bits_for_any_strides(order, r, batch, isa, rng):
+    """Of 70 columns 64 are a full panel, whose taps are read in place; by tasks or once a call."""
+    shape, side = (batch, 70, 11, 13), r // 2
+    grad, weight = normals((batch, 19, 11, 13), rng), normals((19, 70, r, r), rng)
+    for algorithm in names(r):
+        options = {"padding": side, "algorithm": algorithm}
+        expected = fc.conv2d_grad_input(grad, weight, shape, **options)
+        operands = in_order(grad, order), in_order(weight, order)
+        assert_exact(fc.conv2d_grad_input(*operands, shape, **options), expected)
+
+
 def test_same_bits_for_any_thread_count_and_batch(isa, rng):
     x, weight = normals((5, 24, 10, 9), rng), normals((130, 24, 3, 3), rng)
     before = _core.num_threads()

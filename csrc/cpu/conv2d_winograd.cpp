@@ -55,10 +55,11 @@ double pieces_by_task(double channels) { return std::ceil(channels / kWinogradCh
 
 constexpr double kPackTap = 17;
 
-/// Transforming a weight in cache: packing each tap and making each point.
-double weight_cost(const WinogradVariant<float>& variant) {
+/// Transforming a weight in cache: packing each tap, unless they are read in place, and making each point.
+double weight_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     const double make_point = variant.r == 3 ? 9 : 16;
-    return kPackTap * variant.r * variant.r + make_point * variant.points();
+    const bool packs = !WinogradWeights(plan, weight_view<float>(plan, nullptr)).in_place();
+    return (packs ? kPackTap * variant.r * variant.r : 0) + make_point * variant.points();
 }
 
 constexpr double kElementsInL2 = 1 << 18, kElementsInL3 = 1 << 22;  // of U: 1 MB, 16 MB
@@ -70,11 +71,12 @@ double read_cost(const WinogradVariant<float>& variant, double weights) {
 
 /// Transforming all weights once a call on some threads, the points leaving the core's caches: 14 or 40 to
 /// write one, 29 to read one from another core's L2, and 3 us until all threads are there.
-double once_cost(const WinogradVariant<float>& variant, double weights, int threads) {
+double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, double weights,
+                 int threads) {
     constexpr double kMeet = 360e3, kFromOther = 29;
     const double elements = variant.points() * weights;
     const double to_memory = elements < kElementsInL2 ? 0 : elements < kElementsInL3 ? 14 : 40;
-    const double own = (weights * weight_cost(variant) + elements * to_memory) / threads;
+    const double own = (weights * weight_cost(plan, variant) + elements * to_memory) / threads;
     if (threads == 1) return own;
     const double others = elements < kElementsInL2 ? elements * (threads - 1) / threads : 0;
     return own + others * kFromOther + kMeet;
@@ -117,8 +119,8 @@ bool split(ConvPlan& plan) {
                     tiles_cost(variant, static_cast<double>(block_tiles), channels, part_cols,
                                by_task ? pieces_by_task(channels) : 1) +
                     channels * part_cols *
-                        (by_task ? weight_cost(variant) : read_cost(variant, all_weights));
-                const double once = by_task || packed ? 0 : once_cost(variant, all_weights, plan.threads);
+                        (by_task ? weight_cost(plan, variant) : read_cost(variant, all_weights));
+                const double once = by_task || packed ? 0 : once_cost(plan, variant, all_weights, plan.threads);
                 const double time = task * ceil_div(phase.groups * blocks * parts, plan.threads) + once;
                 if (best != 0 && time >= best * 0.99) continue;
                 const WinogradPlan before = winograd;
@@ -141,10 +143,10 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const double weights = channels * cols * plan.image_share(1);
     const double blocks = std::ceil(tiles / kMostTiles);
     const double by_task = tiles_cost(variant, tiles, channels, cols, pieces_by_task(channels)) +
-                           weights * blocks * weight_cost(variant);
+                           weights * blocks * weight_cost(plan, variant);
     const double once =
         tiles_cost(variant, tiles, channels, cols) +
-        plan.image_share(1) * once_cost(variant, channels * cols, 1) +
+        plan.image_share(1) * once_cost(plan, variant, channels * cols, 1) +
         weights * blocks * read_cost(variant, channels * cols);
     return std::min(by_task, once);
 }

@@ -38,8 +38,32 @@ std::int64_t WinogradWeights::scratch_elems() const {
            pack_staging_elems(phase_, kernels_, weight_);
 }
 
+bool WinogradWeights::in_place() const {
+    const std::int64_t row = phase_.taps_h.kernel_step * weight_.row_elems;
+    const std::int64_t tap = phase_.taps_w.kernel_step * weight_.tap_elems;
+    return weight_.col_elems == 1 && row == variant_.r * tap;
+}
+
+void WinogradWeights::transform_in_place(const PanelPiece<float>& piece, float* points,
+                                         std::int64_t point_elems) const {
+    const float* taps = weight_.data + piece.group * weight_.group_elems + piece.col +
+                        phase_.taps_h.kernel * weight_.row_elems +
+                        phase_.taps_w.kernel * weight_.tap_elems;
+    WinogradWeight<float> line;
+    line.tap_elems = phase_.taps_w.kernel_step * weight_.tap_elems;
+    line.point_elems = point_elems;
+    line.vectors = static_cast<int>(piece.width / kernels_.gemm->lanes);
+    for (std::int64_t c = 0; c < piece.channels; ++c) {
+        line.taps = taps + (piece.channel + c) * weight_.channel_elems;
+        line.points = points + c * piece.width;
+        variant_.weight(line);
+    }
+}
+
 void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
                                 float* scratch) const {
+    if (in_place() && piece.cols == piece.width)
+        return transform_in_place(piece, points, point_elems);
     const std::int64_t first = piece.channel, channels = piece.channels;
     piece.to = scratch;
     piece.tap_elems = kTransformChannels * piece.width;

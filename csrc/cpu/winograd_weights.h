@@ -33,11 +33,17 @@ class WinogradWeights {
 public:
     WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight);
     std::int64_t scratch_elems() const;
+    /// Whether full panels are not packed: columns follow each other, as in grad_input of channels-last
+    /// weights, and one stride leads from each tap to the next.
+    bool in_place() const;
     /// Of `piece` all but `to` and tap_elems count.
     void transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
                    float* scratch) const;
 
 private:
+    void transform_in_place(const PanelPiece<float>& piece, float* points,
+                            std::int64_t point_elems) const;
+
     const Correlation& phase_;
     const Kernels<float>& kernels_;
     const WinogradVariant<float>& variant_;
