@@ -62,6 +62,10 @@ void write_masked(const MatrixView<T>& grad, const MatrixView<T>& output,
                   const MatrixView<T>& masked, std::int64_t rows, std::int64_t cols,
                   const Kernels<T>& kernels) {
     const auto line = kernels.elementwise->run[static_cast<int>(ElementwiseOp::kReluBackward)];
+    if (grad.row_elems == cols && output.row_elems == cols && masked.row_elems == cols) {
+        cols *= rows;  // few channels: rows too short for a call each
+        rows = 1;
+    }
     for (std::int64_t r = 0; r < rows; ++r)
         line(cols, grad.data + r * grad.row_elems, output.data + r * output.row_elems,
              masked.data + r * masked.row_elems, T(0));
