@@ -38,6 +38,12 @@ LAYERS = {
         lambda: L.Residual(L.Conv2d(8, 16, 1), L.Conv2d(8, 16, 1)),
         (2, 8, 5, 4),
     ),
+    "Residual, batch norm and ReLU": (
+        lambda: L.Sequential(
+            L.Residual(L.Sequential(L.Conv2d(8, 8, 3, padding=1), L.BatchNorm2d(8))), L.ReLU()
+        ),
+        (3, 8, 5, 4),
+    ),
     "ZeroPaddedShortcut": (lambda: L.ZeroPaddedShortcut(8, 11, stride=2), (2, 8, 5, 4)),
     "Highway": (lambda: L.Highway(L.Sequential(L.Linear(9, 9), L.Tanh()), L.Linear(9, 9)), (5, 9)),
     "Highway images": (
