@@ -404,6 +404,20 @@ def test_only_auto_batch_looks_at_the_batch(function):
     assert taken(128, algorithm="auto_batch") == "winograd4"
 
 
+@pytest.mark.parametrize("function", [fc.conv2d, fc.conv2d_grad_input])
+@pytest.mark.parametrize("size", [14, 28, 56])
+def test_a_large_workspace_leaves_the_choice_alone(function, size):
+    """U of 1024 -> 1024 is 151 MB, over the limit: each task makes its own then."""
+    weight, taken = (1024, 1024, 3, 3), set()
+    for batch in (1, 2, 8, 64):
+        shape = (batch, 1024, size, size)
+        operands = (shape, weight) if function is fc.conv2d else (shape, weight, shape)
+        for threads in (1, 2, 4, 16, 64):
+            plan = fc.explain(function, *operands, padding=1, threads=threads)
+            taken.add((plan.algorithm, plan.workspace_bytes))
+    assert taken == {("winograd4", 0)}
+
+
 def test_layers_in_training_let_the_batch_decide(rng):
     layer = fc.layers.Conv2d(64, 64, 3, padding=1, bias=False)
     x = fc.channels_last(normals((64, 64, 7, 7), rng))

@@ -2,12 +2,13 @@
 // float32; forward and grad_input (a correlation with the kernel turned around, core/phases.h).
 //
 // A task is a block of T tiles, in row-major order through rows and images, and some column panels:
-//   1. V[point][tile][c]  = input transform of the tiles, all channels                   stays in L2
+//   1. V[point][tile][c]  = input transform of the tiles, all channels
 //   2. for each panel of 64 columns, for each point:
 //        M[tile][k] = sum_c V[point][tile][c] U[point][c][k]      the register tile of the GEMM
 //      and the output transform of each tile, with bias, residual and ReLU, and the maxima of 2x2
-// so neither V nor M ever reaches memory. U, the transformed weights, comes packed ahead, or is made once a
-// call, or by each task, a chunk of channels at a time, and never leaves L2 (cpu/winograd_weights.h).
+// so V and M are never whole: M of a panel stays in L2, V up to 256 channels, else near it. U, the transformed
+// weights, comes packed ahead, or is made once a call, or by each task, a chunk of channels at a time, and
+// then never leaves L2 (cpu/winograd_weights.h).
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 5.06 (F(6,3)), 2.78 (F(2,5)),
 // 6.25 (F(4,5)) times fewer.
 //
@@ -18,6 +19,7 @@
 #include <cmath>
 
 #include "core/parallel.h"
+#include "core/workspace.h"
 #include "cpu/col2im.h"
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
@@ -39,19 +41,19 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
 // Fitted to single-core measurements. Products count 12 more channels than there are, for starting and
-// storing a tile, and 25 more for each piece of the depth beyond the first; a transform of a tile counts 12
+// storing a tile, and 25 more for each chunk beyond the first that goes through M; a transform of a tile counts 12
 // a point and channel, 15 over 8 points. V is read from wherever it is beside 64 products an element, which
 // hides L3; U beside as many as a block has tiles, which does not.
 
 double tiles_cost(const WinogradVariant<float>& variant, double tiles, double channels, double cols,
-                  double pieces = 1) {
+                  double chunks = 1) {
     const double transform = variant.alpha() > 6 ? 15 : 12;
     return variant.points() * tiles *
-           (1.1 * (channels + 12 + 25 * (pieces - 1)) * cols +
+           (1.1 * (channels + 12 + 25 * (chunks - 1)) * cols +
             transform * (std::max(channels, 16.0) + std::max(cols, 16.0)));
 }
 
-double pieces_by_task(double channels) { return std::ceil(channels / kWinogradChunk); }
+double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk); }
 
 constexpr double kPackTap = 17;
 
@@ -72,77 +74,108 @@ double read_cost(const WinogradVariant<float>& variant, double weights) {
 /// Transforming all weights once a call on some threads, the points leaving the core's caches: 14 or 40 to
 /// write one, 29 to read one from another core's L2, and 3 us until all threads are there.
 double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, double weights,
-                 int threads) {
+                 std::int64_t threads) {
     constexpr double kMeet = 360e3, kFromOther = 29;
-    const double elements = variant.points() * weights;
+    const double elements = variant.points() * weights, share = 1 / static_cast<double>(threads);
     const double to_memory = elements < kElementsInL2 ? 0 : elements < kElementsInL3 ? 14 : 40;
-    const double own = (weights * weight_cost(plan, variant) + elements * to_memory) / threads;
+    const double own = (weights * weight_cost(plan, variant) + elements * to_memory) * share;
     if (threads == 1) return own;
-    const double others = elements < kElementsInL2 ? elements * (threads - 1) / threads : 0;
-    return own + others * kFromOther + kMeet;
+    return own + kMeet + (elements < kElementsInL2 ? elements * (1 - share) * kFromOther : 0);
 }
 
 // V and M of a block beyond these (600 KB) crowd L2 where U is there too.
 constexpr double kBlockElems = 150e3;
 
-/// Cuts tiles into blocks and columns into parts, and decides who transforms the weights unless they
-/// were packed ahead: once a call, or each task for itself. All ways give the same bits. Returns false
-/// where none fits into a thread's scratch.
-bool split(ConvPlan& plan) {
-    Correlation& phase = plan.phases[0];
+/// The ways to cut tiles into blocks and columns into parts, and who transforms the weights unless they were
+/// packed ahead: all threads once a call, or each task for itself. All give the same bits.
+class Splits {
+public:
+    explicit Splits(const ConvPlan& plan)
+        : plan_(plan), phase_(plan.phases[0]), variant_(winograd_variant(plan)),
+          panels_(*plan.isa->kernels<float>().gemm, phase_.cols),
+          vectors_(panels_.padded_cols / plan.isa->kernels<float>().gemm->lanes),
+          channels_(static_cast<double>(phase_.channels)), cols_(static_cast<double>(phase_.cols)),
+          weights_(channels_ * cols_ * static_cast<double>(phase_.groups)),
+          packed_(plan.packed_format != 0),
+          transform_threads_(std::min<std::int64_t>(plan.threads, transform_tasks(plan))) {}
+
+    std::int64_t most_parts(bool by_task) const {
+        return std::max<std::int64_t>(1, by_task ? vectors_ : panels_.count);
+    }
+
+    /// Of the slowest thread.
+    double time(std::int64_t blocks, std::int64_t block_tiles, std::int64_t parts, bool by_task) const {
+        const std::int64_t units = most_parts(by_task);  // that parts are cut at
+        const double cols = cols_ * static_cast<double>(ceil_div(units, parts)) / static_cast<double>(units);
+        const double tiles = static_cast<double>(block_tiles);
+        const double block_elems =
+            variant_.points() * tiles * (channels_ + std::min(cols, static_cast<double>(panels_.width)));
+        const double crowded = block_elems > kBlockElems ? 3 * block_elems : 0;
+        const double weight = by_task ? weight_cost(plan_, variant_) : read_cost(variant_, weights_);
+        const double task =
+            crowded + channels_ * cols * weight +
+            tiles_cost(variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
+        const double once =
+            by_task || packed_ ? 0 : once_cost(plan_, variant_, weights_, transform_threads_);
+        return once + task * static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
+    }
+
+private:
+    const ConvPlan& plan_;
+    const Correlation& phase_;
+    const WinogradVariant<float>& variant_;
+    Panels<float> panels_;
+    std::int64_t vectors_;
+    double channels_, cols_, weights_;
+    bool packed_;
+    std::int64_t transform_threads_;
+};
+
+/// Takes the best of the splits that fit into a thread's scratch; false where none does.
+bool split(ConvPlan& plan, bool once, bool by_task) {
     WinogradPlan& winograd = plan.winograd;
-    const WinogradVariant<float>& variant = winograd_variant(plan);
-    const Panels<float> panels(*plan.isa->kernels<float>().gemm, phase.cols);
-    const std::int64_t count = std::max<std::int64_t>(1, panels.count);
-    const std::int64_t vectors =
-        std::max<std::int64_t>(1, panels.padded_cols / plan.isa->kernels<float>().gemm->lanes);
-    const std::int64_t tiles = winograd.tiles() * phase.batch;
-    if (tiles == 0) return true;
-    const double channels = static_cast<double>(phase.channels);
-    const double cols = static_cast<double>(phase.cols);
-    const double all_weights = channels * cols * static_cast<double>(phase.groups);
-    const bool packed = plan.packed_format != 0;
+    const Splits splits(plan);
+    const std::int64_t tiles = winograd.tiles() * plan.phases[0].batch;
     double best = 0;
     for (std::int64_t size = kMostTiles; size >= 6; size -= 6)
-        for (std::int64_t parts = 1; parts <= vectors; parts *= 2)
-            for (const bool by_task : {false, true}) {
-                if (by_task ? packed : parts > count) continue;
-                const std::int64_t blocks = ceil_div(tiles, size);
-                const std::int64_t units = by_task ? vectors : count;  // that parts are cut at
-                const double part_cols = cols * static_cast<double>(ceil_div(units, parts)) /
-                                         static_cast<double>(units);
-                const std::int64_t block_tiles = ceil_div(tiles, blocks);
-                const double block_elems =
-                    variant.points() * static_cast<double>(block_tiles) * (channels + part_cols);
-                const double task =
-                    (block_elems > kBlockElems ? block_elems * 3 : 0) +
-                    tiles_cost(variant, static_cast<double>(block_tiles), channels, part_cols,
-                               by_task ? pieces_by_task(channels) : 1) +
-                    channels * part_cols *
-                        (by_task ? weight_cost(plan, variant) : read_cost(variant, all_weights));
-                const double once = by_task || packed ? 0 : once_cost(plan, variant, all_weights, plan.threads);
-                const double time = task * ceil_div(phase.groups * blocks * parts, plan.threads) + once;
+        for (const bool tasks_transform : {false, true}) {
+            if (tasks_transform ? !by_task : !once) continue;
+            for (std::int64_t parts = 1; parts <= splits.most_parts(tasks_transform); parts *= 2) {
+                const std::int64_t blocks = ceil_div(tiles, size), block_tiles = ceil_div(tiles, blocks);
+                const double time = splits.time(blocks, block_tiles, parts, tasks_transform);
                 if (best != 0 && time >= best * 0.99) continue;
                 const WinogradPlan before = winograd;
                 winograd.blocks = blocks;
                 winograd.block_tiles = block_tiles;
                 winograd.parts = parts;
-                winograd.weights_by_task = by_task;
-                phase.scratch_bytes = winograd_layout(plan, variant).bytes;
-                if (phase.scratch_bytes > kMaxThreadScratch) winograd = before;
+                winograd.weights_by_task = tasks_transform;
+                if (winograd_layout(plan, winograd_variant(plan)).bytes > kMaxThreadScratch)
+                    winograd = before;
                 else best = time;
             }
+        }
     return best > 0;
+}
+
+/// A workspace beyond the limit would let `auto` decline for some batches and threads only.
+bool split(ConvPlan& plan) {
+    const bool packed = plan.packed_format != 0;
+    plan.winograd.weights_by_task = !packed;
+    if (plan.winograd.tiles() * plan.phases[0].batch == 0) return true;
+    const std::size_t u = static_cast<std::size_t>(TransformedWeights(plan).elems()) * sizeof(float);
+    const bool fits = packed || u <= workspace_limit();
+    return split(plan, fits, !packed) || (!fits && split(plan, true, false));
 }
 
 double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     const Correlation& phase = plan.phases[0];
-    const double tiles = static_cast<double>(ceil_div(phase.out_h, variant.m) * ceil_div(phase.out_w, variant.m));
+    const double tiles = static_cast<double>(ceil_div(phase.out_h, variant.m) *
+                                             ceil_div(phase.out_w, variant.m));
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols);
     const double weights = channels * cols * plan.image_share(1);
     const double blocks = std::ceil(tiles / kMostTiles);
-    const double by_task = tiles_cost(variant, tiles, channels, cols, pieces_by_task(channels)) +
+    const double by_task = tiles_cost(variant, tiles, channels, cols, chunks_of(channels)) +
                            weights * blocks * weight_cost(plan, variant);
     const double once =
         tiles_cost(variant, tiles, channels, cols) +

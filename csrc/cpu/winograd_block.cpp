@@ -94,7 +94,7 @@ private:
         const std::int64_t step = by_task ? kWinogradChunk : phase_.channels;
         for (std::int64_t c = 0; c < phase_.channels; c += step) {
             const std::int64_t channels = std::min(step, phase_.channels - c);
-            const std::int64_t point_elems = channels * width + kPointPad;
+            const std::int64_t point_elems = odd_lines(channels * width);
             const float* u = at<float>(layout_.u);
             if (by_task)
                 weights_.transform({group_, panels_.first_col(panel), panels_.panel_cols(panel), width,
@@ -246,7 +246,7 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
     layout.sum = take(GemmKernels<float>::kMaxRows * width, sizeof(float));
     layout.v_rows = take(rows, sizeof(float*));
     layout.m_rows = take(rows, sizeof(float*));
-    layout.u = take(winograd.weights_by_task ? variant.points() * (kWinogradChunk * width + kPointPad) : 0,
+    layout.u = take(winograd.weights_by_task ? variant.points() * odd_lines(kWinogradChunk * width) : 0,
                     sizeof(float));
     layout.weights = take(winograd.weights_by_task
                               ? WinogradWeights(plan, weight_view<float>(plan, nullptr)).scratch_elems()

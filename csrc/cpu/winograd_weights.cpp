@@ -7,6 +7,7 @@
 #include "cpu/isa.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/winograd_choice.h"
+#include "cpu/winograd_tiles.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -17,16 +18,20 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 
 }  // namespace
 
-TransformedWeights::TransformedWeights(const ConvPlan& plan)
-    : points_(winograd_variant(plan).points()), channels_(plan.phases[0].channels),
-      groups_(plan.phases[0].groups),
-      panels_(*plan.isa->kernels<float>().gemm, plan.phases[0].cols) {}
-
-std::int64_t TransformedWeights::elems() const { return first(groups_, 0); }
+TransformedWeights::TransformedWeights(const ConvPlan& plan) : groups_(plan.phases[0].groups) {
+    const Correlation& phase = plan.phases[0];
+    const GemmKernels<float>& gemm = *plan.isa->kernels<float>().gemm;
+    const Panels<float> panels(gemm, phase.cols);
+    const std::int64_t points = winograd_variant(plan).points(), last = panels.count - 1;
+    panel_elems_ = points * odd_lines(phase.channels * panels.width);
+    group_elems_ = panels.count == 0 ? 0
+                                     : last * panel_elems_ +
+                                           points * odd_lines(phase.channels *
+                                                              panels.panel_width(last, gemm.lanes));
+}
 
 std::int64_t TransformedWeights::first(std::int64_t group, std::int64_t panel) const {
-    const std::int64_t cols = group * panels_.padded_cols + panels_.first_col(panel);
-    return points_ * (cols * channels_ + (group * panels_.count + panel) * kPointPad);
+    return group * group_elems_ + panel * panel_elems_;
 }
 
 WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight)
@@ -84,23 +89,29 @@ void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int
     }
 }
 
+std::int64_t transform_tasks(const ConvPlan& plan) {
+    const Correlation& phase = plan.phases[0];
+    const Panels<float> panels(*plan.isa->kernels<float>().gemm, phase.cols);
+    return phase.groups * panels.count * ceil_div(phase.channels, kTransformChannels);
+}
+
 void transform_weights(const ConvPlan& plan, const void* weight, float* transformed) {
     const Correlation& phase = plan.phases[0];
     const Kernels<float>& kernels = plan.isa->kernels<float>();
     const WinogradWeights weights(plan, weight_view<float>(plan, weight));
     const Panels<float> panels(*kernels.gemm, phase.cols);
     const TransformedWeights layout(plan);
-    const std::int64_t chunks = ceil_div(phase.channels, kWinogradChunk);
+    const std::int64_t chunks = ceil_div(phase.channels, kTransformChannels);
     const std::size_t scratch = static_cast<std::size_t>(weights.scratch_elems()) * sizeof(float);
-    parallel_for(phase.groups * panels.count * chunks, plan.threads, FloatMode::kFlushDenormals,
+    parallel_for(transform_tasks(plan), plan.threads, FloatMode::kFlushDenormals,
                  [&](std::int64_t task, int) {
-        const std::int64_t c = task % chunks * kWinogradChunk, panel = task / chunks % panels.count;
+        const std::int64_t c = task % chunks * kTransformChannels, panel = task / chunks % panels.count;
         const std::int64_t group = task / chunks / panels.count;
         const std::int64_t width = panels.panel_width(panel, kernels.gemm->lanes);
         weights.transform({group, panels.first_col(panel), panels.panel_cols(panel), width, c,
-                           std::min(kWinogradChunk, phase.channels - c)},
+                           std::min(kTransformChannels, phase.channels - c)},
                           transformed + layout.first(group, panel) + c * width,
-                          phase.channels * width + kPointPad,
+                          odd_lines(phase.channels * width),
                           static_cast<float*>(thread_scratch(scratch)));
     });
 }

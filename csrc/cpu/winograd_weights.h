@@ -12,19 +12,15 @@ namespace fastconv::cpu {
 /// are the same. A task makes U for as many at a time: 36 x 64 x 64 floats are 590 KB and stay in L2.
 constexpr std::int64_t kWinogradChunk = 64;
 
-/// Between points: without it a weight's 36 lines, 16 KB apart, meet in one set of L1.
-constexpr std::int64_t kPointPad = 16;
-
 /// How U of all weights lies: (group, panel, point, c, k in panel), the order in which a task reads it.
 class TransformedWeights {
 public:
     explicit TransformedWeights(const ConvPlan& plan);
-    std::int64_t elems() const;
+    std::int64_t elems() const { return groups_ * group_elems_; }
     std::int64_t first(std::int64_t group, std::int64_t panel) const;  // its first element
 
 private:
-    std::int64_t points_, channels_, groups_;
-    Panels<float> panels_;
+    std::int64_t groups_, panel_elems_, group_elems_;
 };
 
 /// The weights' transform: points[point][c][k] of some channels and columns, whose taps go through
@@ -52,5 +48,6 @@ private:
 
 /// U of all weights, laid out as TransformedWeights has it.
 void transform_weights(const ConvPlan& plan, const void* weight, float* transformed);
+std::int64_t transform_tasks(const ConvPlan& plan);  // that it hands out
 
 }  // namespace fastconv::cpu
