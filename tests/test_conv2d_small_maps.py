@@ -60,3 +60,20 @@ def test_a_task_has_several_images_of_a_small_map(isa):
     assert "tasks of 10 images of 7 x 7 positions" in tasks(20, 7, 2)
     assert "tasks of 7 x 7 positions" in tasks(1, 7, 1)
     assert "tasks of 7 x 28 positions" in tasks(8, 28, 1)
+
+
+def test_large_kernels_keep_to_the_scratch_that_a_thread_has(isa, rng):
+    padding = ((15, 15), (18, 17))
+    x, weight = integers((9, 16, 7, 7), rng), integers((64, 16, 31, 36), rng)
+    expected = reference.conv2d(x, weight, padding=padding)
+    for order in ("C", "channels_last"):
+        with machine(isa, 1):
+            args = in_order(x, order), in_order(weight, order)
+            assert_exact(fc.conv2d(*args, padding=padding, algorithm="direct"), expected)
+            # Blocks come close to the limit at other widths where tiles or vectors are narrower.
+            for width in range(30, 41):
+                plan = fc.explain(
+                    fc.conv2d, x.shape, (64, 16, 31, width), algorithm="direct", padding=(15, 20),
+                    channels_last=order == "channels_last",
+                )  # fmt: skip
+                assert plan.scratch_bytes_per_thread <= 4 << 20

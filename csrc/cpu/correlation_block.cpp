@@ -123,6 +123,7 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
     phase.pack_by_task = false;
     phase.order = PositionOrder::kRows;
     if (phase.batch * phase.out_h * phase.out_w == 0) return true;
+    phase.order = PositionOrder::kSpiral;  // chosen at the end: until then its lists count
     // With one tap only a depth block of each position is in use at a time.
     const std::int64_t line = phase.segments == 1 ? phase.depth_per_block : phase.channels;
     const std::int64_t line_bytes =
