@@ -70,3 +70,18 @@ def test_same_bits_for_any_thread_count(isa, rng, order):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert_exact(b, a)
+
+
+@pytest.mark.parametrize("order", ["C", "channels_last"])
+@pytest.mark.parametrize("shape", [(2, 64, 15, 17), (9, 6, 37, 41), (3, 1, 130, 129)])
+def test_moments_do_not_depend_on_where_the_residual_lies(isa, rng, order, shape):
+    """Positions of an array cut in W cannot be joined to one row: a walk would have other tiles."""
+    x, side = in_order(normals(shape, rng), order), normals(shape, rng)
+    wide = in_order(np.zeros((*shape[:3], shape[3] + 3), np.float32), order)
+    cut = wide[..., : shape[3]]
+    cut[...] = side
+    y, *moments = batch_norm_add_relu(x, cut, training=True)
+    inner, *apart = fc.batch_norm(x, training=True)
+    assert_exact(y, np.maximum(inner + side, 0))
+    for one, another in zip(moments, apart, strict=True):
+        assert_exact(one, another)

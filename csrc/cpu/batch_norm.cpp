@@ -133,7 +133,8 @@ void run(const BatchNorm& call, double* workspace, const Isa& isa, int threads) 
                              scale + channels};
     if (forward.measures) {
         const ChannelWalk all = walk_channels({&call.x, &call.y, call.residual}, call.axis);
-        if (sums_then_writes(all)) return measure_and_write(forward, all, kernels, threads);
+        if (sums_then_writes(all) && all.cuts_as(walk))
+            return measure_and_write(forward, all, kernels, threads);
         T* const data[] = {static_cast<T*>(call.x.data)};
         const Access access[] = {kRead};
         for_channel_tasks<T>(

@@ -200,7 +200,8 @@ void run(const BatchNormBackward& call, double* workspace, const Isa& isa, int t
         const ChannelWalk all = walk_channels(
             {&call.grad_output, &call.x, call.output, call.grad_residual, &call.grad_input},
             call.axis);
-        if (sums_then_writes(all)) return sum_and_write(backward, all, kernels, threads);
+        if (sums_then_writes(all) && all.cuts_as(walk))
+            return sum_and_write(backward, all, kernels, threads);
     }
     sum_all(backward, walk, kernels, threads);
     backward.finish(0, channels);

@@ -27,6 +27,11 @@ struct ChannelWalk {
     std::int64_t tiles_per_group = 1;
     std::int64_t channels_per_task = 1;
 
+    /// Whether sums over tiles and groups have the same order, and so the same bits.
+    bool cuts_as(const ChannelWalk& other) const {
+        return tile_rows == other.tile_rows && tile_cols == other.tile_cols && tiles == other.tiles &&
+               tiles_per_group == other.tiles_per_group && per_column == other.per_column;
+    }
     std::int64_t groups() const { return (tiles + tiles_per_group - 1) / tiles_per_group; }
     std::int64_t channel_tasks() const {
         return (channels + channels_per_task - 1) / channels_per_task;
