@@ -3,6 +3,8 @@
 
 #include <cstdlib>
 
+#include "core/ceil_div.h"
+
 namespace fastconv::cpu {
 namespace {
 
@@ -18,8 +20,6 @@ constexpr std::int64_t kTileElements = 8192;
 constexpr std::int64_t kTaskElements = 65536;
 constexpr std::int64_t kWholeChannel = 131072;
 constexpr std::int64_t kManyChannels = 16;
-
-std::int64_t over(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
@@ -52,8 +52,8 @@ ChannelWalk walk_channels(std::initializer_list<const Tensor*> operands, int axi
         walk.channels_per_task =
             std::clamp<std::int64_t>(kTaskElements / walk.positions, 1, walk.channels);
     }
-    walk.row_tiles = over(grid.rows(), walk.tile_rows);
-    walk.col_tiles = over(grid.cols(), walk.tile_cols);
+    walk.row_tiles = ceil_div(grid.rows(), walk.tile_rows);
+    walk.col_tiles = ceil_div(grid.cols(), walk.tile_cols);
     walk.tiles = grid.outer * walk.row_tiles * walk.col_tiles;
     const std::int64_t at_once = walk.per_column ? walk.channels : 1;
     walk.tiles_per_group = std::max<std::int64_t>(

@@ -10,6 +10,7 @@
 // Any kernel, stride, padding, dilation, memory order. Not for one group: that is a dense problem.
 #include <algorithm>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/depthwise.h"
 #include "core/phases.h"
@@ -24,8 +25,6 @@ constexpr std::int64_t kStripChunkBytes = 256;
 constexpr std::int64_t kSourceBytes = 256 << 10;
 constexpr std::int64_t kFewestRows = 4;  // a task reads kernel - 1 lines beside its own
 constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // `whole` cut evenly into blocks of at most `most`.
 std::int64_t even(std::int64_t whole, std::int64_t most) {

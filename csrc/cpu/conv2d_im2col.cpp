@@ -12,6 +12,7 @@
 // document processing" (2006), less its buffer.
 #include <algorithm>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/col2im.h"
 #include "cpu/conv2d.h"
@@ -30,8 +31,6 @@ namespace {
 constexpr std::int64_t kRows = 96;
 constexpr std::int64_t kFewestRows = 24;
 constexpr std::int64_t kColsPerPart = 1024;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 void choose_block(Correlation& phase, std::int64_t rows) {
     phase.blocks_w = ceil_div(phase.out_w, rows);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "core/phases.h"
 #include "cpu/im2col.h"
@@ -19,8 +20,6 @@ constexpr std::int64_t kBlockBytes = 256 << 10;   // of grad_output: in L2 while
 constexpr std::int64_t kStripBytes = 768 << 10;   // of dx, for L2
 constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
 constexpr double kGain = 0.9;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 std::int64_t columns(const Conv& conv) { return conv.taps() * conv.group_in(); }
 

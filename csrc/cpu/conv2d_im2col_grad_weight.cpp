@@ -10,6 +10,7 @@
 // Any strides and groups; padding is a zero that takes part.
 #include <algorithm>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/conv2d.h"
 #include "cpu/im2col.h"
@@ -20,8 +21,6 @@ namespace {
 
 constexpr std::int64_t kFilters = 96;  // a task; 16 tiles of 6 rows
 constexpr std::int64_t kFewestFilters = 24;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 struct Cut {

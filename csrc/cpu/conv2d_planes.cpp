@@ -6,6 +6,7 @@
 // in scratch, two vectors of positions at a time, and copies them to the output's memory order.
 // LeNet's first layer on one AVX-512 core: 12 multiply-adds a tap and 32 positions for 32 with channels
 // as lanes, no pointers to positions, no masked stores.
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/planes.h"
 
@@ -16,8 +17,6 @@ constexpr std::int64_t kPositions = 1024;   // a task: 6 planes of 4 KB
 constexpr std::int64_t kMostChannels = 4;
 constexpr std::int64_t kMostDepth = 256;    // terms of a sum; also of grad_weight's scratch
 constexpr std::int64_t kMostSums = 32;      // of grad_weight: tasks, by shape alone
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 class ForwardTask {

@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
 #include "cpu/col2im.h"
@@ -36,8 +37,6 @@ namespace fastconv::cpu {
 namespace {
 
 constexpr std::int64_t kMostTiles = 48;  // a multiple of the tile's 6 rows
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
 // Fitted to single-core measurements. Products count 12 more channels than there are, for starting and

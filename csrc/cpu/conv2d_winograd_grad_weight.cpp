@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "core/phases.h"
 #include "core/workspace.h"
@@ -43,8 +44,6 @@ constexpr std::int64_t kPartElems = 64 * 64;
 constexpr std::int64_t kTotalsBytes = 10 << 20;
 constexpr double kTotalsInL2 = 200e3;  // elements
 constexpr std::int64_t kManyTiles = 512;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 void cut_tiles(ConvPlan& plan) {
     const Correlation& view = plan.phases[0];

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/correlation.h"
 #include "cpu/panels.h"
@@ -31,8 +32,6 @@ constexpr std::int64_t kFewestRows = 24;
 // packed already gain nothing by it.
 constexpr std::int64_t kMoreImages = 2;
 constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 void choose_segments(Correlation& phase) {
     const bool unit = phase.source.channel_elems == 1 || phase.channels == 1;

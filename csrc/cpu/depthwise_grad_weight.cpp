@@ -8,6 +8,7 @@
 // slices' partial sums are then added in order. Units and slices follow from the shape alone.
 // The source goes through a zero-padded strip (so padding is a zero that takes part), the gradient
 // too where its channels are strided.
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/depthwise.h"
 #include "core/phases.h"
@@ -19,8 +20,6 @@ constexpr std::int64_t kUnitPositions = 512;
 constexpr std::int64_t kChunkBytes = 256;
 constexpr std::int64_t kTasks = 64;  // enough for many cores; partial sums stay small
 constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 std::int64_t even(std::int64_t whole, std::int64_t most) {
     return ceil_div(whole, ceil_div(whole, std::max<std::int64_t>(1, most)));

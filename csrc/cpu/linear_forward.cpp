@@ -7,6 +7,7 @@
 // An element's order of summation depends on C alone: the same bits for any batch and any thread.
 #include <algorithm>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_dot.h"
@@ -19,8 +20,6 @@ constexpr std::int64_t kDepthBytes = 3072;  // of one row: 6 rows of W are 18 of
 constexpr std::int64_t kMostRows = 96;      // 288 KB of x in L2
 constexpr std::int64_t kGroupCols = 24;     // 96 x 24 sums of 64 bytes: 147 KB
 constexpr std::int64_t kMacsWorthThreads = 1 << 15;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 struct Scratch {
     std::size_t sums, x, w, bytes;

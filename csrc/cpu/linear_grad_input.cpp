@@ -10,6 +10,7 @@
 // a block. So the bits are the same for any batch and any thread.
 #include <algorithm>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_dot.h"
@@ -28,8 +29,6 @@ constexpr std::int64_t kRowsAtOnce = 8;  // of W, copied or read over all column
 constexpr std::int64_t kFewRows = 8;
 constexpr std::int64_t kColsUnit = 64;
 constexpr std::int64_t kMostCols = 4096;  // 8 rows of W: 128 KB, read twice for a batch of 8
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 struct Scratch {
     std::size_t pointers, out_pointers, panels, sums, rows, bytes;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
 #include "cpu/kernels_outer.h"
@@ -38,8 +39,6 @@ constexpr std::int64_t kChannelUnit = 16;
 
 constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
 constexpr std::size_t kTotalsBytes = std::size_t{512} << 10;  // a fraction of L2
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 void choose_segments(Correlation& view) {
     const bool neighbours = view.taps_w.count > 1 && view.taps_w.offset_step == 1;

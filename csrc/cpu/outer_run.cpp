@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_outer.h"
@@ -23,8 +24,6 @@
 
 namespace fastconv::cpu {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 class SumTask {

@@ -10,14 +10,11 @@
 //                     own (`again`).
 #include <numeric>
 
+#include "core/ceil_div.h"
 #include "cpu/pool2d.h"
 
 namespace fastconv::cpu {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-    return (a + b - 1) / b;
-}  // a >= 0
 
 std::int64_t adaptive_begin(const Axis& axis, std::int64_t p) {
     return p * axis.in / axis.out;

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 
+#include "core/ceil_div.h"
+
 namespace fastconv::cpu {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// Taps of an axis that lie in the image for position i.
 std::int64_t taps_inside(const AxisTaps& taps, std::int64_t i, std::int64_t source) {

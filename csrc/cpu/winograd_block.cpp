@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/isa.h"
 #include "cpu/kernels_gemm.h"
@@ -13,8 +14,6 @@
 
 namespace fastconv::cpu {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 class TileBlock {
 public:

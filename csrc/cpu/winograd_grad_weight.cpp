@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/isa.h"
 #include "cpu/kernels_outer.h"
@@ -16,8 +17,6 @@ namespace {
 
 constexpr std::int64_t kStageChannels = 16;  // whose taps leave at once: 16 x 9 x 64 floats, 37 KB
 constexpr std::int64_t kTotalsInL2 = 128 << 10;  // floats
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // grad_output as the source of its tiles.
 Correlation gradient_view(const Correlation& view) {

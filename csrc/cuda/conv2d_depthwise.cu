@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <numeric>
 
+#include "core/ceil_div.h"
 #include "cuda/depthwise_forward.cuh"
 #include "cuda/depthwise_grad_weight.cuh"
 #include "cuda/launch.h"
@@ -24,8 +25,6 @@ namespace {
 constexpr std::int64_t kMostTaps = 1000;  // in shared memory, M of them a channel in grad_input
 constexpr std::size_t kSharedBytes = 48 * 1024;
 constexpr std::int64_t kManyThreads = 1 << 20;  // of one output (or a few) each
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 DepthwiseAxis cut(const Axis& axis, bool gather) {
     DepthwiseAxis to;

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "core/ceil_div.h"
 #include "cuda/device.h"
 #include "cuda/launch.h"
 #include "cuda/ptx.cuh"
@@ -198,8 +199,6 @@ __global__ void __launch_bounds__(32 * kAddSlices)
     T* to = out + channel * out_elems;
     *to = from_float<T>(accumulate ? to_float(*to) + sum : sum);
 }
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// How long chunks of `count` pieces are: of at least `least` each, and blocks * chunks at most
 /// kMostBlocks unless there are more blocks.

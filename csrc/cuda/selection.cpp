@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/ceil_div.h"
+
 namespace fastconv::cuda {
 namespace {
 
@@ -16,8 +18,6 @@ constexpr double kStepLatency = 1200;       // of a step; blocks that run togeth
 constexpr double kEpilogueBytesPerCycle = 9.5;
 constexpr double kL2BytesPerCycle = 40;     // to one multiprocessor, all being busy
 constexpr double kMemoryBytesPerCycle = 13; // and from device memory
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// Multiply-adds a multiprocessor does in a cycle.
 double rate_of(const MatrixProblem& problem, const DeviceInfo& device) {
