@@ -12,6 +12,7 @@
 //
 // Any stride, dilation, padding, groups and memory order, float32 and float64.
 #include "core/phases.h"
+#include "core/workspace.h"
 #include "cpu/col2im.h"
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
@@ -23,28 +24,36 @@ namespace {
 constexpr const char* kTooLarge =
     "one output position needs more scratch than a thread may have (4 MB)";
 
+// Packed weights beyond the workspace's limit, which `auto` would decline for some batches and threads
+// only, are packed by the tasks, a depth block at a time, even where it would take staging to do it well.
+template <class T>
 const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
+    const Kernels<T>& kernels = plan.isa->kernels<T>();
     plan.packed_elems = 0;
-    bool all_by_task = true;
-    const auto block = [&](auto zero) {
-        using T = decltype(zero);
-        const Kernels<T>& kernels = plan.isa->kernels<T>();
-        for (Correlation& phase : plan.phases) {
-            settle(phase);
-            phase.staging_elems =
-                pack_staging_elems(phase, kernels, weight_view<T>(plan, nullptr));
-            if (!block_correlation<T>(phase, kernels, plan.threads, packed_ahead)) return false;
-            all_by_task = all_by_task && phase.pack_by_task;
-            phase.packed_first_elems = plan.packed_elems;
-            plan.packed_elems += packed_elems<T>(phase, kernels);
-        }
-        return true;
-    };
-    const bool fits = plan.problem.dtype == DType::kFloat32 ? block(0.0f) : block(0.0);
-    if (!fits) return kTooLarge;
-    plan.workspace_bytes =
-        all_by_task ? 0 : static_cast<std::size_t>(plan.packed_elems * plan.problem.element_bytes());
+    for (Correlation& phase : plan.phases) {
+        settle(phase);
+        phase.packed_first_elems = plan.packed_elems;
+        plan.packed_elems += packed_elems<T>(phase, kernels);
+    }
+    const std::size_t bytes = static_cast<std::size_t>(plan.packed_elems) * sizeof(T);
+    const Packing packing = packed_ahead                 ? Packing::kAhead
+                            : bytes <= workspace_limit() ? Packing::kAllOrTask
+                                                         : Packing::kTask;
+    plan.workspace_bytes = 0;
+    for (Correlation& phase : plan.phases) {
+        phase.staging_elems =
+            packing == Packing::kTask
+                ? 0
+                : pack_staging_elems(phase, kernels, weight_view<T>(plan, nullptr));
+        if (!block_correlation<T>(phase, kernels, plan.threads, packing)) return kTooLarge;
+        if (!phase.pack_by_task) plan.workspace_bytes = bytes;
+    }
     return nullptr;
+}
+
+const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
+    return plan.problem.dtype == DType::kFloat32 ? finish_plan<float>(plan, packed_ahead)
+                                                 : finish_plan<double>(plan, packed_ahead);
 }
 
 void prepack(ConvPlan& plan) {
@@ -122,7 +131,8 @@ namespace {
 const char* decline_direct(const ConvPlan& plan) {
     if (plan.direction != Direction::kGradInput) return nullptr;
     ConvPlan other = plan;
-    return plan_col2im(other) ? "possible, but im2col multiplies less padding" : nullptr;
+    const bool better = plan_col2im(other) && other.workspace_bytes <= workspace_limit();
+    return better ? "possible, but im2col multiplies less padding" : nullptr;
 }
 
 }  // namespace

@@ -99,14 +99,14 @@ double thread_time(const Correlation& phase, const Panels<T>& panels, int lanes,
 // panel at a time by each task, whose parts are whole vectors. Above `most` rows only the latter.
 template <class T, class Body>
 void for_packings(Correlation& phase, const Kernels<T>& kernels, std::int64_t panels,
-                  bool packed_ahead, std::int64_t most, Body&& body) {
+                  Packing packing, std::int64_t most, Body&& body) {
     phase.pack_by_task = false;
     const bool more = phase.rows() > most;
-    if (phase.parts <= panels && !more) body();
+    if (packing != Packing::kTask && phase.parts <= panels && !more) body();
     const std::int64_t width = widest_panel(*kernels.gemm);
     const std::int64_t bytes =
         phase.segments * phase.depth * width * static_cast<std::int64_t>(sizeof(T));
-    if (packed_ahead) return;
+    if (packing == Packing::kAhead) return;
     phase.pack_by_task = true;
     if (!packs_by_block(phase) && (bytes > kMostPanelBytes || more)) return;
     if (scratch_layout<T>(phase, kernels).bytes <= kMaxThreadScratch) body();
@@ -116,10 +116,10 @@ void for_packings(Correlation& phase, const Kernels<T>& kernels, std::int64_t pa
 
 template <class T>
 bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads,
-                       bool packed_ahead) {
+                       Packing packing) {
     choose_segments(phase);
     phase.parts = 1;
-    phase.pack_by_task = false;
+    phase.pack_by_task = packing == Packing::kTask;
     phase.order = PositionOrder::kRows;
     if (phase.batch * phase.out_h * phase.out_w == 0) return true;
     phase.order = PositionOrder::kSpiral;  // chosen at the end: until then its lists count
@@ -132,7 +132,10 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
                    phase.channels < kMergeBelowChannels ? kMostRowsThin : kMostRows);
     choose_block(phase, most);
     while (scratch_layout<T>(phase, kernels).bytes > kScratchBytes) {
-        if (phase.rows() == 1) return false;
+        if (phase.rows() == 1) {
+            if (packing != Packing::kTask) return false;
+            return block_correlation(phase, kernels, threads, Packing::kAllOrTask);
+        }
         most = std::max<std::int64_t>(1, std::min(most, phase.rows()) / 2);
         choose_block(phase, most);
     }
@@ -145,11 +148,12 @@ bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int thread
     for (; rows >= kFewestRows || rows >= most; rows = rows > most ? most : rows * 3 / 4) {
         choose_block(phase, rows);
         if (rows > most && phase.block_n == 1) continue;
-        const std::int64_t most_parts = packed_ahead ? panels.count : panels.padded_cols / lanes;
+        const std::int64_t most_parts =
+            packing == Packing::kAhead ? panels.count : panels.padded_cols / lanes;
         for (std::int64_t parts = 1; parts <= std::max<std::int64_t>(1, most_parts);
              parts = parts < 4 ? parts + 1 : parts * 2) {
             phase.parts = parts;
-            for_packings(phase, kernels, std::max<std::int64_t>(1, panels.count), packed_ahead, most,
+            for_packings(phase, kernels, std::max<std::int64_t>(1, panels.count), packing, most,
                          [&] {
                 const double time = thread_time(phase, panels, lanes, threads);
                 if (best_time != 0 && time >= best_time * 0.99) return;
@@ -199,8 +203,8 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
     return layout;
 }
 
-template bool block_correlation(Correlation&, const Kernels<float>&, int, bool);
-template bool block_correlation(Correlation&, const Kernels<double>&, int, bool);
+template bool block_correlation(Correlation&, const Kernels<float>&, int, Packing);
+template bool block_correlation(Correlation&, const Kernels<double>&, int, Packing);
 template ScratchLayout scratch_layout(const Correlation&, const Kernels<float>&);
 template ScratchLayout scratch_layout(const Correlation&, const Kernels<double>&);
 

@@ -133,8 +133,21 @@ void pack_panel(const Correlation& phase, const Kernels<T>& kernels, const Weigh
                                piece.col * weight.col_elems + piece.channel * weight.channel_elems};
     pack.zero_padding();
     const Staging staging = staging_of(phase, widest_panel(*kernels.gemm), weight);
-    if (staging.span != 0) pack.through_staging(staging, staged);
+    if (staging.span != 0 && staged) pack.through_staging(staging, staged);
     else pack.by_tap();
+}
+
+template <class T>
+void pack_lines(const Correlation& phase, const Kernels<T>& kernels, const WeightView<T>& weight,
+                PanelPiece<T> piece, std::int64_t first, std::int64_t lines) {
+    piece.taps = 1;
+    for (std::int64_t line = first; line < first + lines; line += piece.channels) {
+        piece.tap = line / phase.channels;
+        piece.channel = line % phase.channels;
+        piece.channels = std::min(phase.channels - piece.channel, first + lines - line);
+        pack_panel<T>(phase, kernels, weight, piece, nullptr);
+        piece.to += piece.channels * piece.width;
+    }
 }
 
 template <class T>
@@ -200,6 +213,8 @@ PieceLines<T> lines_of(const Correlation& phase, const WeightView<T>& weight,
                                              const WeightView<T>&);                               \
     template void pack_panel(const Correlation&, const Kernels<T>&, const WeightView<T>&,         \
                              const PanelPiece<T>&, T*);                                           \
+    template void pack_lines(const Correlation&, const Kernels<T>&, const WeightView<T>&,         \
+                             PanelPiece<T>, std::int64_t, std::int64_t);                          \
     template PieceLines<T> lines_of(const Correlation&, const WeightView<T>&,                     \
                                     const PanelPiece<T>&);                                        \
     template void pack_correlation(const Correlation&, const Kernels<T>&, const WeightView<T>&,   \

@@ -134,7 +134,7 @@ private:
                 tile.depth = std::min(phase_.depth_per_block, phase_.depth - d);
                 tile.row_offset = s * tile.segment_elems + d;
                 tile.panel = packed;
-                if (packs() && !at_once) pack(piece_of(block));
+                if (packs() && !at_once) pack(block, tile.segments * tile.depth);
                 else tile.panel += (s * phase_.depth + d) * width;
                 tile.first = s == 0 && d == 0;
                 tile.last = s + tile.segments == phase_.segments && d + tile.depth == phase_.depth;
@@ -159,7 +159,7 @@ private:
         return piece;
     }
 
-    // Segments are taps then.
+    // Not merged, segments are taps.
     PanelPiece<T> piece_of(const Block& block) const {
         PanelPiece<T> piece = all_of(block.panel);
         piece.channel = block.elem;
@@ -170,9 +170,16 @@ private:
         return piece;
     }
 
+    void pack(const Block& block, std::int64_t lines) const {
+        if (!phase_.merge) return pack(piece_of(block));
+        pack_lines(phase_, kernels_, operands_.weights.view, all_of(block.panel),
+                   block.segment * phase_.depth + block.elem, lines);
+    }
+
     void pack(const PanelPiece<T>& piece) const {
-        pack_panel(phase_, kernels_, operands_.weights.view, piece,
-                   this->template at<T>(layout_.staging));
+        T* const staged =
+            phase_.staging_elems > 0 ? this->template at<T>(layout_.staging) : nullptr;
+        pack_panel(phase_, kernels_, operands_.weights.view, piece, staged);
     }
 
     Block after(Block block) const {
@@ -208,7 +215,7 @@ private:
             this->template at<const T*>(layout_.pointers) + block.segment * tile.row_pitch;
         T* const* out = this->template at<T*>(layout_.out_pointers);
         T* sum = tile.sum;
-        const bool cold_source = block.panel == first_panel_ && source_is_dense();
+        const bool cold_source = block.panel == first_panel_ && source_is_dense(phase_);
         const std::int64_t weight_tiles =
             cold_source ? std::min<std::int64_t>(tiles, kTilesThatFetchWeights) : tiles;
         const PieceLines<T> lines = next_lines(tile, block, width);
@@ -233,14 +240,6 @@ private:
             }
         }
         tile.sum = sum;
-    }
-
-    // Pixels without gaps, each read for one tap: the first panel of a task then fetches the source of
-    // each next tile, which is one stretch of memory. One thread of a Xeon, activations out of L2: 1x1
-    // 256 -> 64 on 56x56, 107 -> 165 GFLOP/s; 512 -> 128 on 28x28, 150 -> 180.
-    bool source_is_dense() const {
-        return phase_.segments == 1 && !phase_.gather &&
-               phase_.source.width_elems * phase_.taps_w.step == phase_.channels;
     }
 
     const T** point_residual(std::int64_t col, std::int64_t cols, std::int64_t width) const {
