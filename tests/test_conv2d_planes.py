@@ -54,6 +54,24 @@ def test_others_are_left_alone(name, isa):
     assert not taken(cases.conv(name), fc.conv2d_grad_weight)
 
 
+def test_they_read_the_weight_as_it_is(rng):
+    if "avx512" not in available_isas():
+        pytest.skip("narrower vectors have other limits")
+    x, weight = normals((8, 1, 28, 28), rng), normals((6, 1, 5, 5), rng)
+    options = {"padding": 2, "algorithm": "direct"}
+    with fc.isa("avx512"):
+        packed = fc.pack_weight(weight, input_shape=x.shape, **options)
+        assert packed.formats == ()
+        plan = fc.explain(fc.conv2d, x, packed, **options)
+        assert not plan.packed
+        assert "packed ahead" not in str(plan)
+        y = fc.conv2d(x, packed, **options)
+        assert np.array_equal(y, fc.conv2d(x, weight, **options))
+        assert packed.formats == ()
+        fc.conv2d(x, packed, residual=y, **options)  # not over planes
+        assert packed.formats == ("panels",)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("case", params(CASES))

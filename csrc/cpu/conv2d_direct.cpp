@@ -57,6 +57,7 @@ const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
 }
 
 void prepack(ConvPlan& plan) {
+    if (plan.planes.rows > 0) return;
     finish_plan(plan, true);
     plan.workspace_bytes = 0;
 }
@@ -65,7 +66,10 @@ const char* plan_direct(ConvPlan& plan) {
     const auto phases = is_one_window(plan.problem) ? one_window_phases : dense_phases;
     plan.phases = phases(plan.problem, plan.direction, plan.strides);
     const char* const reason = finish_plan(plan, false);
-    if (!reason && plan_planes(plan)) plan.workspace_bytes = 0;
+    if (!reason && plan_planes(plan)) {  // which reads the weight as it is
+        plan.workspace_bytes = 0;
+        plan.packed_elems = 0;
+    }
     return reason;
 }
 
