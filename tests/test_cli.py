@@ -29,7 +29,8 @@ def test_doctor_finds_a_working_installation(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    "variable", ["FASTCONV_ISA", "FASTCONV_NUM_THREADS", "FASTCONV_WORKSPACE_MB"]
+    "variable",
+    ["FASTCONV_ISA", "FASTCONV_NUM_THREADS", "FASTCONV_PLACE_WORKERS", "FASTCONV_WORKSPACE_MB"],
 )
 def test_doctor_says_what_mends_a_wrong_variable(variable: str) -> None:
     code = "import sys; from fastconv.__main__ import main; sys.exit(main(['doctor']))"

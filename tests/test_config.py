@@ -117,6 +117,8 @@ def test_unknown_isa_is_an_error(function: str) -> None:
         ("FASTCONV_NUM_THREADS", "two", "fc.get_num_threads()"),
         ("FASTCONV_NUM_THREADS", "0", "fc.get_num_threads()"),
         ("FASTCONV_NUM_THREADS", "257", "fc.get_num_threads()"),
+        ("FASTCONV_PLACE_WORKERS", "2", "fc._core.places_workers()"),
+        ("FASTCONV_PLACE_WORKERS", "no", "fc._core.probe_fma(0.001, 2)"),
         ("FASTCONV_WORKSPACE_MB", "-1", "fc._core.workspace_limit()"),
     ],
 )
@@ -153,6 +155,13 @@ def test_number_of_threads_follows_affinity() -> None:
     assert run_python(code, OMP_NUM_THREADS="").stdout.strip() == "1"
 
 
+@pytest.mark.parametrize(("value", "expected"), [("0", False), ("1", True), ("", True)])
+def test_placing_of_workers_from_the_environment(value: str, expected: bool) -> None:
+    code = "import fastconv as fc; print(fc.show_config('dicts')['threads'])"
+    done = run_python(code, FASTCONV_PLACE_WORKERS=value)
+    assert f"'woken on CPUs of their own': {expected}," in done.stdout, done.stderr
+
+
 def test_unknown_variable_warns() -> None:
     done = run_python("import fastconv", FASTCONV_NUM_THREAD="2")
     assert "FASTCONV_NUM_THREAD is unknown to fastconv; did you mean FASTCONV_NUM_THREADS?" in (
@@ -172,6 +181,7 @@ def test_show_config_prints_or_returns(capsys: pytest.CaptureFixture[str]) -> No
     assert facts["processor"]["instruction sets supported here"] == _core.supported_isas()
     assert facts["processor"]["instruction set in use"] == fc.get_isa()
     assert facts["threads"]["in use"] == fc.get_num_threads()
+    assert facts["threads"]["woken on CPUs of their own"] is _core.places_workers()
     json.dumps(facts)
     assert fc.show_config() is None
     printed = capsys.readouterr().out

@@ -183,37 +183,3 @@ time.sleep(1)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (3, "handled"), done.stderr
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
-def test_workers_keep_their_affinity() -> None:
-    """The caller goes to the CPU where a worker sleeps, which is therefore woken on another."""
-    code = """
-import os, time
-import fastconv as fc
-
-def affinities():
-    return {int(task): os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")}
-
-def cpu(task):
-    with open(f"/proc/self/task/{task}/stat") as file:
-        return int(file.read().rsplit(")", 1)[1].split()[36])
-
-others = affinities()  # NumPy's BLAS has threads of its own
-fc._core.probe_fma(0.001, 2)
-before = affinities()
-worker, = set(before) - set(others)
-met = 0
-for _ in range(20):
-    time.sleep(0.002)
-    os.sched_setaffinity(0, {cpu(worker)})
-    met += cpu(worker) == cpu(os.getpid())
-    fc._core.probe_fma(0.001, 2)
-os.sched_setaffinity(0, before[os.getpid()])
-end = time.monotonic() + 10  # on a busy machine the worker may not have run since it was woken
-while affinities() != before and time.monotonic() < end:
-    time.sleep(0.01)
-print(met > 0, affinities() == before)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["True", "True"], done.stdout + done.stderr

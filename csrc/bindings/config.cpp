@@ -14,6 +14,7 @@
 
 #include "core/cpu_budget.h"
 #include "core/parallel.h"
+#include "core/placement.h"
 #include "core/workspace.h"
 #include "cpu/isa.h"
 #include "ops.h"
@@ -106,6 +107,7 @@ void bind_config(py::module_& module) {
 
     module.def("num_threads", &num_threads);
     module.def("set_num_threads", &set_num_threads, py::arg("threads"));
+    module.def("places_workers", &places_workers);
     module.def("affinity_cpus", &affinity_cpus);
     module.def("available_cpus", &available_cpus, "By affinity and cgroup quota");
 

@@ -15,6 +15,10 @@ void CpuMask::remove(const CpuMask& other) {
     for (std::size_t i = 0; i < words_.size(); ++i) words_[i] &= ~other.words_[i];
 }
 
+void CpuMask::keep(const CpuMask& other) {
+    for (std::size_t i = 0; i < words_.size(); ++i) words_[i] &= other.words_[i];
+}
+
 int CpuMask::first() const {
     for (std::size_t i = 0; i < words_.size(); ++i) {
         if (words_[i]) return static_cast<int>(64 * i) + __builtin_ctzll(words_[i]);

@@ -23,6 +23,7 @@ public:
         if (in_range(cpu)) words_[cpu / 64] &= ~bit(cpu);
     }
     void remove(const CpuMask& other);
+    void keep(const CpuMask& other);  // what both have
     bool empty() const { return first() < 0; }
     int first() const;  // the lowest CPU, -1 if there is none
     int count() const;

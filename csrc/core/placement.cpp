@@ -7,6 +7,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
 
 namespace fastconv {
 namespace {
@@ -15,7 +19,33 @@ namespace {
 // sleepers where they are never pay for those that do not: 63 masks would delay the last of 63.
 std::atomic<bool> kernel_pulls{false};
 
+// A sandbox (seccomp) that forbids to set affinities forbids it at every wake-up.
+std::atomic<bool> refused{false};
+
+bool asked_for() {
+    const char* text = std::getenv("FASTCONV_PLACE_WORKERS");
+    if (!text || !*text || std::strcmp(text, "1") == 0) return true;
+    if (std::strcmp(text, "0") == 0) return false;
+    throw std::invalid_argument("environment variable FASTCONV_PLACE_WORKERS: '" +
+                                std::string(text) + "' is neither 0 nor 1");
+}
+
 }  // namespace
+
+bool places_workers() {
+    static const bool asked = asked_for();
+    return asked && !refused.load(std::memory_order_relaxed);
+}
+
+// A cpuset that changes is intersected with the mask that was set, since Linux 6.2: what is left of
+// `during` is ours too. Of a mask that is all outside the cpuset the kernel makes the whole cpuset.
+CpuMask restored_mask(const CpuMask& before, const CpuMask& during, const CpuMask& now,
+                      const CpuMask& cpuset) {
+    CpuMask ours = during;
+    ours.keep(cpuset);
+    if (ours.empty()) ours = cpuset;
+    return now == during || now == ours ? before : now;
+}
 
 WakeUp::WakeUp(int caller_cpu) : caller_cpu_(caller_cpu) { start_on(caller_cpu); }
 
@@ -53,7 +83,9 @@ void Placement::narrow(WakeUp& wake) {
     }
     if (!before_.read_affinity(thread_)) return;
     during_ = wake.choose(cpu_, before_);
-    narrowed_ = during_ != before_ && during_.set_affinity(thread_);
+    if (during_ == before_) return;
+    narrowed_ = during_.set_affinity(thread_);
+    if (!narrowed_) refused.store(true, std::memory_order_relaxed);
 }
 
 void Placement::after_sleep() {
@@ -63,11 +95,14 @@ void Placement::after_sleep() {
     }
     narrowed_ = false;
     CpuMask now;
-    if (!now.read_affinity(0) || now != during_) return;  // somebody else's mask
+    if (!now.read_affinity(0)) now = during_;
     // Since Linux 6.2 a mask that was set stays a limit when the cpuset grows. A thread that had
-    // all of its cpuset must go on following that: "all" says so.
+    // all of its cpuset must go on following that: "all" says so, and shows what the cpuset is.
     CpuMask::all().set_affinity(0);
-    if (!now.read_affinity(0) || now != before_) before_.set_affinity(0);
+    CpuMask cpuset;
+    if (!cpuset.read_affinity(0)) cpuset = CpuMask::all();
+    const CpuMask mask = restored_mask(before_, during_, now, cpuset);
+    if (mask != cpuset) mask.set_affinity(0);
 }
 
 }  // namespace fastconv

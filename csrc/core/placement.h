@@ -13,14 +13,25 @@
 //
 // So the caller narrows the affinity of such a sleeper before it wakes it, and the sleeper puts
 // back what it was as the first thing it does: widening leaves a running thread where it is. It
-// costs the caller two system calls a sleeper and the worker three: 0.6 us each with warm caches,
-// 4 us each after a pause, where waking on another CPU costs 12. Nobody stays pinned. A thread that
-// may use one CPU only is left alone, and so is a mask that somebody else sets meanwhile.
+// costs the caller two system calls a sleeper and the worker three, four where its mask was its
+// own: 0.6 us each with warm caches, 4 us each after a pause, where waking on another CPU costs 12.
+// Nobody stays narrowed; a thread whose cpuset changes in that moment may keep what it had before
+// as its limit. A thread that may use one CPU only is left alone, and a mask that somebody else
+// sets meanwhile is put back. FASTCONV_PLACE_WORKERS=0 turns all this off, and so does the first
+// refusal of the system.
 #pragma once
 
 #include "core/cpu_mask.h"
 
 namespace fastconv {
+
+// Whether sleepers are placed. std::invalid_argument if FASTCONV_PLACE_WORKERS is neither 0 nor 1.
+bool places_workers();
+
+// What a thread's mask should be that was narrowed from `before` to `during`, now has `now`, and
+// may have no more than `cpuset`. Pure.
+CpuMask restored_mask(const CpuMask& before, const CpuMask& during, const CpuMask& now,
+                      const CpuMask& cpuset);
 
 // The sleepers that one post wakes, in order. Pure: no system call.
 class WakeUp {

@@ -115,6 +115,7 @@ void ThreadPool::run(Job& job) {
 
 void ThreadPool::post(Job& job) {
     int wanted = static_cast<int>(std::min<std::int64_t>(job.threads, job.tasks)) - 1;
+    const bool may_place = places_workers();  // throws: before the job is known to anybody
     Sleeper* sleepers = nullptr;
     {
         std::lock_guard<std::mutex> lock(mutex_);
@@ -124,7 +125,9 @@ void ThreadPool::post(Job& job) {
         // Those who spin look at jobs_ once more before they sleep.
         sleepers = take_sleepers(wanted - spinning_);
     }
-    if (sleepers) wake(sleepers, job.threads <= cpus_.load(std::memory_order_relaxed));
+    // Threads without a CPU for each gain nothing from being placed.
+    const bool place = may_place && job.threads <= cpus_.load(std::memory_order_relaxed);
+    if (sleepers) wake(sleepers, place);
 }
 
 Sleeper* ThreadPool::take_sleepers(int most) {
@@ -138,7 +141,6 @@ Sleeper* ThreadPool::take_sleepers(int most) {
     return taken;
 }
 
-// Threads without a CPU for each gain nothing from being placed.
 void ThreadPool::wake(Sleeper* sleepers, bool place) {
     WakeUp wake_up(sched_getcpu());
     for (const Sleeper* one = sleepers; one; one = one->next) wake_up.expect(one->placement.cpu());

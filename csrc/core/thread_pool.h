@@ -8,7 +8,8 @@
 // awaits another caller's job. Workers start when they are first needed and stay. A worker without
 // work spins for at most kSpin (a new parallel loop often follows within microseconds; waking a
 // sleeper costs 5 to 50 us) and only if its last loop had a CPU for each thread; then it sleeps.
-// Those who slept last are woken first, each on a CPU of its own: see placement.h.
+// Of more sleepers than needed those who slept last are woken, each on a CPU of its own: see
+// placement.h.
 //
 // After fork the child has none of these threads: it starts a pool of its own at the first need.
 #pragma once
@@ -80,6 +81,8 @@ struct Sleeper {
     Placement placement;
 
     Sleeper() { sem_init(&awake, 0, 0); }
+    Sleeper(const Sleeper&) = delete;
+    Sleeper& operator=(const Sleeper&) = delete;
     void sleep();
     void wake() { sem_post(&awake); }
 };

@@ -4,6 +4,8 @@ Environment variables, read when they are first needed (a call of a function bea
 
 ========================= ==================================================================
 FASTCONV_NUM_THREADS      threads a call uses; an order, obeyed beyond the CPUs there are
+FASTCONV_PLACE_WORKERS    0: leave it to the kernel on which CPU a worker thread wakes; else
+                          its affinity is narrowed for that moment
 FASTCONV_ISA              scalar, avx2 or avx512 instead of the best that the processor has
 FASTCONV_WORKSPACE_MB     memory for transformed weights and partial sums, default 128; four
                           times as much of results that are gone is kept for the next ones
@@ -28,6 +30,7 @@ from . import _core
 
 ENVIRONMENT = (
     "FASTCONV_NUM_THREADS",
+    "FASTCONV_PLACE_WORKERS",
     "FASTCONV_ISA",
     "FASTCONV_WORKSPACE_MB",
     "FASTCONV_VERBOSE",
@@ -216,6 +219,7 @@ def _facts() -> dict[str, dict[str, Any]]:
         },
         "threads": {
             "in use": _or_error(_core.num_threads),
+            "woken on CPUs of their own": _or_error(_core.places_workers),
             "CPUs by affinity": _core.affinity_cpus(),
             "CPUs by affinity and cgroup quota": _core.available_cpus(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),

@@ -49,6 +49,9 @@ void masks_are_sets() {
     mask.remove(cpus({3, 5}));
     mask.remove(9000);
     CHECK(mask == cpus({64}) && mask.first() == 64);
+    CpuMask both = cpus({1, 64, 65});
+    both.keep(cpus({0, 64, 65, 9000}));
+    CHECK(both == cpus({64, 65}));
     mask.remove(64);
     CHECK(mask.empty() && mask.first() == -1);
     CHECK(CpuMask::all().count() == CpuMask::kMaxCpus);
@@ -86,6 +89,24 @@ void there_may_be_no_choice() {
     moved.expect(1);
     moved.expect(2);
     CHECK(moved.choose(1, cpus({0, 2, 3})) == cpus({3}));
+}
+
+// Narrowed from {0, 1, 2, 3} to {2, 3} in a cpuset of {0, ..., 5}, unless said otherwise.
+void what_is_left_of_a_narrowed_mask_is_ours() {
+    const CpuMask before = cpus({0, 1, 2, 3});
+    const CpuMask during = cpus({2, 3});
+    const CpuMask cpuset = cpus({0, 1, 2, 3, 4, 5});
+    const auto restored = [&](const CpuMask& now, const CpuMask& allowed) {
+        return restored_mask(before, during, now, allowed);
+    };
+    CHECK(restored(during, cpuset) == before);
+    CHECK(restored(during, CpuMask::all()) == before);  // the cpuset could not be read
+    CHECK(restored(during, cpus({0, 1})) == before);  // it changed between two looks
+    CHECK(restored(cpus({2}), cpus({0, 1, 2})) == before);  // the cpuset lost CPU 3,
+    CHECK(restored(cpus({0, 1}), cpus({0, 1})) == before);  // and 2 too
+    CHECK(restored(cpus({2}), cpuset) == cpus({2}));  // somebody else's: no cpuset made these
+    CHECK(restored(cpus({1, 2}), cpus({0, 1, 2})) == cpus({1, 2}));
+    CHECK(restored(cpus({1}), cpus({0, 1})) == cpus({1}));
 }
 
 // Sleeps as a worker does; says where it woke and which mask it has then.
@@ -160,13 +181,18 @@ void masks_of_others_are_kept() {
         CHECK(sleeper.mask == cpus({pinned}));
     }
     if (numbers.size() < 2) return;
-    Thread sleeper;  // between the choice and the wake-up: the last word is the other's
-    WakeUp wake(sleeper.placement.cpu());
-    sleeper.placement.narrow(wake);
-    const CpuMask other = cpus({sleeper.placement.cpu()});
-    CHECK(other.set_affinity(sleeper.id));
-    sleeper.finish();
-    CHECK(sleeper.mask == other);
+    for (const int pinned : numbers) {  // between the choice and the wake-up
+        Thread sleeper;
+        WakeUp wake(sleeper.placement.cpu());
+        sleeper.placement.narrow(wake);
+        CpuMask narrowed;
+        CHECK(narrowed.read_affinity(sleeper.id));
+        const CpuMask other = cpus({pinned});
+        CHECK(other.set_affinity(sleeper.id));
+        sleeper.finish();
+        // Setting what it has anyway looks like nothing done.
+        if (other != narrowed) CHECK(sleeper.mask == other);
+    }
 }
 
 std::map<pid_t, CpuMask> masks_of_all_threads() {
@@ -255,6 +281,7 @@ int main() {
     sleepers_leave_the_callers_cpu();
     sleepers_leave_each_others_cpus();
     there_may_be_no_choice();
+    what_is_left_of_a_narrowed_mask_is_ours();
     threads_wake_elsewhere_with_their_own_masks();
     masks_of_others_are_kept();
     workers_wake_beside_the_caller();

@@ -86,6 +86,10 @@ def check_threads() -> Iterator[Finding]:
     except ValueError as error:
         yield Finding("broken", "threads", str(error), "unset FASTCONV_NUM_THREADS")
         return
+    try:
+        _core.places_workers()
+    except ValueError as error:
+        yield Finding("broken", "threads", str(error), "unset FASTCONV_PLACE_WORKERS")
     affinity, available = _core.affinity_cpus(), _core.available_cpus()
     text = f"{threads}; CPUs by affinity {affinity}, with the cgroup's quota {available}"
     for name in ("FASTCONV_NUM_THREADS", "OMP_NUM_THREADS"):
