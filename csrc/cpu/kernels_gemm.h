@@ -31,7 +31,8 @@ struct GemmTile {
     const T* panel = nullptr;
     // What will be wanted next is fetched into L2 meanwhile: a cache line a panel line, `ahead_step`
     // elements apart for `ahead_run` lines, or to a segment's end; the next run begins `ahead_jump`
-    // elements after this one.
+    // elements after this one. With 16 registers every other one: all lines where the step is at most half a
+    // cache line, and where it is a channel half of them.
     const T* ahead = nullptr;  // null: nothing
     std::int64_t ahead_step = 0;
     std::int64_t ahead_run = INT64_MAX / 2;
