@@ -121,6 +121,7 @@ void ThreadPool::post(Job& job) {
         std::lock_guard<std::mutex> lock(mutex_);
         start_workers(wanted);
         jobs_.push_back(&job);
+        spinners_ = job.threads <= cpus_.load(std::memory_order_relaxed) ? wanted : 0;
         posts_.fetch_add(1, std::memory_order_release);
         // Those who spin look at jobs_ once more before they sleep.
         sleepers = take_sleepers(wanted - spinning_);
@@ -208,13 +209,14 @@ void ThreadPool::worker_loop() {
             continue;
         }
         if (may_spin) {
-            may_spin = false;  // once after each loop, then sleep
             const std::uint64_t seen = posts_.load(std::memory_order_relaxed);
             ++spinning_;
             lock.unlock();
-            spin(kSpin, [&] { return posts_.load(std::memory_order_acquire) != seen; });
+            const bool posted =
+                spin(kSpin, [&] { return posts_.load(std::memory_order_acquire) != seen; });
             lock.lock();
             --spinning_;
+            may_spin = posted && spinning_ < spinners_;
             continue;
         }
         self.placement.before_sleep();
@@ -223,6 +225,7 @@ void ThreadPool::worker_loop() {
         lock.unlock();
         self.sleep();
         lock.lock();
+        may_spin = spinning_ < spinners_;  // a loop may be done before a sleeper is awake
     }
 }
 

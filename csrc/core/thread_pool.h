@@ -7,7 +7,9 @@
 // A caller posts its job, works on it itself and leaves when its tasks are done: it never runs or
 // awaits another caller's job. Workers start when they are first needed and stay. A worker without
 // work spins for at most kSpin (a new parallel loop often follows within microseconds; waking a
-// sleeper costs 5 to 50 us) and only if its last loop had a CPU for each thread; then it sleeps.
+// sleeper costs 5 to 50 us) and only if its last loop had a CPU for each thread; then it sleeps. Who came
+// too late for a loop spins as well, up to as many as it wanted: small loops would else be over each time
+// before a sleeper is awake.
 // Of more sleepers than needed those who slept last are woken, each on a CPU of its own: see
 // placement.h.
 //
@@ -109,6 +111,7 @@ private:
     std::vector<Job*> jobs_;
     int workers_ = 0;
     int spinning_ = 0;
+    int spinners_ = 0;                     // that the last loop wanted; 0 without a CPU for each
     std::atomic<int> cpus_{1};             // no spinning for loops of more threads than these
     std::atomic<std::uint64_t> posts_{0};       // atomic: spinning workers watch it
     std::atomic<int> waiting_callers_{0};       // atomic: read by workers that leave a job
