@@ -30,11 +30,15 @@ CandidateList candidates(Direction direction) {
     return {std::begin(dense), std::end(dense)};
 }
 
-// Why `auto` passes a possible plan by. The last resort, naive, needs no workspace.
-const char* decline(const Candidate& candidate, const ConvPlan& plan) {
-    if (plan.workspace_bytes > workspace_limit())
-        return "possible, but needs more workspace than FASTCONV_WORKSPACE_MB allows";
-    return candidate.decline ? candidate.decline(plan) : nullptr;
+/// The whole plan, or why not: because it cannot be, or because `auto` passes it by. The last resort, naive,
+/// needs no workspace.
+const char* plan_candidate(const Candidate& candidate, ConvPlan& plan, bool automatic) {
+    const char* reason = candidate.plan(plan);
+    if (!reason && automatic && candidate.decline) reason = candidate.decline(plan);
+    if (!reason && candidate.complete) reason = candidate.complete(plan);
+    if (!reason && automatic && plan.workspace_bytes > workspace_limit())
+        reason = "possible, but needs more workspace than FASTCONV_WORKSPACE_MB allows";
+    return reason;
 }
 
 bool is_winograd(Algorithm algorithm) {
@@ -51,7 +55,7 @@ ConvPlan plan_winograd(const ConvPlan& blank, const Candidate*& taken) {
         if (!is_winograd(candidate->algorithm)) continue;
         ConvPlan plan = blank;
         plan.algorithm = candidate->algorithm;
-        const char* refused = candidate->plan(plan);
+        const char* refused = plan_candidate(*candidate, plan, false);
         if (refused) reason = refused;
         if (refused || !winograd_allowed(plan)) continue;
         if (taken && plan.winograd.cost >= best.winograd.cost) continue;
@@ -87,9 +91,8 @@ ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides
         plan.algorithm = candidate->algorithm;
         const char* reason = strides.pooled && !is_winograd(candidate->algorithm)
                                  ? "does not pool what it computes"
-                                 : candidate->plan(plan);
+                                 : plan_candidate(*candidate, plan, !forced);
         if (reason && forced) throw std::invalid_argument(reason);
-        if (!reason && !forced) reason = decline(*candidate, plan);
         if (!reason && packed && candidate->prepack) candidate->prepack(plan);
         if (!reason) return plan;
         blank.rejected[static_cast<int>(candidate->algorithm)] = reason;

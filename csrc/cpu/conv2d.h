@@ -8,13 +8,15 @@ namespace fastconv::cpu {
 
 struct Candidate {
     Algorithm algorithm;
-    /// Completes the plan and returns nullptr, or says why it cannot.
+    /// Plans as much as `decline` needs and returns nullptr, or says why it cannot.
     const char* (*plan)(ConvPlan& plan);
     void (*run)(const ConvPlan& plan, const ConvPointers& pointers, void* workspace);
-    /// Why `auto` passes a complete plan by, or nullptr if it takes it.
+    /// Why `auto` passes a possible plan by, or nullptr if it takes it.
     const char* (*decline)(const ConvPlan& plan) = nullptr;
     /// Turns a complete plan into one for weights packed ahead, where that is more than panels.
     void (*prepack)(ConvPlan& plan) = nullptr;
+    /// What `plan` left out because it takes longer than to decline; returns as `plan` does.
+    const char* (*complete)(ConvPlan& plan) = nullptr;
 };
 
 /// The packed format 0: panels as the register tiles read them (cpu/correlation_pack.cpp).

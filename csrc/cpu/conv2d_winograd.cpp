@@ -70,16 +70,18 @@ double read_cost(const WinogradVariant<float>& variant, double weights) {
     return variant.points() * (variant.points() * weights < kElementsInL2 ? 1 : 9);
 }
 
-/// Transforming all weights once a call on some threads, the points leaving the core's caches: 14 or 40 to
-/// write one, 29 to read one from another core's L2, and 3 us until all threads are there.
+/// Transforming all weights once a call, the points leaving the core's caches: 14 or 40 to write one, 29 to
+/// read one from another core's L2, and 3 us until all threads are there.
 double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, double weights,
                  std::int64_t threads) {
     constexpr double kMeet = 360e3, kFromOther = 29;
-    const double elements = variant.points() * weights, share = 1 / static_cast<double>(threads);
+    const std::int64_t transform = std::min(threads, transform_tasks(plan));
+    const double elements = variant.points() * weights, share = 1 / static_cast<double>(transform);
     const double to_memory = elements < kElementsInL2 ? 0 : elements < kElementsInL3 ? 14 : 40;
     const double own = (weights * weight_cost(plan, variant) + elements * to_memory) * share;
     if (threads == 1) return own;
-    return own + kMeet + (elements < kElementsInL2 ? elements * (1 - share) * kFromOther : 0);
+    const double others = transform < threads ? 1 : 1 - share;  // of what a thread reads
+    return own + kMeet + (elements < kElementsInL2 ? elements * others * kFromOther : 0);
 }
 
 // V and M of a block beyond these (600 KB) crowd L2 where U is there too.
@@ -95,8 +97,8 @@ public:
           vectors_(panels_.padded_cols / plan.isa->kernels<float>().gemm->lanes),
           channels_(static_cast<double>(phase_.channels)), cols_(static_cast<double>(phase_.cols)),
           weights_(channels_ * cols_ * static_cast<double>(phase_.groups)),
-          packed_(plan.packed_format != 0),
-          transform_threads_(std::min<std::int64_t>(plan.threads, transform_tasks(plan))) {}
+          made_(weight_cost(plan, variant_)), read_(read_cost(variant_, weights_)),
+          once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)) {}
 
     std::int64_t most_parts(bool by_task) const {
         return std::max<std::int64_t>(1, by_task ? vectors_ : panels_.count);
@@ -110,13 +112,10 @@ public:
         const double block_elems =
             variant_.points() * tiles * (channels_ + std::min(cols, static_cast<double>(panels_.width)));
         const double crowded = block_elems > kBlockElems ? 3 * block_elems : 0;
-        const double weight = by_task ? weight_cost(plan_, variant_) : read_cost(variant_, weights_);
         const double task =
-            crowded + channels_ * cols * weight +
+            crowded + channels_ * cols * (by_task ? made_ : read_) +
             tiles_cost(variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
-        const double once =
-            by_task || packed_ ? 0 : once_cost(plan_, variant_, weights_, transform_threads_);
-        return once + task * static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
+        return (by_task ? 0 : once_) + task * static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
     }
 
 private:
@@ -126,8 +125,8 @@ private:
     Panels<float> panels_;
     std::int64_t vectors_;
     double channels_, cols_, weights_;
-    bool packed_;
-    std::int64_t transform_threads_;
+    double made_, read_;  // of a weight's points: transforming them, or reading them
+    double once_;
 };
 
 /// Takes the best of the splits that fit into a thread's scratch; false where none does.
@@ -204,13 +203,17 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     phase.gather = phase.source.channel_elems != 1;
     if (const char* reason = choose_winograd(plan, m)) return reason;
     if (phase.channels == 0) return "winograd: there are no channels";
+    plan.winograd.cost = winograd_cost(plan, winograd_variant(plan));
+    return nullptr;
+}
+
+const char* complete(ConvPlan& plan) {
+    const Correlation& phase = plan.phases[0];
     const Kernels<float>& kernels = plan.isa->kernels<float>();
     WinogradPlan& winograd = plan.winograd;
     winograd.pitch = (ceil_div(phase.channels, kernels.gemm->lanes) + 1) * kernels.gemm->lanes;
     if (!cut(plan))
         return "winograd: a block of tiles needs more scratch than a thread may have (4 MB)";
-    const WinogradVariant<float>& variant = winograd_variant(plan);
-    winograd.cost = winograd_cost(plan, variant);
     plan.packed_elems = packed_elems<float>(phase, kernels);
     if (!winograd.weights_by_task)
         winograd.transformed_elems = TransformedWeights(plan).elems();
@@ -289,8 +292,8 @@ void pack_transformed(const ConvPlan& plan, const void* weight, void* packed) {
     transform_weights(plan, weight, static_cast<float*>(packed));
 }
 
-const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline, prepack};
-const Candidate conv2d_winograd6{Algorithm::kWinograd6, plan_winograd6, run, decline, prepack};
-const Candidate conv2d_winograd4{Algorithm::kWinograd4, plan_winograd4, run, decline, prepack};
+const Candidate conv2d_winograd2{Algorithm::kWinograd2, plan_winograd2, run, decline, prepack, complete};
+const Candidate conv2d_winograd6{Algorithm::kWinograd6, plan_winograd6, run, decline, prepack, complete};
+const Candidate conv2d_winograd4{Algorithm::kWinograd4, plan_winograd4, run, decline, prepack, complete};
 
 }  // namespace fastconv::cpu
