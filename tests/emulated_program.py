@@ -50,13 +50,14 @@ def build(made: Path, sources: Iterable[Path], flags: Sequence[str] = ()) -> Pat
     return made
 
 
-def build_for_gpu(made: Path, source: Path, architecture: str) -> Path:
-    """The shared library ``made`` of ``source`` by nvcc; skips unless FASTCONV_TEST_GPU is 1."""
+def build_for_gpu(made: Path, source: Path, architecture: str, *others: Path) -> Path:
+    """The shared library ``made`` of ``source`` and ``others`` by nvcc; skips unless
+    FASTCONV_TEST_GPU is 1."""
     if os.environ.get("FASTCONV_TEST_GPU") != "1":
         pytest.skip("FASTCONV_TEST_GPU is not 1")
     command = [os.environ.get("CUDACXX", "nvcc"), "-std=c++17", architecture]
     command += ["-Xcompiler", "-fPIC", "-shared", "-I", str(ROOT / "csrc")]
-    run([*command, str(source), "-o", str(made)])
+    run([*command, str(source), *map(str, others), "-o", str(made)])
     return made
 
 

@@ -16,6 +16,8 @@ set_source_files_properties(${FASTCONV_CUDA_SOURCES} PROPERTIES
     LANGUAGE CXX COMPILE_OPTIONS "-xc++;${emulation_flags}")
 set_source_files_properties(${PROJECT_SOURCE_DIR}/csrc/cuda/built.cpp PROPERTIES COMPILE_DEFINITIONS
     "FASTCONV_CUDA_ARCHITECTURES=\"75 80 90-virtual\";FASTCONV_CUDA_VERSION=\"emulated\"")
+list(REMOVE_ITEM FASTCONV_CUDA_HOST_SOURCES  # asks the driver; the emulation has its own
+    ${PROJECT_SOURCE_DIR}/csrc/cuda/tensor_map.cpp)
 target_sources(fastconv_cuda PRIVATE
     ${emulation_sources} ${FASTCONV_CUDA_SOURCES} ${FASTCONV_CUDA_HOST_SOURCES})
 target_include_directories(fastconv_cuda BEFORE PRIVATE ${CMAKE_CURRENT_LIST_DIR}/include)

@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <new>
+#include <numeric>
 
 #include "memory.h"
 #include "signals.h"
@@ -27,15 +29,9 @@ uint3 unflatten(std::uint64_t i, uint3 shape) {
 
 }  // namespace
 
-Engine::Engine() {
-    void* map = mmap(nullptr, kSharedBytes + 2 * kPage, PROT_NONE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (map == MAP_FAILED) throw std::bad_alloc();
-    shared_map_ = static_cast<char*>(map);
-    mprotect(shared_map_ + kPage, kSharedBytes, PROT_READ | PROT_WRITE);
+Engine::~Engine() {
+    for (char* map : shared_maps_) munmap(map, kSharedBytes + 2 * kPage);
 }
-
-Engine::~Engine() { munmap(shared_map_, kSharedBytes + 2 * kPage); }
 
 Engine& Engine::of_this_thread() {
     static thread_local std::unique_ptr<Engine> engine;
@@ -69,104 +65,148 @@ std::uint32_t Engine::random(std::uint32_t below) {  // xorshift64*
 
 // ---- a launch and its blocks --------------------------------------------------------------------
 
+void Engine::prepare(const Launch& launch) {
+    launch_ = &launch;
+    blockDim = launch.block;
+    gridDim = launch.grid;
+    block_threads_ = std::size_t{launch.block.x} * launch.block.y * launch.block.z;
+    const std::size_t block_warps = (block_threads_ + 31) / 32;
+    blocks_.resize(std::size_t{launch.cluster.x} * launch.cluster.y * launch.cluster.z);
+    threads_.resize(blocks_.size() * block_threads_);
+    warps_.assign(blocks_.size() * block_warps, Warp());
+    // 1024-byte aligned, and so that the last byte is as close to the guard page as that allows.
+    const std::size_t rounded = (launch.shared_bytes + 1023) / 1024 * 1024;
+    for (std::size_t b = 0; b < blocks_.size(); ++b) {
+        if (b == shared_maps_.size()) {
+            void* map = mmap(nullptr, kSharedBytes + 2 * kPage, PROT_NONE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            if (map == MAP_FAILED) throw std::bad_alloc();
+            shared_maps_.push_back(static_cast<char*>(map));
+            mprotect(shared_maps_[b] + kPage, kSharedBytes, PROT_READ | PROT_WRITE);
+        }
+        blocks_[b].rank = static_cast<int>(b);
+        blocks_[b].shared = reinterpret_cast<unsigned char*>(shared_maps_[b]) + kPage +
+                            kSharedBytes - rounded;
+        for (std::size_t i = 0; i < block_threads_; ++i)
+            threads_[b * block_threads_ + i].index = unflatten(i, launch.block);
+        for (std::size_t w = 0; w < block_warps; ++w) {
+            Warp& warp = warps_[b * block_warps + w];
+            warp.first = static_cast<int>(b * block_threads_ + w * 32);
+            warp.number = static_cast<int>(w);
+            warp.block = static_cast<int>(b);
+            const std::size_t left = block_threads_ - w * 32;
+            warp.lanes = left >= 32 ? 0xffffffffu : (1u << left) - 1u;
+        }
+    }
+}
+
 cudaError_t Engine::run(const Launch& launch) {
     install_signal_handlers();
     read_environment();
-    launch_ = &launch;
-    const std::size_t count = std::size_t{launch.block.x} * launch.block.y * launch.block.z;
-    threads_.resize(count);
-    for (std::size_t i = 0; i < count; ++i) threads_[i].index = unflatten(i, launch.block);
-    warps_.resize((count + 31) / 32);
-    for (std::size_t w = 0; w < warps_.size(); ++w) {
-        warps_[w] = Warp();
-        warps_[w].first = static_cast<int>(w * 32);
-        const std::size_t lanes = count - w * 32 < 32 ? count - w * 32 : 32;
-        warps_[w].lanes = lanes == 32 ? 0xffffffffu : (1u << lanes) - 1u;
-    }
-    // 1024-byte aligned, and so that the last byte is as close to the guard page as that allows.
-    const std::size_t rounded = (launch.shared_bytes + 1023) / 1024 * 1024;
-    shared_ = reinterpret_cast<unsigned char*>(shared_map_) + kPage + kSharedBytes - rounded;
-
-    blockDim = launch.block;
-    gridDim = launch.grid;
+    prepare(launch);
     error_ = cudaSuccess;
     report_.clear();
-    const std::uint64_t blocks = std::uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-    // A random order of blocks without a list of them: steps of a size coprime to their number.
-    std::uint64_t block = order_ == Order::kDescending ? blocks - 1 : 0;
-    std::uint64_t step = order_ == Order::kDescending ? blocks - 1 : 1;
-    if (order_ == Order::kRandom && blocks > 2) {
-        block = random(static_cast<std::uint32_t>(blocks < 0xffffffffu ? blocks : 0xffffffffu));
-        step = blocks / 2 + random(static_cast<std::uint32_t>(blocks / 2));
-        const auto coprime = [](std::uint64_t a, std::uint64_t b) {
-            while (b != 0) {
-                const std::uint64_t rest = a % b;
-                a = b;
-                b = rest;
-            }
-            return a == 1;
-        };
-        while (!coprime(step, blocks)) ++step;
-        step %= blocks;
+    const std::uint64_t clusters =
+        std::uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z / blocks_.size();
+    // A random order of clusters without a list of them: steps of a size coprime to their number.
+    std::uint64_t cluster = order_ == Order::kDescending ? clusters - 1 : 0;
+    std::uint64_t step = order_ == Order::kDescending ? clusters - 1 : 1;
+    if (order_ == Order::kRandom && clusters > 2) {
+        cluster = random(static_cast<std::uint32_t>(clusters < 0xffffffffu ? clusters : 0xffffffffu));
+        step = clusters / 2 + random(static_cast<std::uint32_t>(clusters / 2));
+        while (std::gcd(step, clusters) != 1) ++step;
+        step %= clusters;
     }
-    for (std::uint64_t i = 0; i < blocks; ++i) {
-        if (!run_block(block)) break;
-        block = (block + step) % blocks;
+    for (std::uint64_t i = 0; i < clusters; ++i) {
+        if (!run_cluster(cluster)) break;
+        cluster = (cluster + step) % clusters;
     }
     if (error_ == cudaSuccess) {
         const std::string damage = Memory::get().damage();
-        if (!damage.empty()) {
-            error_ = cudaErrorIllegalAddress;
-            report_ = where(nullptr) + ": " + damage;
-        }
+        if (!damage.empty()) note_failure(cudaErrorIllegalAddress, damage);
     }
     launch_ = nullptr;
     return error_;
 }
 
-bool Engine::run_block(std::uint64_t block) {
-    blockIdx = unflatten(block, launch_->grid);
-    std::memset(shared_, 0xff, (launch_->shared_bytes + 1023) / 1024 * 1024);
+void Engine::begin_blocks(std::uint64_t cluster) {
+    const uint3 shape = launch_->cluster, grid = launch_->grid;
+    const uint3 at = unflatten(cluster, {grid.x / shape.x, grid.y / shape.y, grid.z / shape.z});
+    for (Block& block : blocks_) {
+        const uint3 in = unflatten(static_cast<std::uint64_t>(block.rank), shape);
+        block.index = {at.x * shape.x + in.x, at.y * shape.y + in.y, at.z * shape.z + in.z};
+        std::memset(block.shared, 0xff, (launch_->shared_bytes + 1023) / 1024 * 1024);
+        block.done = 0;
+        block.epoch = 0;
+        block.warpgroups.assign(block_threads_ / 128 + 1, {});
+        block.unfenced.assign(kSharedBytes / 16, 0);
+        block.phase_barriers.clear();
+        block.copies.clear();
+    }
     for (Thread& thread : threads_) {
         thread.state = Thread::State::kFresh;
         thread.group = 0;
         thread.copies.clear();
         thread.unfenced.clear();
     }
-    unfenced_.assign(kSharedBytes / 16, 0);
-    issued_.assign(threads_.size() / 128 + 1, {});
     for (Warp& warp : warps_) {
         warp.fenced = false;
         warp.product_group = 0;
         warp.products_issued = 0;
         warp.accumulators.clear();
         warp.products.clear();
+        warp.register_changes = 0;
+        warp.rests = false;
+        begin_pass(warp, warp.lanes);
+        ready_.push_back(&warp);
     }
+}
+
+bool Engine::run_cluster(std::uint64_t cluster) {
     stacks_.clear();
-    done_ = 0;
-    for (Warp& warp : warps_) begin_pass(warp, warp.lanes);
-    ready_all_warps();
+    ready_.clear();
+    done_ = phase_waiters_ = cluster_waiters_ = 0;
+    delivered_.reset();
+    begin_blocks(cluster);
+    order_ready_warps();
+    enter(blocks_[0]);
+    switch_to(*ready_.back());
     Thread* first = next();
     running_engine = this;
     resume(*first, main_);
-    running_engine = nullptr;  // the block has ended, or failed
+    running_engine = nullptr;  // the cluster has ended, or failed
     current_ = nullptr;
     if (fault_.signal != 0) {
         report_ = describe_fault();
         const bool misaligned = fault_.signal == SIGBUS || fault_.signal == SIGILL;
         error_ = misaligned ? cudaErrorMisalignedAddress : cudaErrorIllegalAddress;
         fault_.signal = 0;
-    } else if (error_ == cudaSuccess && shared_memory_overrun()) {
-        error_ = cudaErrorIllegalAddress;
-        report_ = where(nullptr) + ": written beyond the end of the block's " +
-                  std::to_string(launch_->shared_bytes) + " bytes of shared memory";
     }
+    for (Block& block : blocks_)
+        if (error_ == cudaSuccess) judge_ended_block(block);
     return error_ == cudaSuccess;
 }
 
-bool Engine::shared_memory_overrun() const {
+void Engine::judge_ended_block(Block& block) {
+    enter(block);
+    if (shared_memory_overrun(block)) {
+        note_failure(cudaErrorIllegalAddress, "written beyond the end of the block's " +
+                                                  std::to_string(launch_->shared_bytes) +
+                                                  " bytes of shared memory");
+    } else if (!block.copies.empty()) {
+        const BulkCopy& copy = block.copies.front();
+        note_failure(cudaErrorLaunchFailure,
+                     "the block has ended, and nothing waited for a copy by TMA issued at " +
+                         std::string(copy.file) + ":" + std::to_string(copy.line));
+    } else {
+        const std::string misused = misused_registers(block);
+        if (!misused.empty()) note_failure(cudaErrorLaunchFailure, misused);
+    }
+}
+
+bool Engine::shared_memory_overrun(const Block& block) const {
     for (std::size_t i = launch_->shared_bytes; i % 1024 != 0; ++i) {
-        if (shared_[i] != 0xff) return true;
+        if (block.shared[i] != 0xff) return true;
     }
     return false;
 }
@@ -180,6 +220,7 @@ void Engine::fiber_main() {
         Thread& ended = *engine.current_;
         ended.state = Thread::State::kDone;
         ++engine.done_;
+        ++engine.block_->done;
         Thread* next = engine.next();
         if (!next) engine.leave();
         if (next->state == Thread::State::kFresh) {  // goes on on this stack: nothing to switch
@@ -242,7 +283,33 @@ int Engine::meet_block(const char* name, bool predicate, const char* file, int l
     self.file = file;
     self.line = line;
     suspend();
-    return barrier_count_;
+    return block_->barrier_count;
+}
+
+void Engine::meet_cluster(const char* file, int line) {
+    Thread& self = *current_;
+    self.state = Thread::State::kAtCluster;
+    self.file = file;
+    self.line = line;
+    ++cluster_waiters_;
+    suspend();
+    --cluster_waiters_;
+}
+
+void Engine::await_phase(std::uint32_t barrier, bool parity, const char* file, int line) {
+    PhaseBarrier& awaited = block_->phase_barriers[barrier];
+    if ((awaited.phase & 1u) != parity) return;
+    Thread& self = *current_;
+    self.state = Thread::State::kAtPhase;
+    self.awaited = barrier;
+    self.awaited_phase = awaited.phase;
+    self.file = file;
+    self.line = line;
+    ++awaited.waiters;
+    ++phase_waiters_;
+    suspend();
+    --phase_waiters_;
+    --block_->phase_barriers[barrier].late;
 }
 
 void meet(const Collective& collective, void* operands, unsigned mask, const char* file, int line) {

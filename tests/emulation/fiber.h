@@ -59,7 +59,7 @@ class Stacks {
 public:
     static constexpr std::size_t kBytes = 64 * 1024;
     static constexpr std::size_t kGuardBytes = 4 * 1024;
-    static constexpr int kCount = 1024;
+    static constexpr int kCount = 8 * 1024;  // threads of the largest cluster
 
     Stacks();
     ~Stacks();

@@ -72,7 +72,7 @@ std::string shared_place(Engine& engine, const void* address) {
 void perform(Engine& engine, const AsyncCopy& copy) {
     const auto chunk = static_cast<std::uint32_t>(
         (static_cast<const unsigned char*>(copy.shared) - engine.shared_memory()) / 16);
-    engine.unfenced()[chunk] = 1;
+    engine.block().unfenced[chunk] = 1;
     engine.thread().unfenced.push_back(chunk);
     if (copy.valid) {
         std::memcpy(copy.shared, copy.global, static_cast<std::size_t>(copy.bytes));

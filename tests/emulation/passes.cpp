@@ -1,5 +1,7 @@
 // The engine's passes: which thread runs next, when collectives and barriers are complete.
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "engine.h"
 
@@ -36,58 +38,60 @@ void Engine::begin_pass(Warp& warp, unsigned lanes) {
     }
 }
 
-void Engine::ready_all_warps() {
-    ready_.clear();
-    for (Warp& warp : warps_) ready_.push_back(&warp);
+/// ready_, which holds warps in ascending order: the last one runs first.
+void Engine::order_ready_warps() {
     if (order_ == Order::kAscending) {
-        for (std::size_t i = 0, j = ready_.size() - 1; i < j; ++i, --j) {
-            Warp* warp = ready_[i];
-            ready_[i] = ready_[j];
-            ready_[j] = warp;
-        }
+        std::reverse(ready_.begin(), ready_.end());
     } else if (order_ == Order::kRandom) {
-        for (std::size_t i = ready_.size() - 1; i > 0; --i) {
-            const std::uint32_t j = random(static_cast<std::uint32_t>(i) + 1);
-            Warp* warp = ready_[i];
-            ready_[i] = ready_[j];
-            ready_[j] = warp;
-        }
+        for (std::size_t i = ready_.size() - 1; i > 0; --i)
+            std::swap(ready_[i], ready_[random(static_cast<std::uint32_t>(i) + 1)]);
     }
-    warp_ = ready_.back();
 }
 
-/// The pass of the running warp is over. Returns null when the block is.
+void Engine::enter(Block& block) {
+    block_ = &block;
+    blockIdx = block.index;
+}
+
+void Engine::switch_to(Warp& warp) {
+    warp_ = &warp;
+    Block& block = blocks_[static_cast<std::size_t>(warp.block)];
+    if (block_ != &block) enter(block);
+}
+
+/// The pass of the running warp is over. Returns null when the cluster's blocks are.
 Thread* Engine::next_pass() {
     if (settle(*warp_)) {
-        if (order_ == Order::kRandom && ready_.size() > 1) {
-            const std::size_t other = random(static_cast<std::uint32_t>(ready_.size()));
-            Warp* warp = ready_[other];
-            ready_[other] = ready_.back();
-            ready_.back() = warp;
-        }
+        if (order_ == Order::kRandom && ready_.size() > 1)
+            std::swap(ready_[random(static_cast<std::uint32_t>(ready_.size()))], ready_.back());
     } else {
+        warp_->rests = true;
         ready_.pop_back();
-        if (ready_.empty()) {
-            if (done_ == static_cast<int>(threads_.size())) return nullptr;
-            release_barrier();
-        }
+        if (ready_.empty() && !wake()) return nullptr;
     }
-    warp_ = ready_.back();
+    if (order_ == Order::kRandom && phase_waiters_ > 0) disturb();
+    switch_to(*ready_.back());
     return &threads_[warp_->first + warp_->order[warp_->position++]];
 }
 
-/// Completes the collectives that all their lanes have reached. Returns whether lanes can run.
+/// Completes the collectives that all their lanes have reached, and finds lanes whose phase is over.
+/// Returns whether lanes can run.
 bool Engine::settle(Warp& warp) {
     Thread* lanes = &threads_[warp.first];
-    unsigned waiting = 0;
+    unsigned waiting = 0, released = 0;
+    bool awaits = false;
     void* operands[32];
     for (int lane = 0; lane < 32; ++lane) {
         if (!(warp.lanes >> lane & 1u)) break;
+        if (lanes[lane].state == Thread::State::kAtPhase) {
+            awaits = true;
+            if (is_over(lanes[lane], *block_)) released |= 1u << lane;
+            continue;
+        }
         if (lanes[lane].state != Thread::State::kAtWarp) continue;
         waiting |= 1u << lane;
         operands[lane] = lanes[lane].operands;
     }
-    unsigned released = 0;
     for (unsigned left = waiting; left != 0;) {
         const Thread& leader = lanes[__builtin_ctz(left)];
         const unsigned wanted = leader.mask & warp.lanes;
@@ -109,23 +113,129 @@ bool Engine::settle(Warp& warp) {
         begin_pass(warp, released);
         return true;
     }
-    if (waiting != 0) {
+    if (waiting != 0 && !awaits) {
         fail_stuck("lanes of a warp wait for others that have ended, or are elsewhere", &warp);
     }
     return false;
 }
 
-void Engine::release_barrier() {
-    if (done_ > 0) fail_stuck("threads wait at a barrier that others, ended, never reach", nullptr);
-    barrier_count_ = 0;
-    for (Thread& thread : threads_) {
-        if (!same_place(thread, threads_[0]) || thread.barrier != threads_[0].barrier) {
-            fail_stuck("threads wait at different barriers", nullptr);
-        }
-        barrier_count_ += thread.predicate;
+// ---- when everyone rests ------------------------------------------------------------------------
+
+/// Whether the block's threads are all at the same __syncthreads, which is then passed.
+bool Engine::reached_by_all(Block& block) {
+    const Thread* threads = threads_of(block);
+    int count = 0;
+    for (std::size_t i = 0; i < block_threads_; ++i) {
+        const Thread& thread = threads[i];
+        if (thread.state != Thread::State::kAtBlock || thread.barrier != threads[0].barrier ||
+            !same_place(thread, threads[0]))
+            return false;
+        count += thread.predicate;
     }
-    for (Warp& warp : warps_) begin_pass(warp, warp.lanes);
-    ready_all_warps();
+    block.barrier_count = count;
+    ++block.epoch;
+    return true;
+}
+
+/// Whether the cluster's threads are all at its barrier, but for those that have ended.
+bool Engine::cluster_reached_by_all() {
+    for (const Thread& thread : threads_)
+        if (thread.state != Thread::State::kAtCluster && thread.state != Thread::State::kDone)
+            return false;
+    for (const Warp& warp : warps_) {
+        const Thread* first = nullptr;
+        for (int lane = 0; lane < 32 && warp.lanes >> lane & 1u; ++lane) {
+            const Thread& thread = threads_[static_cast<std::size_t>(warp.first + lane)];
+            if (thread.state == Thread::State::kDone) continue;
+            if (first && !same_place(*first, thread))
+                fail_stuck("lanes of a warp are at different barriers of the cluster", &warp);
+            first = &thread;
+        }
+    }
+    for (Block& block : blocks_) ++block.epoch;
+    return true;
+}
+
+unsigned Engine::waking_lanes(const Warp& warp, bool cluster_released) const {
+    const Block& block = blocks_[static_cast<std::size_t>(warp.block)];
+    unsigned waking = 0;
+    for (int lane = 0; lane < 32 && warp.lanes >> lane & 1u; ++lane) {
+        const Thread& thread = threads_[static_cast<std::size_t>(warp.first + lane)];
+        const bool phase = thread.state == Thread::State::kAtPhase && is_over(thread, block);
+        const bool cluster = thread.state == Thread::State::kAtCluster && cluster_released;
+        if (phase || cluster) waking |= 1u << lane;
+    }
+    return waking;
+}
+
+/// Resting warps whose block or cluster is released, or with lanes whose phase is over.
+void Engine::wake_warps(bool cluster_released) {
+    for (Warp& warp : warps_) {
+        if (!warp.rests) continue;
+        unsigned lanes = 0;
+        if (blocks_[static_cast<std::size_t>(warp.block)].released) {
+            lanes = warp.lanes;
+        } else if (cluster_released || phase_waiters_ > 0) {
+            lanes = waking_lanes(warp, cluster_released);
+        }
+        if (lanes == 0) continue;
+        warp.rests = false;
+        begin_pass(warp, lanes);
+        ready_.push_back(&warp);
+    }
+}
+
+/// Makes a warp ready that rests. Returns false when all threads have ended.
+bool Engine::wake() {
+    if (done_ == static_cast<int>(threads_.size())) return false;
+    for (;;) {
+        for (Block& block : blocks_) block.released = reached_by_all(block);
+        wake_warps(cluster_waiters_ > 0 && cluster_reached_by_all());
+        for (Block& block : blocks_) block.released = false;
+        if (!ready_.empty()) break;
+        if (!deliver_awaited()) fail_stuck(why_stuck(), nullptr);
+    }
+    order_ready_warps();
+    return true;
+}
+
+/// In a random order: what may happen at any time does so now and then.
+void Engine::disturb() {
+    if (random(8) == 0) {
+        Block& block = blocks_[random(static_cast<std::uint32_t>(blocks_.size()))];
+        if (!block.copies.empty())
+            deliver(block, random(static_cast<std::uint32_t>(block.copies.size())));
+    }
+    if (random(4) == 0) wake_warps(false);
+}
+
+/// One copy to a barrier that a thread waits for: the first in the order that was issued, the last,
+/// or any. False if there is none.
+bool Engine::deliver_awaited() {
+    std::vector<std::pair<Block*, std::size_t>> found;
+    for (Block& block : blocks_)
+        for (std::size_t i = 0; i < block.copies.size(); ++i)
+            if (block.phase_barriers[block.copies[i].barrier].waiters > 0)
+                found.emplace_back(&block, i);
+    if (found.empty()) return false;
+    std::size_t chosen = order_ == Order::kDescending ? found.size() - 1 : 0;
+    if (order_ == Order::kRandom) chosen = random(static_cast<std::uint32_t>(found.size()));
+    deliver(*found[chosen].first, found[chosen].second);
+    return true;
+}
+
+std::string Engine::why_stuck() const {
+    for (const Block& block : blocks_) {
+        const Thread* threads = threads_of(block);
+        std::size_t at_barrier = 0;
+        for (std::size_t i = 0; i < block_threads_; ++i)
+            at_barrier += threads[i].state == Thread::State::kAtBlock;
+        if (at_barrier == 0 || at_barrier + static_cast<std::size_t>(block.done) != block_threads_)
+            continue;
+        return block.done > 0 ? "threads wait at a barrier that others, ended, never reach"
+                              : "threads wait at different barriers";
+    }
+    return "no thread can go on";
 }
 
 }  // namespace emulation

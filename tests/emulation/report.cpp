@@ -94,9 +94,13 @@ std::string Engine::where(const Thread* thread) const {
     return result;
 }
 
-void Engine::fail(cudaError_t error, const std::string& what) {
+void Engine::note_failure(cudaError_t error, const std::string& what) {
     error_ = error;
     report_ = where(current_) + ": " + what;
+}
+
+void Engine::fail(cudaError_t error, const std::string& what) {
+    note_failure(error, what);
     leave();
 }
 
@@ -115,7 +119,7 @@ void Engine::fault(int signal, int code, const void* address, const void* instru
 std::string Engine::describe_fault() const {
     const Place place = place_of(fault_.instruction);
     const auto* at = static_cast<const unsigned char*>(fault_.address);
-    const unsigned char* shared_end = shared_ + launch_->shared_bytes;
+    const unsigned char* shared_end = block_->shared + launch_->shared_bytes;
     char address[32];
     std::snprintf(address, sizeof address, "%p", fault_.address);
     std::string what;
@@ -131,53 +135,77 @@ std::string Engine::describe_fault() const {
         what = "an access " + std::to_string(at - shared_end) +
                " bytes past the end of the block's " + std::to_string(launch_->shared_bytes) +
                " bytes of shared memory";
-    } else if (at < shared_ && at >= reinterpret_cast<unsigned char*>(shared_map_)) {
+    } else if (at < block_->shared &&
+               at >= reinterpret_cast<unsigned char*>(
+                         shared_maps_[static_cast<std::size_t>(block_->rank)])) {
         what = "an access before the start of shared memory";
     } else {
         what = std::string("an access to ") + address + ", " + Memory::get().describe(at);
     }
     std::string result = where(fault_thread_) + ": " + what;
+    if (delivered_)
+        return result + ", by a copy by TMA issued at " + delivered_->file + ":" +
+               std::to_string(delivered_->line);
     if (!place.function.empty()) result += ", in " + place.function;
     if (!place.module.empty()) result += " (addr2line -ife " + place.module + ")";
     return result;
+}
+
+/// Where a thread that has neither ended nor runs waits.
+std::string Engine::describe_wait(const Thread& thread, const Block& block) const {
+    const bool phase = thread.state == Thread::State::kAtPhase;
+    std::string what = phase ? "barrier_wait" : thread.barrier;
+    if (thread.state == Thread::State::kAtWarp) what = thread.collective->name;
+    if (thread.state == Thread::State::kAtCluster) what = "cluster_barrier";
+    what = "at " + what + ", " + base_name(thread.file) + ":" + std::to_string(thread.line);
+    if (!phase) return what;
+    const PhaseBarrier& barrier = block.phase_barriers[thread.awaited];
+    std::size_t in_flight = 0;
+    for (const BulkCopy& copy : block.copies) in_flight += copy.barrier == thread.awaited;
+    return what + ", for phase " + std::to_string(thread.awaited_phase) +
+           " of the barrier at offset " + std::to_string(barrier.offset) +
+           " of shared memory, which misses " + std::to_string(barrier.missing) + " of " +
+           std::to_string(barrier.arrivals) + " arrivals and " + std::to_string(barrier.bytes) +
+           " bytes (copies in flight to it: " + std::to_string(in_flight) + ")";
 }
 
 std::string Engine::describe_threads(const Warp* warp) const {
     // One line for each place, with how many threads are there and the first of them.
     struct Group {
         std::string what;
+        const Block* block;
         const Thread* first;
         int count;
     };
     std::vector<Group> groups;
     for (std::size_t i = 0; i < threads_.size(); ++i) {
-        if (warp && &warps_[i / 32] != warp) continue;
         const Thread& thread = threads_[i];
+        const Block& block = blocks_[i / block_threads_];
+        if (warp && (&threads_[static_cast<std::size_t>(warp->first)] > &thread ||
+                     &threads_[static_cast<std::size_t>(warp->first)] + 32 <= &thread ||
+                     warp->block != block.rank))
+            continue;
         std::string what;
         switch (thread.state) {
             case Thread::State::kDone: what = "ended"; break;
             case Thread::State::kFresh: what = "not started"; break;
             case Thread::State::kRunning: what = "running"; break;
-            case Thread::State::kAtWarp:
-            case Thread::State::kAtBlock:
-                what = std::string("at ") +
-                       (thread.state == Thread::State::kAtWarp ? thread.collective->name
-                                                               : thread.barrier) +
-                       ", " + base_name(thread.file) + ":" + std::to_string(thread.line);
+            default: what = describe_wait(thread, block);
         }
         bool known = false;
         for (Group& group : groups) {
-            if (group.what != what) continue;
+            if (group.what != what || group.block != &block) continue;
             ++group.count;
             known = true;
             break;
         }
-        if (!known) groups.push_back({what, &thread, 1});
+        if (!known) groups.push_back({what, &block, &thread, 1});
     }
     std::string result;
     for (const Group& group : groups) {
         result += "\n  " + std::to_string(group.count) + " threads " + group.what +
                   ", the first of them " + text(group.first->index);
+        if (blocks_.size() > 1) result += " of block " + text(group.block->index);
     }
     return result;
 }

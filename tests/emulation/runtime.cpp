@@ -48,6 +48,15 @@ cudaError_t invalid_launch(const std::string& why) {
     return cudaErrorInvalidConfiguration;
 }
 
+uint3 cluster_shape(const cudaLaunchConfig_t& config) {
+    for (unsigned i = 0; i < config.numAttrs; ++i) {
+        if (config.attrs[i].id != cudaLaunchAttributeClusterDimension) continue;
+        const auto& shape = config.attrs[i].val.clusterDim;
+        return {shape.x, shape.y, shape.z};
+    }
+    return {1, 1, 1};
+}
+
 cudaError_t check_launch(const cudaLaunchConfig_t& config, const void* kernel) {
     const dim3 grid = config.gridDim, block = config.blockDim;
     const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
@@ -66,12 +75,14 @@ cudaError_t check_launch(const cudaLaunchConfig_t& config, const void* kernel) {
         return invalid_launch(std::to_string(config.dynamicSmemBytes) +
                               " bytes of shared memory, with " + std::to_string(limit) +
                               " allowed");
-    for (unsigned i = 0; i < config.numAttrs; ++i) {
-        if (config.attrs[i].id != cudaLaunchAttributeClusterDimension) continue;
-        const auto& cluster = config.attrs[i].val.clusterDim;
-        if (cluster.x * cluster.y * cluster.z > 1)
-            return invalid_launch("clusters are not emulated");
-    }
+    const uint3 cluster = cluster_shape(config);
+    const std::uint64_t blocks = std::uint64_t{cluster.x} * cluster.y * cluster.z;
+    if (blocks == 0 || blocks > 8)
+        return invalid_launch(std::to_string(blocks) + " blocks a cluster (1 to 8)");
+    if (blocks > 1 && capability() < 90)
+        return invalid_launch("clusters before compute capability 9.0");
+    if (grid.x % cluster.x != 0 || grid.y % cluster.y != 0 || grid.z % cluster.z != 0)
+        return invalid_launch("a grid of no whole number of clusters");
     return cudaSuccess;
 }
 
@@ -89,7 +100,11 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
                    std::function<void()> run_thread) {
     const cudaError_t invalid = check_launch(config, kernel);
     if (invalid != cudaSuccess) return returned(invalid);
-    const Launch launch{kernel, config.gridDim, config.blockDim, config.dynamicSmemBytes,
+    const Launch launch{kernel,
+                        config.gridDim,
+                        config.blockDim,
+                        cluster_shape(config),
+                        config.dynamicSmemBytes,
                         std::move(run_thread)};
     return enqueue(config.stream, [launch] {
         Engine& engine = Engine::of_this_thread();

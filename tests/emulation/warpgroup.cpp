@@ -62,7 +62,7 @@ void read(const WarpgroupProduct& product, bool of_a, std::uint32_t first, std::
                                     std::to_string(at) + " of " +
                                     std::to_string(engine.shared_bytes()) +
                                     " bytes of shared memory");
-            if (fenced_only && engine.unfenced()[at / 16] != 0)
+            if (fenced_only && engine.block().unfenced[at / 16] != 0)
                 refuse(product, "no fence.proxy.async after the copy to offset " +
                                     std::to_string(at) + " of shared memory");
             std::uint16_t element;
@@ -75,7 +75,7 @@ std::vector<std::uint16_t> read_operands(const Warp& warp, const WarpgroupProduc
                                          bool fenced_only) {
     std::vector<std::uint16_t> elements;
     elements.reserve((16 + static_cast<std::size_t>(product.cols)) * kDepth);
-    const auto quarter = static_cast<std::uint32_t>(warp.first / 32 % 4);
+    const auto quarter = static_cast<std::uint32_t>(warp.number % 4);
     read(product, true, quarter * 16, 16, fenced_only, elements);
     read(product, false, 0, static_cast<std::uint32_t>(product.cols), fenced_only, elements);
     return elements;
@@ -153,7 +153,7 @@ void complete_product(void* const* operands, unsigned) {
         if (!same(product, *static_cast<const WarpgroupProduct*>(operands[lane])))
             refuse(product, "lanes of a warp have different operands");
     if (engine.block_threads() % 128 != 0) refuse(product, "not every warpgroup has 4 warps");
-    std::vector<WarpgroupProduct>& issued = engine.issued_by_warpgroup(warp);
+    std::vector<WarpgroupProduct>& issued = engine.warpgroup(warp).products;
     if (warp.products_issued == issued.size()) issued.push_back(product);
     if (!same(product, issued[warp.products_issued++]))
         refuse(product, "warps of a warpgroup have different operands");
@@ -203,7 +203,7 @@ const Collective kWgmmaWait{"wgmma.wait_group", true, complete_wait};
 
 void fence_copies() {
     Engine& engine = *Engine::running();
-    for (const std::uint32_t chunk : engine.thread().unfenced) engine.unfenced()[chunk] = 0;
+    for (const std::uint32_t chunk : engine.thread().unfenced) engine.block().unfenced[chunk] = 0;
     engine.thread().unfenced.clear();
 }
 

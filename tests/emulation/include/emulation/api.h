@@ -283,7 +283,7 @@ struct cudaLaunchConfig_t {
 namespace emulation {
 struct Launch {
     const void* kernel;
-    uint3 grid, block;
+    uint3 grid, block, cluster;
     std::size_t shared_bytes;
     std::function<void()> run_thread;
 };
