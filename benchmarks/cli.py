@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         print(_listing(wanted))
         return 0
     if options.device == "cuda":
-        from .gpu import run as run_on_device
+        from .gpu.run import run as run_on_device
 
         return run_on_device(options)
     return _measure(options, wanted, files[0] if files else None)
@@ -44,7 +44,7 @@ def _wanted(options: argparse.Namespace) -> list[Problem]:
             raise ValueError(f"unknown peer {name!r}; known: {', '.join(PEERS)}")
     layers = [layer for name in options.suite for layer in shapes.suite(name)]
     wanted = problems(layers, options.batch, options.direction, options.pattern)
-    if not wanted:
+    if not wanted and not (options.device == "cuda" and options.memory_bound):
         raise ValueError("no problem matches; --list shows what there is")
     return wanted
 

@@ -65,13 +65,17 @@ class Problem:
         return np.random.default_rng(zlib.crc32(f"{self.identity} {purpose}".encode()))
 
     def matches(self, pattern: str) -> bool:
-        """Whether ``pattern`` (a part, or with ``*``) names the problem or a layer of it."""
+        """Whether ``pattern`` (a part, or with ``*``; or several of them with commas) names the
+        problem or a layer of it."""
         names = [
             self.identity,
             *(f"{layer.title} {self.direction} {self.identity}" for layer in self.layers),
         ]
-        wildcard = f"*{pattern.lower()}*"
-        return any(fnmatch.fnmatchcase(name.lower(), wildcard) for name in names)
+        return any(
+            fnmatch.fnmatchcase(name.lower(), f"*{part}*")
+            for name in names
+            for part in pattern.lower().split(",")
+        )
 
 
 def problems(

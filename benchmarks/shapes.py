@@ -99,6 +99,7 @@ QUICK = (
 #: the suites that are not a network, with what they take
 COLLECTIONS = {
     "all": "every distinct shape",
+    "none": "no layer",
     "quick": "one layer of each kind",
     "convolution": "every distinct convolution",
     "pointwise": "the 1x1 convolutions among them",
@@ -122,6 +123,8 @@ def suite(name: str) -> list[Layer]:
         return [Layer(name, network, Network(network), 1) for network in INFERENCE]
     if name == "training":
         return [Layer(name, network, Training(network), 1) for network in TRAINING]
+    if name == "none":
+        return []
     if name == "all":
         return list(layers())
     if name == "quick":

@@ -7,10 +7,7 @@ host's part is hidden; it is measured by itself). With ``--graph`` a second figu
 a captured graph of several, inputs rotated, per call. Every row is checked before it is timed:
 against PyTorch in float64, 16-bit operands in float32.
 
-``problems.py`` what is measured, ``rows.py`` the calls, ``clock.py`` the timing, ``run.py`` the
-session and its JSON file.
+``rows.py`` the calls of layers, ``families`` those of what memory bounds, ``networks.py`` whole
+networks; ``checks.py`` the errors, ``clock.py`` the timing, ``run.py`` the session and its JSON
+file, ``summary.py`` its tables.
 """
-
-from .run import run
-
-__all__ = ["run"]

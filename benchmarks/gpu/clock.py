@@ -76,6 +76,36 @@ class Clock:
             torch.cuda.synchronize()
         return best
 
+    def copy_of(self, size: int) -> Call:
+        """A call that moves ``size`` bytes, half of them read and half written."""
+        source = torch.zeros(max(size // 2, 1), dtype=torch.uint8, device="cuda")
+        target = torch.empty_like(source)
+        return lambda _: target.copy_(source)
+
+    def steady(
+        self, calls: Sequence[Callable[[], Any]], rounds: int, seconds: float = 0.05
+    ) -> list[list[float]]:
+        """Seconds a call where several follow each other, as they do in training: what the host
+        cannot hide counts too. A round takes one sample of each."""
+        times: list[list[float]] = [[] for _ in calls]
+        counts = [0] * len(calls)
+        for number in range(-1, rounds):
+            for place, call in enumerate(calls):
+                count = counts[place] or 2
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                torch.cuda.synchronize()
+                begin.record()
+                for _ in range(count):
+                    call()
+                end.record()
+                end.synchronize()
+                taken = begin.elapsed_time(end) / 1e3 / count
+                if number < 0:
+                    counts[place] = max(2, min(100, int(seconds / taken)))
+                else:
+                    times[place].append(taken)
+        return times
+
     def copy_bandwidth(self) -> float:
         """Bytes a second, read and written, of a copy of 1 GiB on the device."""
         source = torch.randn(1 << 28, device="cuda")

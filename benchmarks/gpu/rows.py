@@ -1,7 +1,8 @@
 """The calls that are timed: one problem on random tensors by fastconv and by PyTorch.
 
 ``prepare(problem, dtype)`` gives sets of operands (several, so that calls may rotate through them)
-and functions of a set: ``ours`` and ``theirs`` compute the same.
+and functions of a set: ``ours`` and ``theirs`` compute the same. ``families`` has what is no layer
+of a network's table.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..operations.linear import Linear
 from ..operations.pooling import Pooling
 from ..problems import Problem
 
+DEVICE = "cuda"
 LARGEST_SET = 1 << 30  # bytes: beyond it one set of operands is enough
 
 
@@ -33,11 +35,19 @@ class Prepared:
     flops: int
     direction: str = ""  # of fc.cuda.kernels, where kernels can be forced
     plan: Callable[[Any], Any] | None = None  # fc.explain of ours
+    exact: Callable[[Any], Any] | None = None  # of operands in a wider type; theirs if not given
+    check: Callable[[Any, Any], float] | None = None  # (result, operands) -> error, beside exact
+    in_place: bool = False  # a call changes its operands
+
+
+def device() -> str:
+    """Where operands are; a function, so that tests may move it."""
+    return DEVICE
 
 
 def images(*shape: int, dtype: torch.dtype, relu: bool = False, scale: float = 1.0) -> torch.Tensor:
     """Random normal images, channels last."""
-    x = torch.randn(*shape, device="cuda", dtype=torch.float32) * scale
+    x = torch.randn(*shape, device=device(), dtype=torch.float32) * scale
     x = x.clamp_min(0) if relu else x
     return x.to(dtype).contiguous(memory_format=torch.channels_last)
 
@@ -58,7 +68,7 @@ def prepare(problem: Problem, dtype: torch.dtype) -> Prepared:
     return prepared
 
 
-def _several(make: Callable[[], Any], size: int) -> list[Any]:
+def several(make: Callable[[], Any], size: int) -> list[Any]:
     return [make() for _ in range(1 if size > LARGEST_SET else 2)]
 
 
@@ -102,7 +112,7 @@ def _convolution(problem: Problem, shape: Convolution, dtype: torch.dtype) -> Pr
         )[1]
     else:
         raise LookupError(direction)
-    sets = _several(make, 2 * problem.bytes_moved)
+    sets = several(make, 2 * problem.bytes_moved)
     return Prepared(ours, theirs, sets, 0, 0, direction, plan)
 
 
@@ -145,68 +155,28 @@ def _pooling(problem: Problem, shape: Pooling, dtype: torch.dtype) -> Prepared:
         theirs = lambda o: torch.ops.aten.avg_pool2d_backward(  # noqa: E731
             o["g"], o["x"], size, *their, shape.ceil_mode, True, None
         )
-    return Prepared(ours, theirs, _several(make, 2 * problem.bytes_moved), 0, 0)
+    return Prepared(ours, theirs, several(make, 2 * problem.bytes_moved), 0, 0)
 
 
 def _linear(problem: Problem, shape: Linear, dtype: torch.dtype) -> Prepared:
-    n, direction = problem.batch, problem.direction
-    if direction != "forward":
-        raise LookupError(direction)
+    """Forward, or both gradients, which have a launch each."""
+    n, forward = problem.batch, problem.direction == "forward"
 
     def make() -> dict[str, torch.Tensor]:
-        x = torch.randn(n, shape.channels, device="cuda").to(dtype)
-        w = torch.randn(shape.filters, shape.channels, device="cuda") / shape.channels**0.5
-        return {"x": x, "w": w.to(dtype)}
+        x = torch.randn(n, shape.channels, device=device()).to(dtype)
+        w = torch.randn(shape.filters, shape.channels, device=device()) / shape.channels**0.5
+        operands = {"x": x, "w": w.to(dtype)}
+        if not forward:
+            operands["g"] = torch.randn(n, shape.filters, device=device()).to(dtype)
+        return operands
 
+    sets = several(make, 2 * problem.bytes_moved)
+    if forward:
+        ours = lambda o: fc.linear(o["x"], o["w"])  # noqa: E731
+        return Prepared(ours, lambda o: F.linear(o["x"], o["w"]), sets, 0, 0)
+    need = ("input", "weight")
     return Prepared(
-        lambda o: fc.linear(o["x"], o["w"]), lambda o: F.linear(o["x"], o["w"]),
-        _several(make, 2 * problem.bytes_moved), 0, 0,
+        lambda o: fc.linear_backward(o["g"], o["x"], o["w"], need=need)[:2],
+        lambda o: (o["g"] @ o["w"], o["g"].t() @ o["x"]),
+        sets, 0, 0,
     )  # fmt: skip
-
-
-# ---- what is bound by memory, over the activations of ResNet-50 ----------------------------------
-
-
-def memory_bound(batch: int, dtype: torch.dtype) -> dict[str, Prepared]:
-    """Name -> calls of element-wise functions and normalization on (batch, 256, 56, 56)."""
-    shape = (batch, 256, 56, 56)
-    size = batch * 256 * 56 * 56 * dtype.itemsize
-    ones, zeros = (torch.full((256,), v, device="cuda") for v in (1.0, 0.0))
-
-    def make() -> dict[str, torch.Tensor]:
-        return {name: images(*shape, dtype=dtype) for name in ("x", "y")}
-
-    def norm(o: dict[str, torch.Tensor]) -> Any:
-        return F.batch_norm(o["x"], None, None, ones, zeros, True, 0.1, 1e-5)
-
-    def norm_backward(o: dict[str, torch.Tensor]) -> Any:
-        return torch.ops.aten.native_batch_norm_backward(
-            o["y"], o["x"], ones, None, None, zeros, ones, True, 1e-5, [True, True, True]
-        )[0]
-
-    calls = {
-        "relu": (lambda o: fc.relu(o["x"]), lambda o: torch.relu(o["x"]), 2),
-        "relu_backward": (
-            lambda o: fc.relu_backward(o["x"], o["y"]),
-            lambda o: torch.ops.aten.threshold_backward(o["x"], o["y"], 0), 3,
-        ),
-        "sigmoid": (lambda o: fc.sigmoid(o["x"]), lambda o: torch.sigmoid(o["x"]), 2),
-        "batch_norm": (
-            lambda o: fc.batch_norm(o["x"], weight=ones, bias=zeros, training=True)[0], norm, 3,
-        ),
-        "batch_norm_backward": (
-            lambda o: fc.batch_norm_backward(
-                o["y"], o["x"], zeros, ones, weight=ones, training=True
-            )[0],
-            norm_backward, 5,
-        ),
-        "local_response_norm": (
-            lambda o: fc.local_response_norm(o["x"], 5),
-            lambda o: F.local_response_norm(o["x"], 5), 2,
-        ),
-        "softmax": (lambda o: fc.softmax(o["x"]), lambda o: torch.softmax(o["x"], 1), 2),
-    }  # fmt: skip
-    return {
-        name: Prepared(ours, theirs, _several(make, 4 * size), passes * size, 0)
-        for name, (ours, theirs, passes) in calls.items()
-    }

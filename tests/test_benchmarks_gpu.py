@@ -1,0 +1,229 @@
+"""The benchmark for CUDA devices as far as a machine without one goes: what it compares is the same
+function, on PyTorch's CPU tensors; what it says of raw results."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import fastconv as fc
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+families = pytest.importorskip("benchmarks.gpu.families", reason="not a checkout")
+from benchmarks import options, results  # noqa: E402
+from benchmarks.gpu import checks, networks, rows, run, summary  # noqa: E402
+
+SMALL = families.Sizes(
+    image=(2, 8, 6, 5),
+    responses=((2, 12, 5, 4),),
+    last=(3, 16, 4, 4),
+    halved=(2, 4, 3, 5),
+    logits=(6, 9),
+    parameters=1001,
+    depthwise=((8, 7, 1), (8, 7, 2)),
+    matrices=((12, 5),),
+    vectors=(2, 3),
+)
+#: through fc.cuda.asarray: on a device only
+ON_DEVICE = ("to_c_order", "cast_from_float32", "cast_to_float32")
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "DEVICE", "cpu")
+    torch.manual_seed(0)
+
+
+def on_the_cpu(dtype: Any) -> list[Any]:
+    return [row for row in families.memory_bound(SMALL, dtype) if row.name not in ON_DEVICE]
+
+
+@pytest.mark.parametrize("row", on_the_cpu(torch.float32), ids=lambda row: f"{row[0]}-{row[1]}")
+def test_both_sides_compute_the_same(row: Any) -> None:
+    prepared = row.make()
+    operands = prepared.sets[0]
+    expected = checks.exactly(prepared, operands, "float32")
+    for call in (prepared.ours, prepared.theirs):
+        own = {k: v if v.requires_grad else v.clone() for k, v in operands.items()}
+        result = call(own)
+        if prepared.check is not None:
+            assert prepared.check(result, operands) < 1e-6
+        else:
+            assert checks.distance(result, expected) < checks.TOLERANCE["float32"]
+    assert prepared.bytes_moved > 0
+
+
+# ---- the session, with a clock that does not measure ---------------------------------------------
+
+
+class Clock:
+    """Calls everything as the real one does; an element of the result takes a nanosecond."""
+
+    def cold(self, calls: Any, sets: int, samples: int) -> list[list[float]]:
+        for call in calls:
+            call(0)
+            call(sets - 1)
+        return [
+            [1e-6 * (2 + number) + 1e-9 * n for n in range(samples)] for number in range(len(calls))
+        ]
+
+    def copy_of(self, size: int) -> Any:
+        return lambda number: size
+
+    def replayed(self, call: Any, sets: int) -> float:
+        call(0)
+        return 1e-6
+
+    def steady(self, calls: Any, rounds: int) -> list[list[float]]:
+        return [[0.001 * (n + 1)] * rounds for n, call in enumerate(calls) if call() is not None]
+
+
+LIMITS = {
+    "copy_bytes_per_second": 3e12,
+    "matrix_flops": {"float32": 5e13, "bfloat16": 8e14},
+    "host_seconds": {"fastconv": 2e-5},
+}
+
+
+def session_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the command line makes of these arguments, on the CPU."""
+    session = run.Session.__new__(run.Session)
+    session.options = options.parse(["--device", "cuda", *arguments])
+    session.clock, session.checks, session.limits = Clock(), checks, LIMITS
+    session.began, session.wrong, session.rows = time.monotonic(), [], []
+    session.complete = False
+    plan = types.SimpleNamespace(kernel="sm80_64x64", splits=2)
+    monkeypatch.setattr(fc, "explain", lambda *_, **__: plan)  # the CPU's has neither
+    return session
+
+
+def content_of(session: Any) -> dict[str, Any]:
+    """As written and read again."""
+    content = {
+        "schema": results.SCHEMA, "complete": session.complete, "device": {"name": "None"},
+        "limits": LIMITS, "commit": "abc", "wrong": session.wrong, "rows": session.rows,
+    }  # fmt: skip
+    return json.loads(json.dumps(content, allow_nan=False))
+
+
+def test_a_session_of_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_of(["--memory-bound", "--dtypes", "float32", "--samples", "2"], monkeypatch)
+    found = on_the_cpu(torch.float32)
+    monkeypatch.setattr(families, "memory_bound", lambda *_: iter(found))
+    session.measure()
+    assert session.complete
+    assert session.wrong == []
+    names = {row["operation"] for row in session.rows}
+    assert {"softmax_rows", "cross_entropy", "sgd", "dropout", "batch_norm_training"} <= names
+    assert all(set(row["times"]) == {"fastconv", "pytorch", "copy"} for row in session.rows)
+    text = summary.summary(content_of(session))
+    assert f"{len(session.rows)} of {len(session.rows)} rows" in text  # x1.5 in the clock above
+
+
+def test_a_session_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch by itself; what cannot be compared is left out, what is wrong is told."""
+    arguments = ["--suite", "lenet5_classic", "--batch", "2,1", "--dtypes", "float32", "--graph"]
+    session = session_of(arguments, monkeypatch)
+    session.measure()
+    assert session.wrong == []
+    assert [row["batch"] for row in session.rows] == sorted(
+        (row["batch"] for row in session.rows), reverse=True
+    )
+    assert {row["direction"] for row in session.rows if row["operation"] == "conv2d"} == {
+        "forward", "grad_input", "grad_weight",
+    }  # fmt: skip
+    text = summary.summary(content_of(session))
+    assert "| conv2d grad_weight, batch 1 | 1.50x" in text
+
+    monkeypatch.setattr(checks, "TOLERANCE", {"float32": 1e-30})
+    session = session_of([*arguments, "-k", "C3"], monkeypatch)
+    session.measure()
+    assert len(session.wrong) == len(session.rows)
+    assert "WRONG conv2d.forward.n2" in summary.summary(content_of(session))
+
+
+def test_a_session_stops_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_of(["--suite", "vgg16", "--time-limit", "0.001"], monkeypatch)
+    session.began -= 1
+    session.measure()
+    assert (session.complete, session.rows) == (False, [])
+    assert "not complete" in summary.summary(content_of(session))
+
+
+def test_what_quick_means_on_a_device() -> None:
+    quick = options.parse(["--device", "cuda", "--quick"])
+    assert (quick.batch, quick.samples, quick.dtypes) == ([32, 256, 1], 3, ["bfloat16"])
+    assert quick.direction == ["forward", "grad_input", "grad_weight"]
+    alone = options.parse(["--device", "cuda", "--memory-bound"])
+    assert (alone.suite, alone.batch) == (["none"], [32])
+    training = options.parse(["--device", "cuda", "--suite", "training,networks"])
+    assert {"step", "forward"} <= set(training.direction)
+    assert options.parse([]).batch == [1]
+
+
+# ---- what is said of raw results -----------------------------------------------------------------
+
+
+def row_of(**fields: Any) -> dict[str, Any]:
+    times = {"fastconv": [1e-4], "pytorch": [1e-4]}
+    return {
+        "operation": "conv2d", "direction": "forward", "kind": "3x3", "title": "a/b", "batch": 32,
+        "dtype": "bfloat16", "bytes": 1000, "flops": 10**9, "times": times, "errors": {},
+        "graph": {}, **fields,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_met"),
+    [(1.0, 0.5, True), (1.2, 1.3, False), (1.2, 1.45, True), (1.12, 0.1, False), (1.11, 0.1, True)],
+)
+def test_memory_bound_rows_meet_copy_or_pytorch(ours: float, theirs: float, is_met: bool) -> None:
+    """At least 90 % of a copy, or 1.2 times PyTorch."""
+    size = int(LIMITS["copy_bytes_per_second"])  # one second by a copy
+    row = row_of(bytes=size, times={"fastconv": [ours], "pytorch": [theirs]})
+    assert summary.met(row, LIMITS) is is_met
+
+
+def test_rows_behind_are_named() -> None:
+    """Geometric means, and the rows below the least ratio, worst first."""
+    slow = [
+        row_of(title=f"net/{name}", times={"fastconv": [1e-4], "pytorch": [seconds]})
+        for name, seconds in (("fine", 2e-4), ("slow", 5e-5), ("slowest", 1e-5))
+    ]
+    fewer = row_of(dtype="float32", flops=10**10)  # 1e14 a second: no direct algorithm
+    content = {"device": {"name": "X"}, "complete": True, "commit": "c", "limits": LIMITS,
+               "wrong": [], "rows": [*slow, fewer]}  # fmt: skip
+    text = summary.summary(content)
+    assert "| conv2d forward, batch 32 | 0.46x (3) |  | 1.00x (1) |" in text
+    assert "2 rows below 0.8x; best 10 TFLOP/s" in text
+    assert text.index("net/slowest ") < text.index("net/slow ")
+    assert "net/fine " not in text.split("rows below")[1].split("\n", 1)[1]
+
+
+def test_the_committed_results_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    paths = sorted((ROOT / "benchmarks" / "results").glob("*-h[12]00*.json"))
+    assert summary.main([str(path) for path in paths]) == 0
+    assert capsys.readouterr().out.count("geometric mean") >= len(paths) > 0
+
+
+# ---- whole networks: fastconv's part in the emulation --------------------------------------------
+
+
+@pytest.mark.skipif(not fc.cuda.is_available(), reason="no CUDA arrays here")
+@pytest.mark.parametrize("name", ["lenet5"])
+def test_training_steps_agree(name: str) -> None:
+    x = torch.randn(2, *networks.image_shape(name))
+    expected = networks._torch_step(name, x, torch.float32)()
+    step = networks.fastconv_step(name, fc.cuda.asarray(x.numpy()))
+    step()
+    for call in (step, networks.fastconv_graph(step)):
+        result = [torch.from_numpy(np.asarray(fc.cuda.asnumpy(part))) for part in call()]
+        assert checks.distance(result, expected) < 1e-4
