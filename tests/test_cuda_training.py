@@ -123,43 +123,46 @@ def test_an_optimiser_follows_a_model_that_moves(rng):
         )
 
 
+def losses_and_weights(dtype, batches, captured):
+    """Of some steps, one as it is and the others as launches of one graph, or all as they are."""
+    model, _, _ = model_and_data(np.random.default_rng(0))
+    model.to("cuda", dtype).train()
+    model[5].p = 0.0  # a graph repeats its dropout's mask
+    optimizer = fc.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loss = L.CrossEntropyLoss()
+    x, target = fc.cuda.asarray(batches[0], dtype=dtype), fc.cuda.asarray(np.arange(6) % 3)
+
+    def step():
+        optimizer.zero_grad()
+        value = loss(model(x), target)
+        model.backward(loss.backward(), need_input=False)
+        optimizer.step()
+        return value
+
+    value, graph = step(), None
+    losses = [float(host(value))]
+    for batch in batches[1:]:
+        x[...] = fc.cuda.asarray(batch, dtype=dtype)
+        if not captured:
+            value = step()
+        elif graph is None:
+            with fc.cuda.capture() as graph:
+                value = step()
+        if captured:
+            graph.launch()
+        losses.append(float(host(value)))
+    return losses, [host(p.data) for p in model.parameters()]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_captured_training_step_has_the_same_bits(dtype, rng):
-    """One step as a graph, fed through the arrays that it was captured with."""
-    given = normals((3, 6, 1, 4, 4), rng)
-    target = fc.cuda.asarray(np.arange(6) % 3)
-    ends = []
-    for captured in (False, True):
-        model, _, _ = model_and_data(np.random.default_rng(0))
-        model.to("cuda", dtype).train()
-        model[5].p = 0.0  # a graph repeats its dropout's masks
-        optimizer = fc.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        loss = L.CrossEntropyLoss()
-        x = fc.cuda.asarray(given[0], dtype=dtype)
-
-        def step():
-            optimizer.zero_grad()
-            value = loss(model(x), target)
-            model.backward(loss.backward(), need_input=False)
-            optimizer.step()
-            return value
-
-        losses = [float(host(step()))]
-        graph = None
-        for batch in given[1:]:
-            x[...] = fc.cuda.asarray(batch, dtype=dtype)
-            if captured and graph is None:
-                with fc.cuda.capture() as graph:
-                    value = step()
-            if captured:
-                graph.launch()
-            else:
-                value = step()
-            losses.append(float(host(value)))
-        ends.append((losses, [host(p.data) for p in model.parameters()]))
-    assert ends[0][0] == ends[1][0]
-    for one, other in zip(ends[0][1], ends[1][1]):
-        np.testing.assert_array_equal(one, other)
+    """It is fed through the arrays that it was captured with."""
+    batches = normals((4, 6, 1, 4, 4), rng)
+    one, other = (losses_and_weights(dtype, batches, captured) for captured in (False, True))
+    assert one[0] == other[0]
+    assert len(set(one[0])) == 4
+    for a, b in zip(one[1], other[1]):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
