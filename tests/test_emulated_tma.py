@@ -23,6 +23,7 @@ BUGS = [
     "no full wait",
     "no empty wait",
     "no empty arrive",
+    "early arrive",
     "wrong parity",
     "too many bytes",
     "too few bytes",
@@ -34,7 +35,7 @@ BUGS = [
 
 def load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
-    for name in ("tma_copy", "tma_convolve", "tma_sum", "tma_misuse"):
+    for name in ("tma_copy", "tma_convolve", "tma_sum", "tma_misuse", "tma_launch"):
         if hasattr(library, name):
             getattr(library, name).restype = ctypes.c_char_p
     return library
@@ -42,7 +43,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    sources = [SOURCE]
+    sources = [SOURCE, EMULATION / "cases" / "tma_misuse.cu"]
     return load(build(tmp_path_factory.mktemp("tma") / "tma.so", sources))
 
 
@@ -288,9 +289,10 @@ def test_right_convolution_passes(
 # bug -> one of these is found, whichever comes first in an order
 CHANGED = "operands in shared memory changed between its issue and its wait"
 FINDS = {
-    "no full wait": [CHANGED, "they may miss it", "misses 8 of 8 arrivals and 0 bytes"],
+    "no full wait": [CHANGED, "an arrival too many", "misses 8 of 8 arrivals and 0 bytes"],
     "no empty wait": ["barrier_arrive_expect: an arrival too many: all 1 of phase 0"],
     "no empty arrive": ["misses 1 of 8 arrivals and 0 bytes"],
+    "early arrive": [CHANGED],
     "wrong parity": [CHANGED, "an arrival too many", "misses 1 of 1 arrivals and 0 bytes"],
     "too many bytes": ["misses 0 of 1 arrivals and 16 bytes (copies in flight to it: 0)"],
     "too few bytes": ["was told to expect too few bytes", "8192 bytes more than the barrier"],
@@ -346,3 +348,114 @@ def test_missing_barriers_of_a_cluster_are_found(
     for ranks in (2, 4):
         assert sum_cluster(emulated, ranks, "no barrier before") == "NaN"
         assert "has ended" in sum_cluster(emulated, ranks, "no barrier after")
+
+
+# ---- misuse -------------------------------------------------------------------------------------
+
+# case -> words of the report; in brackets, any of them, whatever comes first in an order
+REPORTS: dict[str, list[str | list[str]]] = {
+    "never_initialised": ["barrier_wait: no barrier has been initialised at offset 12288"],
+    "never_fenced": ["barrier_arrive: the barrier at offset 12288", "before fence_barrier_init"],
+    "not_known_to_all": [["with no barrier of the block since", "no barrier has been initialised"]],
+    "initialised_twice": ["barrier_init: the barrier at offset 12288", "was initialised before"],
+    "no_arrivals": ["0 arrivals, not 1 .. 1048575"],
+    "misaligned_barrier": ["address must be a multiple of 8"],
+    "overwritten": ["the barrier at offset 12288 of shared memory has been overwritten"],
+    "overwritten_by_a_copy": ["barrier_wait: the barrier at offset 64", "has been overwritten"],
+    "arrival_too_many": ["an arrival too many: all 1 of phase 0 of the barrier at offset 12288"],
+    "arrival_too_few": [
+        "no thread can go on",
+        "512 threads at barrier_wait, tma_misuse.cu:",
+        "for phase 0 of the barrier at offset 12288 of shared memory, which misses 1 of 2 arrivals",
+    ],
+    "negative_bytes": ["barrier_arrive_expect: -16 bytes"],
+    "megabyte": ["cannot count 1048576 bytes"],
+    "no_parity": ["barrier_wait: parity 2"],
+    "missed_phase": [["threads that wait for the phase before", "for phase 2 of the barrier"]],
+    "copy_before_fence": ["copy_tile: the barrier", "before fence_barrier_init"],
+    "unexpected_bytes": [["told to expect too few bytes", "4096 bytes more than the barrier"]],
+    "never_awaited": ["nothing waited for a copy by TMA issued at", "tma_misuse.cu:"],
+    "misaligned_destination": ["copy_tile: the destination, offset 512", "no multiple of 1024"],
+    "destination_beyond": ["4096 bytes to offset 15360 of 16384 bytes of shared memory"],
+    "no_map": ["what should be a map is none"],
+    "tile_of_an_image": ["copy_tile: the map is one of im2col"],
+    "walk_of_a_tile": ["copy_im2col: the map is a tiled one"],
+    "outside_the_walk": ["h is 4, and the map walks 0 .. 3"],
+    "far_tap": ["tap_w is 256, not 0 .. 255"],
+    "source_past_end": [
+        "past the end of 8192 bytes of device memory",
+        "by a copy by TMA issued at",
+    ],
+    "no_such_rank": ["load_cluster_16: block 2 of a cluster of 2"],
+    "misaligned_load": ["load_cluster_16: no multiple of 16 bytes"],
+    "load_beyond": ["16 bytes at offset 16384 of 16384 bytes"],
+    "barriers_of_lanes": ["different barriers of the cluster", "16 threads at cluster_barrier"],
+    "barrier_of_one_block": [
+        "512 threads at barrier_wait",
+        "512 threads at cluster_barrier, tma_misuse.cu:",
+        "of block (1, 0, 0)",
+    ],
+    "registers_of_three_warps": ["warp 0 never reached its warpgroup's setmaxnreg"],
+    "different_registers": ["warps of a warpgroup have different numbers"],
+    "more_registers_than_there_are": ["end with 84992 registers of 65536"],
+    "gives_more_than_it_has": ["give_registers<208>: its threads have 128"],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", REPORTS)
+def test_misuse_is_reported(
+    emulated: ctypes.CDLL, name: str, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTCONV_EMULATION_ORDER", order)
+    report = emulated.tma_misuse(name.encode()).decode()
+    assert f"kernel (anonymous namespace)::{name}(" in report
+    for words in REPORTS[name]:
+        assert any(w in report for w in ([words] if isinstance(words, str) else words)), report
+    # ... and nothing of it is left for the next launch.
+    assert emulated.tma_misuse(b"nothing") == b""
+
+
+def test_launches_of_clusters(emulated: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert emulated.tma_launch(4, 2) == b"launched"
+    assert b"no whole number of clusters" in emulated.tma_launch(4, 3)
+    assert b"16 blocks a cluster (1 to 8)" in emulated.tma_launch(16, 16)
+    assert b"0 blocks a cluster" in emulated.tma_launch(4, 0)
+    monkeypatch.setenv("FASTCONV_EMULATION_CAPABILITY", "80")
+    assert b"before compute capability 9.0" in emulated.tma_launch(4, 2)
+
+
+def refusal(library: ctypes.CDLL, spare: int = 0, **of: tuple[int, ...]) -> str:
+    """What is said to a map of a (2, 4, 8, 64) tensor with one thing wrong."""
+    x, out = np.zeros(2 * 4 * 8 * (64 + spare), np.uint16), np.zeros(1 << 20, np.uint16)
+    box = ints(*of["box"]) if "box" in of else None
+    walk = ints(*of.get("walk", (0, 7, 0, 3, 1, 1, 32)))
+    shape = ints(*of.get("shape", (64, 8, 4, 2)))
+    error = library.tma_copy(
+        address(x), shape, spare, box, walk, ints(0, 0, 0, 0, 0, 0), 1, address(out)
+    )
+    return str(error.decode())
+
+
+@pytest.mark.parametrize(
+    ("of", "says"),
+    [
+        ({"spare": 4}, "tensor.elems[0] is 68, no multiple of 8"),
+        ({"box": (64, 8, 4, 1), "shape": (64, 0, 4, 2)}, "tensor.size[1] is 0, not 1 .."),
+        ({"box": (32, 8, 4, 1)}, "box[0] is 32, not 64 .. 64"),
+        ({"box": (64, 257, 1, 1)}, "box[1] is 257, not 1 .. 256"),
+        ({"walk": (-129, 7, 0, 3, 1, 1, 32)}, "walk.first_w is -129, not -128 .. 127"),
+        ({"walk": (0, 135, 0, 3, 1, 1, 32)}, "walk.last_w is 135, not -121 .. 134"),
+        ({"walk": (0, 7, 0, 3, 1, 9, 32)}, "walk.step_h is 9, not 1 .. 8"),
+        ({"walk": (0, 7, 0, 3, 1, 1, 1025)}, "walk.pixels is 1025, not 1 .. 1024"),
+    ],
+)
+def test_maps_that_cannot_be(
+    library: ctypes.CDLL, request: pytest.FixtureRequest, of: dict[str, tuple[int, ...]], says: str
+) -> None:
+    """A driver refuses them too, in its own words."""
+    refused = refusal(library, **of)  # type: ignore[arg-type]
+    if "gpu" in request.node.name:
+        assert "cuTensorMapEncode" in refused
+    else:
+        assert says in refused

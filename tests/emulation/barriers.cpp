@@ -77,6 +77,7 @@ void advance(PhaseBarrier& barrier, const BarrierUse& use) {
     ++barrier.phase;
     barrier.missing = barrier.arrivals;
     barrier.late = barrier.waiters;
+    if (barrier.waiters > 0) Engine::running()->note_ended_phase();
     barrier.waiters = 0;
 }
 

@@ -166,9 +166,10 @@ bool Engine::run_cluster(std::uint64_t cluster) {
     stacks_.clear();
     ready_.clear();
     done_ = phase_waiters_ = cluster_waiters_ = 0;
+    phase_ended_ = false;
     delivered_.reset();
     begin_blocks(cluster);
-    order_ready_warps();
+    order_ready_warps(0);
     enter(blocks_[0]);
     switch_to(*ready_.back());
     Thread* first = next();

@@ -5,13 +5,13 @@
 // A thread runs until it waits (meet, meet_block, meet_cluster, await_phase) or ends. A pass runs a
 // warp's lanes once each; at its end collectives that all their lanes have reached are completed,
 // lanes whose phase is over are found, and the next pass begins. A warp none of whose lanes can run
-// rests. Once all do, barriers that everyone has reached are released and phases that are over wake
-// their waiters; if that is nobody, copies by TMA arrive one after another until it is somebody. If
-// nothing can go on, the launch fails with a report of who waits where.
+// rests. Phases that are over wake their waiters at the end of the pass that ended them. Once all
+// warps rest, barriers that everyone has reached are released; if that is nobody, copies by TMA arrive
+// one after another until somebody can go on. Else the launch fails with a report of who waits where.
 //
 // Orders (FASTCONV_EMULATION_ORDER, read at every launch): `ascending` and `descending` run one
 // warp as far as it gets, then the next; `random:SEED` draws lanes anew for every pass and another
-// warp after every pass, and lets phases wake and copies arrive at any time. Clusters follow the same
+// warp after every pass, lets waiters wait longer and copies arrive earlier. Clusters follow the same
 // order.
 #pragma once
 
@@ -157,6 +157,7 @@ public:
     unsigned char* shared_memory() { return block_->shared; }
     std::size_t shared_bytes() const { return launch_->shared_bytes; }
     bool delays_copies() const { return delays_copies_; }
+    void note_ended_phase() { phase_ended_ = true; }
     /// Takes a copy out of its block's list and performs it.
     void deliver(Block& block, std::size_t copy);
 
@@ -193,8 +194,8 @@ private:
     unsigned waking_lanes(const Warp& warp, bool cluster_released) const;
     bool reached_by_all(Block& block);
     bool cluster_reached_by_all();
-    void order_ready_warps();
-    void disturb();
+    void order_ready_warps(std::size_t begin);
+    void interrupt();
     bool deliver_awaited();
     std::string why_stuck() const;
     void resume(Thread& thread, Fiber& from);
@@ -224,6 +225,7 @@ private:
     Block* block_ = nullptr;
     int done_ = 0;
     int phase_waiters_ = 0, cluster_waiters_ = 0;
+    bool phase_ended_ = false;  // that someone waited for, and warps have not been woken since
     Fiber main_;
 
     Order order_ = Order::kAscending;

@@ -38,13 +38,15 @@ void Engine::begin_pass(Warp& warp, unsigned lanes) {
     }
 }
 
-/// ready_, which holds warps in ascending order: the last one runs first.
-void Engine::order_ready_warps() {
+/// Those of ready_ from `begin` on, which are in ascending order: the last one runs first.
+void Engine::order_ready_warps(std::size_t begin) {
+    const auto first = ready_.begin() + static_cast<std::ptrdiff_t>(begin);
     if (order_ == Order::kAscending) {
-        std::reverse(ready_.begin(), ready_.end());
+        std::reverse(first, ready_.end());
     } else if (order_ == Order::kRandom) {
-        for (std::size_t i = ready_.size() - 1; i > 0; --i)
-            std::swap(ready_[i], ready_[random(static_cast<std::uint32_t>(i) + 1)]);
+        for (std::size_t i = ready_.size() - 1; i > begin; --i)
+            std::swap(ready_[i],
+                      ready_[begin + random(static_cast<std::uint32_t>(i - begin) + 1)]);
     }
 }
 
@@ -61,17 +63,38 @@ void Engine::switch_to(Warp& warp) {
 
 /// The pass of the running warp is over. Returns null when the cluster's blocks are.
 Thread* Engine::next_pass() {
-    if (settle(*warp_)) {
-        if (order_ == Order::kRandom && ready_.size() > 1)
-            std::swap(ready_[random(static_cast<std::uint32_t>(ready_.size()))], ready_.back());
-    } else {
-        warp_->rests = true;
-        ready_.pop_back();
-        if (ready_.empty() && !wake()) return nullptr;
+    if (phase_waiters_ > 0) interrupt();
+    for (;;) {
+        switch_to(*ready_.back());
+        Warp& warp = *warp_;
+        if (warp.position < warp.count) return &threads_[warp.first + warp.order[warp.position++]];
+        if (settle(warp)) {
+            if (order_ == Order::kRandom && ready_.size() > 1)
+                std::swap(ready_[random(static_cast<std::uint32_t>(ready_.size()))], ready_.back());
+        } else {
+            warp.rests = true;
+            ready_.pop_back();
+            if (ready_.empty() && !wake()) return nullptr;
+        }
     }
-    if (order_ == Order::kRandom && phase_waiters_ > 0) disturb();
-    switch_to(*ready_.back());
-    return &threads_[warp_->first + warp_->order[warp_->position++]];
+}
+
+/// Whoever waited for a phase that ended in this pass goes on before the warp that ended it: what is
+/// given back too early is used again at once. In a random order only now and then, and then copies
+/// arrive too.
+void Engine::interrupt() {
+    if (order_ == Order::kRandom) {
+        if (random(8) == 0) {
+            Block& block = blocks_[random(static_cast<std::uint32_t>(blocks_.size()))];
+            if (!block.copies.empty())
+                deliver(block, random(static_cast<std::uint32_t>(block.copies.size())));
+        }
+        if (random(2) == 0) return;
+    }
+    if (!phase_ended_) return;
+    const std::size_t before = ready_.size();
+    wake_warps(false);
+    order_ready_warps(before);
 }
 
 /// Completes the collectives that all their lanes have reached, and finds lanes whose phase is over.
@@ -170,6 +193,7 @@ unsigned Engine::waking_lanes(const Warp& warp, bool cluster_released) const {
 
 /// Resting warps whose block or cluster is released, or with lanes whose phase is over.
 void Engine::wake_warps(bool cluster_released) {
+    phase_ended_ = false;
     for (Warp& warp : warps_) {
         if (!warp.rests) continue;
         unsigned lanes = 0;
@@ -195,18 +219,8 @@ bool Engine::wake() {
         if (!ready_.empty()) break;
         if (!deliver_awaited()) fail_stuck(why_stuck(), nullptr);
     }
-    order_ready_warps();
+    order_ready_warps(0);
     return true;
-}
-
-/// In a random order: what may happen at any time does so now and then.
-void Engine::disturb() {
-    if (random(8) == 0) {
-        Block& block = blocks_[random(static_cast<std::uint32_t>(blocks_.size()))];
-        if (!block.copies.empty())
-            deliver(block, random(static_cast<std::uint32_t>(block.copies.size())));
-    }
-    if (random(4) == 0) wake_warps(false);
 }
 
 /// One copy to a barrier that a thread waits for: the first in the order that was issued, the last,

@@ -42,8 +42,6 @@ MapDescription describe(const Check& check, const MappedTensor& tensor) {
     made.magic = MapDescription::kMagic;
     made.data = static_cast<const unsigned char*>(tensor.data);
     const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
-    if (address == 0) check.refuse("tensor.data is null");
-    if (address % 16 != 0) check.refuse("tensor.data is no multiple of 16 bytes");
     for (int d = 0; d < 4; ++d) {
         check.within(indexed("tensor.size", d), tensor.size[d], 1, std::int64_t{1} << 32);
         made.last[d] = static_cast<std::uint32_t>(tensor.size[d] - 1);
@@ -56,6 +54,8 @@ MapDescription describe(const Check& check, const MappedTensor& tensor) {
                          ", no multiple of 8 elements (16 bytes)");
         made.bytes[d] = static_cast<std::uint64_t>(tensor.elems[d]) * 2;
     }
+    if (address == 0) check.refuse("tensor.data is null");
+    if (address % 16 != 0) check.refuse("tensor.data is no multiple of 16 bytes");
     return made;
 }
 

@@ -48,36 +48,50 @@ struct Descriptor {
     }
 };
 
-/// Rows [first, first + count) of an operand, 16 depths each, appended to `out`.
-void read(const WarpgroupProduct& product, bool of_a, std::uint32_t first, std::uint32_t count,
-          bool fenced_only, std::vector<std::uint16_t>& out) {
+/// The 8 elements of an operand from `at` on.
+void read_chunk(const WarpgroupProduct& product, bool of_a, std::uint32_t at, bool fenced_only,
+                std::uint16_t (&elements)[8]) {
     Engine& engine = *Engine::running();
+    if (at + 16 > engine.shared_bytes())
+        refuse(product, std::string("operand ") + (of_a ? "a" : "b") + " at offset " +
+                            std::to_string(at) + " of " + std::to_string(engine.shared_bytes()) +
+                            " bytes of shared memory");
+    if (fenced_only && engine.block().unfenced[at / 16] != 0)
+        refuse(product, "no fence.proxy.async after the copy to offset " + std::to_string(at) +
+                            " of shared memory");
+    std::memcpy(elements, engine.shared_memory() + at, 16);
+}
+
+/// Rows [first, first + count) of an operand, multiples of 8, to `out` (count, 16 depths).
+void read(const WarpgroupProduct& product, bool of_a, std::uint32_t first, std::uint32_t count,
+          bool fenced_only, std::uint16_t* out) {
     const Descriptor descriptor(of_a ? product.a : product.b, product);
     const bool mn_major = of_a ? product.transpose_a : product.transpose_b;
-    for (std::uint32_t row = first; row < first + count; ++row)
-        for (std::uint32_t depth = 0; depth < kDepth; ++depth) {
-            const std::uint32_t at = descriptor.address(mn_major, row, depth);
-            if (at + 2 > engine.shared_bytes())
-                refuse(product, std::string("operand ") + (of_a ? "a" : "b") + " at offset " +
-                                    std::to_string(at) + " of " +
-                                    std::to_string(engine.shared_bytes()) +
-                                    " bytes of shared memory");
-            if (fenced_only && engine.block().unfenced[at / 16] != 0)
-                refuse(product, "no fence.proxy.async after the copy to offset " +
-                                    std::to_string(at) + " of shared memory");
-            std::uint16_t element;
-            std::memcpy(&element, engine.shared_memory() + at, 2);
-            out.push_back(element);
+    std::uint16_t elements[8];
+    if (!mn_major) {
+        for (std::uint32_t row = 0; row < count; ++row)
+            for (std::uint32_t depth = 0; depth < std::uint32_t{kDepth}; depth += 8) {
+                read_chunk(product, of_a, descriptor.address(false, first + row, depth),
+                           fenced_only, elements);
+                std::memcpy(out + row * kDepth + depth, elements, 16);
+            }
+        return;
+    }
+    for (std::uint32_t row = 0; row < count; row += 8)
+        for (std::uint32_t depth = 0; depth < std::uint32_t{kDepth}; ++depth) {
+            read_chunk(product, of_a, descriptor.address(true, first + row, depth), fenced_only,
+                       elements);
+            for (std::uint32_t i = 0; i < 8; ++i) out[(row + i) * kDepth + depth] = elements[i];
         }
 }
 
 std::vector<std::uint16_t> read_operands(const Warp& warp, const WarpgroupProduct& product,
                                          bool fenced_only) {
-    std::vector<std::uint16_t> elements;
-    elements.reserve((16 + static_cast<std::size_t>(product.cols)) * kDepth);
+    std::vector<std::uint16_t> elements((16 + static_cast<std::size_t>(product.cols)) * kDepth);
     const auto quarter = static_cast<std::uint32_t>(warp.number % 4);
-    read(product, true, quarter * 16, 16, fenced_only, elements);
-    read(product, false, 0, static_cast<std::uint32_t>(product.cols), fenced_only, elements);
+    read(product, true, quarter * 16, 16, fenced_only, elements.data());
+    read(product, false, 0, static_cast<std::uint32_t>(product.cols), fenced_only,
+         elements.data() + std::ptrdiff_t{16} * kDepth);
     return elements;
 }
 

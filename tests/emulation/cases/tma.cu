@@ -24,6 +24,7 @@ enum class Bug : int {
     kNoFullWait,      // multiplies what has not arrived
     kNoEmptyWait,     // copies into a stage that is being multiplied
     kNoEmptyArrive,   // of one warp
+    kEarlyArrive,     // gives a stage back while it is being multiplied
     kWrongParity,     // of the wait for a stage's first phase, the next, ...
     kTooManyBytes,    // expected
     kTooFewBytes,     // expected
@@ -124,9 +125,10 @@ __device__ void consume(const Convolution& c, const Ring& ring, int first_pixel,
                                      ptx::matrix_descriptor(b + part * 32, 0, 1024),
                                      step + part > 0);
         ptx::wgmma_commit();
-        ptx::wgmma_wait<0>();
+        if (kBug != Bug::kEarlyArrive) ptx::wgmma_wait<0>();
         const bool arrives = kBug != Bug::kNoEmptyArrive || threadIdx.x != 128;
         if (threadIdx.x % 32 == 0 && arrives) ptx::barrier_arrive(ring.empty + stage);
+        if (kBug == Bug::kEarlyArrive) ptx::wgmma_wait<0>();
     }
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32 % 4;
     const int pixels = c.batch * c.out_h * c.out_w;
@@ -292,9 +294,9 @@ FASTCONV_VISIBLE const char* tma_copy(const std::uint16_t* data, const int* shap
 
 using Convolve = void (*)(cuda::TensorMap, cuda::TensorMap, Convolution, float*);
 constexpr Convolve kConvolves[] = {
-    convolve<Bug::kNone>,        convolve<Bug::kNoFullWait>,   convolve<Bug::kNoEmptyWait>,
-    convolve<Bug::kNoEmptyArrive>, convolve<Bug::kWrongParity>, convolve<Bug::kTooManyBytes>,
-    convolve<Bug::kTooFewBytes>, convolve<Bug::kWrongTap>};
+    convolve<Bug::kNone>,          convolve<Bug::kNoFullWait>,  convolve<Bug::kNoEmptyWait>,
+    convolve<Bug::kNoEmptyArrive>, convolve<Bug::kEarlyArrive>, convolve<Bug::kWrongParity>,
+    convolve<Bug::kTooManyBytes>,  convolve<Bug::kTooFewBytes>, convolve<Bug::kWrongTap>};
 
 /// problem: a Convolution's numbers; x (batch, height, width, channels), w (64, taps_h, taps_w,
 /// channels) bfloat16, out (batch, out_h, out_w, 64), all host memory.
