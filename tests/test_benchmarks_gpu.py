@@ -20,6 +20,9 @@ sys.path.insert(0, str(ROOT))
 families = pytest.importorskip("benchmarks.gpu.families", reason="not a checkout")
 from benchmarks import options, results  # noqa: E402
 from benchmarks.gpu import checks, networks, rows, run, summary  # noqa: E402
+from benchmarks.operations.network import Network  # noqa: E402
+from benchmarks.operations.training import Training  # noqa: E402
+from benchmarks.problems import Problem  # noqa: E402
 
 SMALL = families.Sizes(
     image=(2, 8, 6, 5),
@@ -150,6 +153,17 @@ def test_a_session_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "WRONG conv2d.forward.n2" in summary.summary(content_of(session))
 
 
+def test_a_quick_session_compares_with_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--quick", "--suite", "lenet5_classic", "--batch", "1", "--dtypes", "float32"]
+    session = session_of(arguments, monkeypatch)
+    monkeypatch.setattr(checks, "exactly", None)  # is not asked
+    session.measure()
+    assert session.wrong == []
+    assert {row["against"] for row in session.rows} == {"PyTorch in the same type"}
+    assert {row["errors"]["pytorch"] for row in session.rows} == {0.0}
+    assert any(row["errors"]["fastconv"] > 0 for row in session.rows)
+
+
 def test_a_session_stops_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     session = session_of(["--suite", "vgg16", "--time-limit", "0.001"], monkeypatch)
     session.began -= 1
@@ -217,13 +231,26 @@ def test_the_committed_results_can_be_read(capsys: pytest.CaptureFixture[str]) -
 # ---- whole networks: fastconv's part in the emulation --------------------------------------------
 
 
+def on_the_host(array: Any) -> Any:
+    """Instead of checks.as_tensor, where PyTorch does not know the device."""
+    if isinstance(array, torch.Tensor):
+        return array
+    return torch.from_numpy(np.array(fc.cuda.asnumpy(array)))
+
+
 @pytest.mark.skipif(not fc.cuda.is_available(), reason="no CUDA arrays here")
-@pytest.mark.parametrize("name", ["lenet5"])
-def test_training_steps_agree(name: str) -> None:
-    x = torch.randn(2, *networks.image_shape(name))
-    expected = networks._torch_step(name, x, torch.float32)()
-    step = networks.fastconv_step(name, fc.cuda.asarray(x.numpy()))
-    step()
-    for call in (step, networks.fastconv_graph(step)):
-        result = [torch.from_numpy(np.asarray(fc.cuda.asnumpy(part))) for part in call()]
-        assert checks.distance(result, expected) < 1e-4
+@pytest.mark.parametrize(("suite", "direction"), [("networks", "forward"), ("training", "step")])
+def test_whole_networks_agree(suite: str, direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PyTorch's graphs, which need its device."""
+    monkeypatch.setattr(checks, "as_tensor", on_the_host)
+    monkeypatch.setattr(networks, "_captured", lambda call: call)
+    session = session_of(["--suite", suite, "--batch", "2", "--dtypes", "float32"], monkeypatch)
+    shape = (Network if suite == "networks" else Training)("lenet5")
+    session._one(Problem(shape, 2, direction), "float32")
+    assert session.wrong == []
+    (row,) = session.rows
+    captured = {"fastconv graph", "pytorch graph"} if suite == "training" else set()
+    assert set(row["times"]) == {"fastconv", "pytorch", *captured}
+    assert all(0 <= error < 1e-4 for error in row["errors"].values())
+    text = summary.summary(content_of(session))
+    assert f"lenet5 {direction} float32, batch 2: fastconv 1.00 ms" in text

@@ -24,6 +24,7 @@ from ..operations.training import SETTINGS, labels
 from ..operations.training import Training as TrainingShape
 from ..problems import Problem
 from .checks import allow_tf32, distance, for_json
+from .rows import device
 
 Call = Callable[[], Any]
 
@@ -60,15 +61,15 @@ def _inference(
     """Name -> call that returns the result; and that result in float32."""
     shape = (batch, *image_shape(name))
     kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
-    exact = torch.randn(shape, device="cuda").to(kind).float()
+    exact = torch.randn(shape, device=device()).to(kind).float()
     exact = exact.contiguous(memory_format=torch.channels_last)
     x = exact.to(kind)
     plan_dtype = str(kind).partition(".")[2]
     plan = fc.compile(model_of(name), shape, dtype=plan_dtype, device="cuda")
-    given = fc.cuda.asarray(x)
+    given = _array(x)
     out = plan(given)
     calls: dict[str, Call] = {"fastconv": lambda: plan.run(given, out=out)}
-    module = torch_module(program_of_network(name, batch, folded=False)).cuda()
+    module = torch_module(program_of_network(name, batch, folded=False)).to(device())
     with torch.no_grad():
         expected = _in_float32(lambda: module(exact))
         module.to(kind)
@@ -76,6 +77,11 @@ def _inference(
         if options.max_autotune:
             calls["torch.compile max-autotune"] = _compiled(module, x)
     return calls, expected
+
+
+def _array(x: torch.Tensor) -> Any:
+    """fastconv's, of the same memory where that is a device's."""
+    return fc.cuda.asarray(x if x.is_cuda else x.numpy())
 
 
 def _in_float32(call: Call) -> Any:
@@ -145,7 +151,7 @@ def _training(
 ) -> tuple[dict[str, Call], tuple[Any, ...]]:
     """Name -> step that returns the loss and the last weight's gradient; and those in float32."""
     kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
-    x = torch.randn(batch, *image_shape(name), device="cuda").to(kind).float()
+    x = torch.randn(batch, *image_shape(name), device=device()).to(kind).float()
     x = x.contiguous(memory_format=torch.channels_last)
     step = fastconv_step(name, x.to(kind))
     step()
@@ -163,7 +169,7 @@ def _training(
 
 def fastconv_step(name: str, x: Any) -> Call:
     """One training step on a batch, as a user writes it."""
-    given = fc.cuda.asarray(x)
+    given = _array(x)
     model = build_model(name).to("cuda", given.dtype.name).train()
     for _, layer in model.named_layers():
         if isinstance(layer, fc.layers.Dropout):

@@ -65,7 +65,7 @@ def _batch_norm(sizes: Sizes, dtype: torch.dtype) -> Iterator[Row]:
     yield row("batch_norm_training", "backward", 5 * size, make,
                lambda o: backward(o, o["g"]), lambda o: their_backward(o, o["g"]))  # fmt: skip
     yield row(  # any tensor does for the ReLU's output: x
-        "batch_norm_relu_training", "backward", 7 * size, make,
+        "batch_norm_relu_training", "backward", 5 * size, make,
         lambda o: backward(o, fc.relu_backward(o["g"], o["x"])),
         lambda o: their_backward(o, aten.threshold_backward(o["g"], o["x"], 0)),
     )  # fmt: skip
