@@ -213,19 +213,40 @@ def test_rows_behind_are_named() -> None:
         for name, seconds in (("fine", 2e-4), ("slow", 5e-5), ("slowest", 1e-5))
     ]
     fewer = row_of(dtype="float32", flops=10**10)  # 1e14 a second: no direct algorithm
-    content = {"device": {"name": "X"}, "complete": True, "commit": "c", "limits": LIMITS,
-               "wrong": [], "rows": [*slow, fewer]}  # fmt: skip
-    text = summary.summary(content)
+    text = summary.summary(content_with(*slow, fewer))
     assert "| conv2d forward, batch 32 | 0.46x (3) |  | 1.00x (1) |" in text
     assert "2 rows below 0.8x; best 10 TFLOP/s" in text
     assert text.index("net/slowest ") < text.index("net/slow ")
     assert "net/fine " not in text.split("rows below")[1].split("\n", 1)[1]
 
 
+def content_with(*found: dict[str, Any]) -> dict[str, Any]:
+    return {"device": {"name": "X"}, "complete": True, "commit": "c", "limits": LIMITS,
+            "wrong": [], "rows": list(found)}  # fmt: skip
+
+
+def test_every_layer_has_a_line() -> None:
+    row = row_of(flops=4 * 10**10, bytes=3 * 10**7, plan={"kernel": "sm80_64x64", "splits": 2})
+    (line,) = summary.every_layer(content_with(row, row_of(kind="memory-bound"))).split("\n")[2:]
+    assert line == (
+        "| a/b | forward | 32 | bfloat16 | 100.0 | 400.0 | 50% | 10% | 1.00 | sm80_64x64, 2 |"
+    )
+
+
+def test_two_files_are_compared() -> None:
+    old = content_with(row_of(id="one"), row_of(id="two"), row_of(id="three"))
+    faster = {"fastconv": [5e-5], "pytorch": [1e-4]}
+    new = content_with(row_of(id="one", times=faster, title="n/one"), row_of(id="two"))
+    text = summary.against(old, new)
+    assert "conv2d forward bfloat16: 1.41x (2), from 1.00x (a/b) to 2.00x (n/one)" in text
+
+
 def test_the_committed_results_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     paths = sorted((ROOT / "benchmarks" / "results").glob("*-h[12]00*.json"))
     assert summary.main([str(path) for path in paths]) == 0
     assert capsys.readouterr().out.count("geometric mean") >= len(paths) > 0
+    assert summary.main(["--rows", str(paths[0])]) == 0
+    assert summary.main(["--against", str(paths[0])]) == summary.main([]) == 2
 
 
 # ---- whole networks: fastconv's part in the emulation --------------------------------------------

@@ -189,15 +189,70 @@ def _whole(rows: list[Row], limits: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main(paths: list[str]) -> int:
+def every_layer(content: dict[str, Any]) -> str:
+    """A line a layer: its speed, shares of what the device can do, and beside PyTorch."""
+    limits = content["limits"]
+    columns = ("layer", "direction", "batch", "dtype", "us", "TFLOP/s", "of the matrix peak",
+               "of a copy", "PyTorch's time / ours", "kernel, splits")  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in content["rows"]:
+        if row["operation"] in WHOLE or row["kind"] == "memory-bound":
+            continue
+        seconds = medians(row)["fastconv"]
+        rate = row["flops"] / seconds
+        peak = limits["matrix_flops"].get({"float16": "bfloat16"}.get(row["dtype"], row["dtype"]))
+        plan = row.get("plan", {})
+        cells = (
+            row["title"], row["direction"], row["batch"], row["dtype"], f"{seconds * 1e6:.1f}",
+            f"{rate / 1e12:.1f}", f"{rate / peak:.0%}" if peak else "",
+            f"{copy_share(row, limits):.0%}", f"{ratio(row):.2f}",
+            f"{plan.get('kernel', '')}, {plan.get('splits', '')}",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def against(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Our old time over our new one, of rows in both files: a mean a family, the extremes."""
+    before = {(row["id"], row["dtype"]): row for row in old["rows"]}
+    groups: dict[tuple[str, str, str], list[tuple[float, Row]]] = {}
+    for row in new["rows"]:
+        earlier = before.get((row["id"], row["dtype"]))
+        if earlier is not None:
+            gain = medians(earlier)["fastconv"] / medians(row)["fastconv"]
+            key = (row["operation"], row["direction"], row["dtype"])
+            groups.setdefault(key, []).append((gain, row))
+    lines = [f"{old['commit']} on {old['device']['name']} -> {new['commit']} on "
+             f"{new['device']['name']}: old time / new time"]  # fmt: skip
+    for key, members in groups.items():
+        members.sort(key=lambda pair: pair[0])
+        mean = statistics.geometric_mean([gain for gain, _ in members])
+        (least, slowest), (most, fastest) = members[0], members[-1]
+        lines.append(
+            f"{' '.join(key)}: {mean:.2f}x ({len(members)}), from {least:.2f}x "
+            f"({slowest['title']}) to {most:.2f}x ({fastest['title']})"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
     """The exit code."""
     from .. import results
 
-    if not paths:
+    options, paths = arguments[:1], arguments[1:]
+    if options not in (["--rows"], ["--against"]):
+        options, paths = [], arguments
+    if not paths or (options == ["--against"] and len(paths) != 2):
         print(__doc__)
         return 2
-    for path in paths:
-        print(summary(results.read(Path(path))))
+    files = [results.read(Path(path)) for path in paths]
+    if options == ["--against"]:
+        print(against(*files))
+        return 0
+    for content in files:
+        print(summary(content))
+        if options:
+            print("\n" + every_layer(content))
     return 0
 
 
