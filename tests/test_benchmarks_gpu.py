@@ -102,7 +102,7 @@ def session_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     session.options = options.parse(["--device", "cuda", *arguments])
     session.clock, session.checks, session.limits = Clock(), checks, LIMITS
     session.began, session.wrong, session.rows = time.monotonic(), [], []
-    session.complete = False
+    session.complete, session.at = False, ""
     plan = types.SimpleNamespace(kernel="sm80_64x64", splits=2)
     monkeypatch.setattr(fc, "explain", lambda *_, **__: plan)  # the CPU's has neither
     return session
@@ -162,6 +162,21 @@ def test_a_quick_session_compares_with_pytorch(monkeypatch: pytest.MonkeyPatch) 
     assert {row["against"] for row in session.rows} == {"PyTorch in the same type"}
     assert {row["errors"]["pytorch"] for row in session.rows} == {0.0}
     assert any(row["errors"]["fastconv"] > 0 for row in session.rows)
+
+
+def test_a_row_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_of(["--memory-bound", "--dtypes", "float32"], monkeypatch)
+    good, bad = on_the_cpu(torch.float32)[:2]
+
+    def fail() -> None:
+        raise RuntimeError("out of luck")
+
+    found = [bad._replace(make=fail), good]
+    monkeypatch.setattr(families, "memory_bound", lambda *_: iter(found))
+    monkeypatch.setattr(session, "_release", lambda: None)
+    session.measure()
+    assert [row["title"] for row in session.rows] == [good.name]
+    assert session.wrong == [f"{bad.name}.{bad.direction}.n32 float32: RuntimeError: out of luck"]
 
 
 def test_a_session_stops_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"python -m benchmarks: {fc.cuda.why_unavailable()}", file=sys.stderr)
         return 2
     session = Session(options)
+    # a batch system's limit too leaves what was measured
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         session.measure()
     except KeyboardInterrupt:
@@ -60,6 +63,7 @@ class Session:
         self.wrong: list[str] = []
         self.rows: list[dict[str, Any]] = []
         self.complete = False
+        self.at = ""  # the row that is measured now
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(options.seed)
         checks.allow_tf32(False)
@@ -92,12 +96,27 @@ class Session:
                 print("time limit: the rest is not begun", flush=True)
                 return
             self.checks.allow_tf32(dtype == "tf32")
-            try:
-                one()
-            except (torch.cuda.OutOfMemoryError, MemoryError):  # two libraries' pools
-                self._release()
-                one()
+            self._try(one, dtype)
         self.complete = True
+
+    def _try(self, one: Callable[[], None], dtype: str) -> None:
+        """One row, which may fail without costing the others theirs."""
+        if self._failure(one) is None:
+            return
+        self._release()  # it may have been memory: two libraries keep what they free
+        failure = self._failure(one)
+        if failure is not None:
+            print(f"FAILED {self.at} {dtype}: {failure}", flush=True)
+            self.wrong.append(f"{self.at} {dtype}: {failure}")
+
+    @staticmethod
+    def _failure(one: Callable[[], None]) -> str | None:
+        """What it failed with; the error itself would hold the tensors of its frames."""
+        try:
+            one()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return None
 
     def _steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
         """The dtype, and what measures one row; each batch by itself, in the order asked for."""
@@ -124,6 +143,7 @@ class Session:
         about = {"id": problem.identity, "title": problem.title, "kind": problem.shape.kind,
                  "operation": problem.shape.operation, "direction": problem.direction,
                  "batch": problem.batch, "dtype": dtype}  # fmt: skip
+        self.at = problem.identity
         if isinstance(problem.shape, (Network, Training)):
             self._release()
             whole = networks.measure(problem, dtype, self.clock, self.options)
@@ -144,6 +164,7 @@ class Session:
             about = {"id": f"{row.name}.{row.direction}.n{batch}", "title": row.name,
                      "kind": "memory-bound", "operation": row.name, "direction": row.direction,
                      "batch": batch, "dtype": dtype}  # fmt: skip
+            self.at = about["id"]
             self._time(row.make(), about)
 
         for row in memory_bound(Sizes.of(batch), _torch_dtype(dtype)):

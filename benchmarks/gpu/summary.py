@@ -179,14 +179,19 @@ def _whole(rows: list[Row], limits: dict[str, Any]) -> list[str]:
         found = medians(row)
         ours = min((name for name in found if name.startswith("fastconv")), key=found.__getitem__)
         lines.append(f"{row['title']} {row['direction']} {row['dtype']}, batch {row['batch']}: "
-                     f"{ours} {found[ours] * 1e3:.2f} ms")  # fmt: skip
+                     f"{ours} {found[ours] * 1e3:.2f} ms, error {_error(row, ours)}")  # fmt: skip
         lines += [
             f"    {name} {seconds * 1e3:.2f} ms, x{seconds / found[ours]:.2f}, "
-            f"error {row['errors'].get(name)}"
+            f"error {_error(row, name)}"
             for name, seconds in found.items()
             if name != ours
         ]
     return lines
+
+
+def _error(row: Row, name: str) -> str:
+    error = row["errors"].get(name)
+    return f"{error:.2g}" if isinstance(error, float) else str(error)
 
 
 def every_layer(content: dict[str, Any]) -> str:
