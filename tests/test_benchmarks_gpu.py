@@ -64,6 +64,45 @@ def test_both_sides_compute_the_same(row: Any) -> None:
     assert prepared.bytes_moved > 0
 
 
+def device_array(tensor: Any) -> Any:
+    """The emulated device's array of the same values, dtype and memory order; None for masks and
+    graphs, which are PyTorch's."""
+    if tensor.requires_grad or tensor.dtype == torch.bool:
+        return None
+    if not tensor.is_floating_point():
+        return fc.cuda.asarray(tensor.numpy())
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    dtype = str(tensor.dtype).partition(".")[2]
+    order = "channels_last" if last else None
+    return fc.cuda.asarray(tensor.float().numpy(), dtype=dtype, order=order)
+
+
+def all_rows() -> list[Any]:
+    return [
+        pytest.param(dtype, row, id=f"{str(dtype)[6:]}-{row.name}-{row.direction}")
+        for dtype in (torch.bfloat16, torch.float16)
+        for row in families.memory_bound(SMALL, dtype)
+    ]
+
+
+@pytest.mark.skipif(not fc.cuda.is_available(), reason="no CUDA arrays here")
+@pytest.mark.parametrize(("dtype", "row"), all_rows())
+def test_ours_in_16_bits(dtype: Any, row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of ours on a device's arrays, within what the session allows."""
+    monkeypatch.setattr(checks, "as_tensor", on_the_host)
+    try:
+        prepared, name = row.make(), str(dtype).partition(".")[2]
+    except NotImplementedError as error:
+        pytest.skip(f"PyTorch's CPU: {error}")
+    operands = prepared.sets[0]
+    result = prepared.ours({key: device_array(tensor) for key, tensor in operands.items()})
+    if prepared.check is not None:
+        assert prepared.check(on_the_host(result), operands) < checks.TOLERANCE[name]
+    else:
+        expected = checks.exactly(prepared, operands, name)
+        assert checks.distance(result, expected) < checks.TOLERANCE[name]
+
+
 # ---- the session, with a clock that does not measure ---------------------------------------------
 
 
@@ -269,9 +308,10 @@ def test_the_committed_results_can_be_read(capsys: pytest.CaptureFixture[str]) -
 
 def on_the_host(array: Any) -> Any:
     """Instead of checks.as_tensor, where PyTorch does not know the device."""
-    if isinstance(array, torch.Tensor):
-        return array
-    return torch.from_numpy(np.array(fc.cuda.asnumpy(array)))
+    if isinstance(array, (torch.Tensor, np.floating)):
+        return torch.as_tensor(array)
+    wide = "float32" if array.dtype.name in ("bfloat16", "float16") else array.dtype.name
+    return torch.from_numpy(np.array(fc.cuda.asnumpy(array.astype(wide))))
 
 
 @pytest.mark.skipif(not fc.cuda.is_available(), reason="no CUDA arrays here")

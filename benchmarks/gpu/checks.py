@@ -97,8 +97,8 @@ def sgd_ours(o: dict[str, Any]) -> Any:
     from fastconv.ops.optimizer import sgd_update
 
     def array(name: str) -> Any:
-        tensor = o[name]
-        return fc.cuda.asarray(tensor) if tensor.is_cuda else tensor.numpy()
+        on_host = isinstance(o[name], torch.Tensor) and not o[name].is_cuda
+        return o[name].numpy() if on_host else fc.cuda.asarray(o[name])
 
     more = {"copy": array("copy")} if "copy" in o else {}
     sgd_update(

@@ -158,16 +158,17 @@ class Session:
     def _memory_bound(self, dtype: str) -> Iterator[tuple[str, Callable[[], None]]]:
         from .families import Row, Sizes, memory_bound
 
-        batch = max(self.options.batch)
+        largest = max(self.options.batch)
 
         def measure(row: Row) -> None:
+            batch = row.batch or largest
             about = {"id": f"{row.name}.{row.direction}.n{batch}", "title": row.name,
                      "kind": "memory-bound", "operation": row.name, "direction": row.direction,
                      "batch": batch, "dtype": dtype}  # fmt: skip
             self.at = about["id"]
             self._time(row.make(), about)
 
-        for row in memory_bound(Sizes.of(batch), _torch_dtype(dtype)):
+        for row in memory_bound(Sizes.of(largest), _torch_dtype(dtype)):
             if self.options.pattern.lower() in f"{row.name} {row.direction}".lower():
                 yield dtype, lambda row=row: measure(row)
 

@@ -43,5 +43,5 @@ def _problems(sizes: Sizes, dtype: torch.dtype) -> Iterator[Row]:
         for direction in ("forward", "backward")
     ]
     for problem in problems:
-        name = f"{problem.shape.kind}_{problem.shape.key}.n{problem.batch}"
-        yield Row(name, problem.direction, lambda p=problem: prepare(p, dtype))
+        name = f"{problem.shape.kind}_{problem.shape.key}"
+        yield Row(name, problem.direction, lambda p=problem: prepare(p, dtype), problem.batch)

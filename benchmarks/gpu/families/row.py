@@ -19,6 +19,7 @@ class Row(NamedTuple):
     name: str
     direction: str  # forward, backward or step
     make: Callable[[], Prepared]
+    batch: int | None = None  # where it is not the session's
 
 
 @dataclass(frozen=True)
