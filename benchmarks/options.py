@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of samples (0)")
     cuda = top.add_argument_group("with --device cuda")
-    cuda.add_argument("--dtypes", type=_names, metavar="NAMES", help="of bfloat16, float16, float32, tf32 (bfloat16,float32)")  # fmt: skip  # noqa: E501
+    cuda.add_argument("--dtypes", type=_names, metavar="NAMES", help="of bfloat16, float16, float32, high, tf32 (bfloat16,float32)")  # fmt: skip  # noqa: E501
     cuda.add_argument("--samples", type=int, metavar="N", help="of each row (9, quick 3)")
     cuda.add_argument("--kernels", action="store_true", help="also force every kernel by name")
     cuda.add_argument("--memory-bound", action="store_true", help="also what memory bounds: element-wise functions, normalization, losses, copies, SGD; alone where no suite is given")  # fmt: skip  # noqa: E501

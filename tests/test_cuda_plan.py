@@ -67,6 +67,28 @@ def test_exact_float32_is_never_multiplied_as_tf32() -> None:
     assert "tf32" in found["rejected"]["sm80_128x128"]
 
 
+def test_high_precision_takes_three_tf32_products_where_they_are_faster() -> None:
+    layer = (32, 64, 56, 64, 3, 1)
+    for direction in (FORWARD, GRAD_INPUT, GRAD_WEIGHT):
+        for capability, kernel, arithmetic in [
+            (75, "simt_", "float32"),
+            (80, "_3xtf32", "3xtf32"),
+            (86, "simt_", "float32"),  # a third of tf32's rate is less than float32's there
+            (90, "_3xtf32", "3xtf32"),
+            (120, "simt_", "float32"),
+        ]:
+            found = plan(layer, direction, dtype="float32", precision=1, capability=capability)
+            assert kernel in found["kernel"]
+            assert found["arithmetic"] == arithmetic
+        exact = plan(layer, direction, dtype="float32")
+        assert exact["arithmetic"] == "float32"
+        assert '"high"' in exact["rejected"]["sm80_128x64_3xtf32"]
+        high = plan(layer, direction, dtype="float32", precision=1)
+        assert high["expected_cycles"] < exact["expected_cycles"]
+        assert '"tf32"' in high["rejected"]["sm80_128x128"]
+        assert plan(layer, direction, precision=1) == plan(layer, direction)  # bfloat16
+
+
 def test_the_reasons_are_in_words() -> None:
     first = plan((32, 3, 224, 64, 7, 2))
     assert not first["vector"]

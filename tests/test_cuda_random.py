@@ -67,7 +67,7 @@ def can(call):
 @given(
     problem=some.convolutions(),
     dtype=DTYPE,
-    precision=st.sampled_from(["highest", "tf32"]),
+    precision=st.sampled_from(["highest", "high", "tf32"]),
     kernels=st.tuples(KERNELS, GRAD_WEIGHT_KERNELS),
     order=ORDER,
     seed=some.SEEDS,

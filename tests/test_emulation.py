@@ -202,6 +202,22 @@ def test_matrix_product(
         assert (np.abs(actual - expected) <= bound).all()
 
 
+def test_tf32_sums_are_rounded_towards_zero(library: ctypes.CDLL, rng: np.random.Generator) -> None:
+    """Why csrc/cuda/tf32.cuh keeps chains of sums short: here no addend has another's sign, so that
+    none of what is cut off makes up for another."""
+    operands = [rng.integers(1 << 10, 1 << 11, shape) for shape in ((16, 8), (8, 8))]
+    a, b = (operand.astype(np.float32) for operand in operands)  # 11 bits
+    c = (2.0**23 * (1 + rng.random((16, 8)))).astype(np.float32)
+    given = np.frombuffer(b"".join(x.tobytes() for x in (a, b, c)), np.uint8)
+    actual = conform(library, "multiply_tf32", given, np.empty((16, 8), np.float32))
+    exact = a.astype(np.float64) @ b.astype(np.float64) + c
+    lost = exact - actual
+    spacing = np.spacing(exact.astype(np.float32))
+    assert (lost >= 0).all()
+    assert (lost < 2 * spacing).all()
+    assert 0.25 < (lost / spacing).mean() < 1.5  # to nearest it would be 0
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_load_matrix(library: ctypes.CDLL, transposed: bool) -> None:
     given = np.arange(4 * 8 * 8, dtype=np.uint16).reshape(4, 8, 8)

@@ -10,10 +10,18 @@ import fastconv as fc
 import torch
 
 #: relative L2 distance from float64 beyond which a row is wrong
-TOLERANCE = {"bfloat16": 5e-3, "float16": 1e-3, "float32": 1e-5, "tf32": 1e-3}
+TOLERANCE = {"bfloat16": 5e-3, "float16": 1e-3, "float32": 1e-5, "high": 1e-5, "tf32": 1e-3}
+#: names of --dtypes that are float32 in another of fastconv's precisions than "highest"
+PRECISIONS = {"high": "high", "tf32": "tf32"}
 LARGEST_PART = 1 << 26  # elements that are compared in float64 at a time
 
 LR, MOMENTUM, DECAY = 0.1, 0.9, 1e-4
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """What tensors of one of --dtypes are."""
+    found: torch.dtype = torch.float32 if name in PRECISIONS else getattr(torch, name)
+    return found
 
 
 def allow_tf32(allowed: bool) -> None:

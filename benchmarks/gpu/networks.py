@@ -23,20 +23,20 @@ from ..networks.torch_module import torch_module
 from ..operations.training import SETTINGS, labels
 from ..operations.training import Training as TrainingShape
 from ..problems import Problem
-from .checks import allow_tf32, distance, for_json
+from .checks import PRECISIONS, allow_tf32, distance, for_json, torch_dtype
 from .rows import device
 
 Call = Callable[[], Any]
 
 #: relative L2 distance that a network's result may have, or twice PyTorch's own if that is more
-TOLERANCE = {"bfloat16": 0.05, "float16": 0.02, "float32": 1e-3, "tf32": 0.02}
+TOLERANCE = {"bfloat16": 0.05, "float16": 0.02, "float32": 1e-3, "high": 1e-3, "tf32": 0.02}
 
 
 def measure(problem: Problem, dtype: str, clock: Any, options: Any) -> dict[str, Any]:
     """The rest of a row: times, errors, what was wrong."""
     began = time.monotonic()
     prepare = _training if isinstance(problem.shape, TrainingShape) else _inference
-    precision = "tf32" if dtype == "tf32" else "highest"
+    precision = PRECISIONS.get(dtype, "highest")
     with fc.float32_precision(precision):
         calls, expected = prepare(problem.shape.key, problem.batch, dtype, options)
         errors = {name: distance(call(), expected) for name, call in calls.items()}
@@ -60,7 +60,7 @@ def _inference(
 ) -> tuple[dict[str, Call], torch.Tensor]:
     """Name -> call that returns the result; and that result in float32."""
     shape = (batch, *image_shape(name))
-    kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
+    kind = torch_dtype(dtype)
     exact = torch.randn(shape, device=device()).to(kind).float()
     exact = exact.contiguous(memory_format=torch.channels_last)
     x = exact.to(kind)
@@ -150,7 +150,7 @@ def _training(
     name: str, batch: int, dtype: str, options: Any
 ) -> tuple[dict[str, Call], tuple[Any, ...]]:
     """Name -> step that returns the loss and the last weight's gradient; and those in float32."""
-    kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
+    kind = torch_dtype(dtype)
     x = torch.randn(batch, *image_shape(name), device=device()).to(kind).float()
     x = x.contiguous(memory_format=torch.channels_last)
     step = fastconv_step(name, x.to(kind))

@@ -21,7 +21,7 @@ from ..operations.training import Training
 from ..problems import Problem, problems
 from . import summary
 
-DTYPES = ("bfloat16", "float16", "float32", "tf32")
+DTYPES = ("bfloat16", "float16", "float32", "high", "tf32")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -123,7 +123,7 @@ class Session:
         options = self.options
         layers = [layer for name in options.suite for layer in shapes.suite(name)]
         for dtype in options.dtypes:
-            if options.memory_bound and dtype != "tf32":
+            if options.memory_bound and dtype not in self.checks.PRECISIONS:
                 yield from self._memory_bound(dtype)
             for batch in options.batch:
                 for problem in problems(layers, [batch], options.direction, options.pattern):
@@ -150,7 +150,7 @@ class Session:
             self._keep({**about, **whole})
             return
         try:
-            prepared = prepare(problem, _torch_dtype(dtype))
+            prepared = prepare(problem, self.checks.torch_dtype(dtype))
         except LookupError:
             return
         self._time(prepared, about)
@@ -168,7 +168,7 @@ class Session:
             self.at = about["id"]
             self._time(row.make(), about)
 
-        for row in memory_bound(Sizes.of(largest), _torch_dtype(dtype)):
+        for row in memory_bound(Sizes.of(largest), self.checks.torch_dtype(dtype)):
             if self.options.pattern.lower() in f"{row.name} {row.direction}".lower():
                 yield dtype, lambda row=row: measure(row)
 
@@ -180,7 +180,7 @@ class Session:
         dtype = about["dtype"]
         row: dict[str, Any] = {**about, "bytes": prepared.bytes_moved, "flops": prepared.flops,
                                "times": {}, "errors": {}, "refused": {}, "graph": {}}  # fmt: skip
-        with fc.float32_precision("tf32" if dtype == "tf32" else "highest"):
+        with fc.float32_precision(self.checks.PRECISIONS.get(dtype, "highest")):
             if prepared.plan is not None:
                 plan = prepared.plan(prepared.sets[0])
                 row["plan"] = {"kernel": plan.kernel, "splits": plan.splits}
@@ -262,7 +262,3 @@ def _forced(call: Callable[[Any], Any], kernel: str) -> Callable[[Any], Any]:
             return call(operands)
 
     return forced
-
-
-def _torch_dtype(name: str) -> Any:
-    return torch.float32 if name == "tf32" else getattr(torch, name)

@@ -105,7 +105,7 @@ def _mean(rows: Sequence[Row]) -> str:
 def _is_direct(row: Row, limits: dict[str, Any]) -> bool:
     """No direct algorithm is faster than PyTorch's own matrix product."""
     return not (
-        row["dtype"] == "float32"
+        row["dtype"] in ("float32", "high")
         and row["flops"] / medians(row)["pytorch"] > 1.05 * limits["matrix_flops"]["float32"]
     )
 

@@ -202,6 +202,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     for (const auto& [name, reason] : plan.rejected) rejected[name.c_str()] = reason;
     result["algorithm"] = kAlgorithmNames[static_cast<int>(plan.algorithm)];
     result["kernel"] = plan.kernel;
+    result["arithmetic"] = cuda::kArithmeticNames[static_cast<int>(plan.arithmetic)];
     result["vector"] = plan.vector;
     result["tiles"] = plan.tiles;
     result["splits"] = plan.splits;

@@ -32,7 +32,8 @@ struct MemoryStats {
 enum class Precision : std::uint8_t { kHighest, kHigh, kTf32 };
 
 /// What elements are multiplied as, always with float32 sums.
-enum class Arithmetic : std::uint8_t { kFloat32, kTf32, kFloat16, kBFloat16 };
+enum class Arithmetic : std::uint8_t { kFloat32, kTf32, kFloat16, kBFloat16, k3xTf32 };
+constexpr const char* kArithmeticNames[] = {"float32", "tf32", "float16", "bfloat16", "3xtf32"};
 
 /// Where the weights of one correlation lie in the convolution's weight, and where it reads them:
 /// element (group, col, a, b, c) is first + group * group + col * col + a * tap_h + b * tap_w + c *

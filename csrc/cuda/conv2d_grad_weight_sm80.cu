@@ -2,7 +2,7 @@
 //
 //   weight[col, d] = sum over rows of out[row, col] * source[row, d]   cols = K, d = (tap, c)
 //
-// float16, bfloat16 and TF32 by mma.sync, sums in float32. `out` is grad_output. A block has a tile
+// float16, bfloat16, TF32 and 3xTF32 (tf32.cuh) by mma.sync, sums in float32. `out` is grad_output. A block has a tile
 // of (cols, depth) and a part of the rows; its sums go to partial (splits, groups, cols, depth).
 // Tiles of both operands come by a ring of cp.async stages, zeros where a tap is outside the image;
 // without runs of 16 bytes along channels, element by element through registers
@@ -94,15 +94,20 @@ using Tile64x64 = Tile<64, 64, 64, 32, 64, 3, 4>;      // 48 KiB
 // Of the element-wise kernels. Their loads take most of the time; more rows would take registers.
 using Elements128x128 = Tile<128, 128, 64, 32, 32, 2, 1>;
 using Elements64x64 = Tile<64, 64, 32, 32, 32, 2, 3>;
+// 3xTF32: warps of 64 x 32 and 32 x 32 have registers for chains of sums beside the sums, and
+// multiply so long that shared memory does not limit them.
+using Split128x64 = Tile<128, 64, 64, 32, 64, 3, 2, true>;  // 72 KiB
+using Split64x64 = Tile<64, 64, 64, 32, 64, 3, 4, true>;    // 48 KiB
+using ElementsSplit64x64 = Tile<64, 64, 32, 32, 32, 2, 3, true>;
 
-/// `Whole` runs where both operands come in chunks. Elements64x64 has also a kernel for the first
-/// layers of a channels-last network, where only `out` does.
+/// `Whole` runs where both operands come in chunks. Elements of 64x64 have also a kernel for the
+/// first layers of a channels-last network, where only `out` does.
 template <class Whole, class Elements, class T>
 void run_as(const GradWeightArguments& a, bool vector, Stream stream) {
     if (a.groups == 0 || a.cols == 0 || a.depth == 0) return;
     const Chunks chunks = chunks_of<T>(a, vector);
     if (chunks.out && chunks.source) return start<Whole, T, true, true>(a, stream);
-    if constexpr (std::is_same_v<Elements, Elements64x64>)
+    if constexpr (Elements::kDepth == 64)
         if (chunks.out) return start<Elements, T, true, false>(a, stream);
     start<Elements, T, false, false>(a, stream);
 }
@@ -118,16 +123,26 @@ void run(const GradWeightArguments& a, Arithmetic arithmetic, bool vector, Strea
 }
 
 template <class Whole, class Elements>
-constexpr GradWeightKernel row(const char* name, float efficiency) {
+void run_3xtf32(const GradWeightArguments& a, Arithmetic arithmetic, bool vector, Stream stream) {
+    if (arithmetic != Arithmetic::k3xTf32)
+        throw std::logic_error("grad_weight_sm80: this tile is for 3xTF32");
+    run_as<Whole, Elements, float>(a, vector, stream);
+}
+
+template <class Whole, class Elements>
+constexpr GradWeightKernel row(const char* name, float efficiency,
+                               decltype(GradWeightKernel::run) run) {
     return {name,
             80,
-            bit(Arithmetic::kTf32) | bit(Arithmetic::kFloat16) | bit(Arithmetic::kBFloat16),
+            Whole::k3xTf32
+                ? bit(Arithmetic::k3xTf32)
+                : bit(Arithmetic::kTf32) | bit(Arithmetic::kFloat16) | bit(Arithmetic::kBFloat16),
             Whole::kCols,
             Whole::kDepth,
             Whole::kRows,
             Whole::kThreads,
             Whole::kBlocks,
-            run<Whole, Elements>,
+            run,
             Whole::kSharedBytes,
             efficiency,
             Whole::kCols == Elements::kCols && Whole::kDepth == Elements::kDepth,
@@ -139,11 +154,15 @@ constexpr GradWeightKernel row(const char* name, float efficiency) {
 // 1280 multiply-adds a cycle, so many:   128x256  704, 819   128x128  384, 410
 //                                   64x128   224, 205   64x64    160, 102
 constexpr GradWeightKernel kKernels[] = {
-    row<Tile128x256, Elements128x128>("sm80_128x256", 0.82f),
-    row<Tile128x128, Elements128x128>("sm80_128x128", 0.78f),
-    row<Tile128x64, Elements64x64>("sm80_128x64", 0.68f),
-    row<Tile64x128, Elements64x64>("sm80_64x128", 0.68f),
-    row<Tile64x64, Elements64x64>("sm80_64x64", 0.50f),
+    row<Tile128x256, Elements128x128>("sm80_128x256", 0.82f, run<Tile128x256, Elements128x128>),
+    row<Tile128x128, Elements128x128>("sm80_128x128", 0.78f, run<Tile128x128, Elements128x128>),
+    row<Tile128x64, Elements64x64>("sm80_128x64", 0.68f, run<Tile128x64, Elements64x64>),
+    row<Tile64x128, Elements64x64>("sm80_64x128", 0.68f, run<Tile64x128, Elements64x64>),
+    row<Tile64x64, Elements64x64>("sm80_64x64", 0.50f, run<Tile64x64, Elements64x64>),
+    row<Split128x64, ElementsSplit64x64>("sm80_128x64_3xtf32", 0.75f,
+                                         run_3xtf32<Split128x64, ElementsSplit64x64>),
+    row<Split64x64, ElementsSplit64x64>("sm80_64x64_3xtf32", 0.7f,
+                                        run_3xtf32<Split64x64, ElementsSplit64x64>),
 };
 
 }  // namespace grad_weight

@@ -21,10 +21,23 @@ constexpr std::int64_t kMostTaps = 1024;  // whose sums of 32 channels fit into 
 
 bool fits_int(std::int64_t value) { return value <= INT_MAX / 2; }
 
-Arithmetic arithmetic_of(DType dtype, bool tf32) {
+/// What tensor cores may multiply; float32 is what they do not have.
+Arithmetic arithmetic_of(DType dtype, Precision precision) {
     if (dtype == DType::kFloat16) return Arithmetic::kFloat16;
     if (dtype == DType::kBFloat16) return Arithmetic::kBFloat16;
-    return tf32 ? Arithmetic::kTf32 : Arithmetic::kFloat32;
+    if (precision == Precision::kTf32) return Arithmetic::kTf32;
+    return precision == Precision::kHigh ? Arithmetic::k3xTf32 : Arithmetic::kFloat32;
+}
+
+const char* why_not(unsigned arithmetics, Arithmetic wanted) {
+    if (arithmetics & bit(wanted)) return nullptr;
+    const bool float32 = wanted == Arithmetic::kFloat32 || wanted == Arithmetic::kTf32 ||
+                         wanted == Arithmetic::k3xTf32;
+    if (float32 && (arithmetics & bit(Arithmetic::k3xTf32)))
+        return "is for fc.float32_precision(\"high\"): each product by three of tf32";
+    if (float32 && (arithmetics & bit(Arithmetic::kTf32)))
+        return "multiplies no exact float32 (fc.float32_precision(\"tf32\") allows it)";
+    return "does not have this dtype or precision";
 }
 
 // ---- the implicit GEMM -----------------------------------------------------------------------------
@@ -41,10 +54,7 @@ const char* why_not(const Kernel& kernel, const CudaConvPlan& plan, Arithmetic a
                     const DeviceInfo& device) {
     if (kernel.capability > device.capability) return "needs a newer device";
     if (kernel.last_capability < device.capability) return "needs an older device's instructions";
-    if (!(kernel.arithmetics & bit(arithmetic)))
-        return arithmetic == Arithmetic::kFloat32 && (kernel.arithmetics & bit(Arithmetic::kTf32))
-                   ? "multiplies no exact float32 (fc.float32_precision(\"tf32\") allows it)"
-                   : "does not have this dtype or precision";
+    if (const char* reason = why_not(kernel.arithmetics, arithmetic)) return reason;
     if (kernel.shared_bytes > static_cast<std::int64_t>(device.shared_bytes))
         return "needs more shared memory than a block may have here";
     if (!plan.vector && !kernel.scalar)
@@ -101,14 +111,15 @@ void choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const
     }
 }
 
-/// All targets' tables; float32 by tf32 and exactly in turn where precision allows both.
+/// All targets' tables; float32 by one or three tf32 products and exactly in turn where precision
+/// allows both.
 template <class Table>
 void choose_kernel(CudaConvPlan& plan, const Table& simt, std::initializer_list<Table> tensor_cores,
                    MatrixProblem problem, const DeviceInfo& device, const std::string& forced) {
-    const bool tf32 = plan.problem.dtype == DType::kFloat32 && plan.precision == Precision::kTf32;
+    const DType dtype = plan.problem.dtype;
     for (const Table& table : tensor_cores)
-        choose(plan, table, problem, device, arithmetic_of(plan.problem.dtype, tf32), forced);
-    choose(plan, simt, problem, device, arithmetic_of(plan.problem.dtype, false), forced);
+        choose(plan, table, problem, device, arithmetic_of(dtype, plan.precision), forced);
+    choose(plan, simt, problem, device, arithmetic_of(dtype, Precision::kHighest), forced);
     if (plan.row != nullptr) return;
     std::string why = "no kernel of that name";
     for (const auto& [name, reason] : plan.rejected)

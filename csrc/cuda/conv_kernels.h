@@ -98,7 +98,7 @@ enum class WeightLayout : std::uint8_t {
 constexpr unsigned bit(Arithmetic a) { return 1u << static_cast<unsigned>(a); }
 
 struct CorrelationKernel {
-    const char* name;  // <target>_<block_rows>x<block_cols>, e.g. sm80_128x128
+    const char* name;  // <target>_<block_rows>x<block_cols>, e.g. sm80_128x128; _3xtf32 its own
     int capability;    // the least a device needs
     unsigned arithmetics;  // bit() of each it has
     int block_rows, block_cols, block_depth;
@@ -126,7 +126,7 @@ struct KernelTable {
 };
 using Kernels = KernelTable<CorrelationKernel>;
 Kernels correlation_kernels_simt();  // float32, and 16-bit storage with float32 arithmetic
-Kernels correlation_kernels_sm80();  // mma.sync: tf32, float16, bfloat16
+Kernels correlation_kernels_sm80();  // mma.sync: tf32, 3xTF32, float16, bfloat16
 Kernels correlation_kernels_sm90();  // wgmma, of 9.0 alone: float16, bfloat16
 
 /// grad_weight of one correlation; `out` is grad_output. To partial sums, which conv2d.cpp has

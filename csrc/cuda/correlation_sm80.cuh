@@ -3,9 +3,9 @@
 //
 //   out[row, col] = sum over d of source[row, d] * weight[col, d]
 //
-// in float16, bfloat16 or, from float32 storage, tf32; sums in float32. Source of any strides (a
-// path of its own where channels do not come in 16-byte chunks), weights packed (cols, depth), out
-// of any strides. Not here: packing, the sum of split depths, float32 arithmetic.
+// in float16, bfloat16 or, from float32 storage, tf32 once or three times (tf32.cuh); sums in
+// float32. Source of any strides (a path of its own where channels do not come in 16-byte chunks),
+// weights packed (cols, depth), out of any strides. Not here: packing, the sum of split depths.
 //
 //            depth: 128 bytes a step                 a block:  kBlockRows x kBlockCols sums
 //          +---------+                               a warp:   kWarpRows x kWarpCols of them,
@@ -31,12 +31,15 @@
 #include <type_traits>
 
 #include "cuda/correlation_sm80_store.cuh"
+#include "cuda/tf32.cuh"
 
 namespace fastconv::cuda::sm80 {
 
+/// k3xTf32_: of float32, each product by three of tf32.
 template <int kBlockRows_, int kBlockCols_, int kWarpRows_, int kWarpCols_, int kStages_,
-          int kBlocks_>
+          int kBlocks_, bool k3xTf32_ = false>
 struct Tile {
+    static constexpr bool k3xTf32 = k3xTf32_;
     static constexpr int kBlockRows = kBlockRows_, kBlockCols = kBlockCols_;
     static constexpr int kWarpRows = kWarpRows_, kWarpCols = kWarpCols_;
     static constexpr int kStages = kStages_;
@@ -78,12 +81,6 @@ public:
         const int b_row = col0() + lane % 8 + lane / 16 * 8, b_chunk = lane / 8 % 2;
         a_at_ = a_row * kRowBytes + (a_chunk ^ (lane & 7)) * kChunkBytes;
         b_at_ = Tile::kSourceBytes + b_row * kRowBytes + (b_chunk ^ (lane & 7)) * kChunkBytes;
-#pragma unroll
-        for (int i = 0; i < kRowTiles; ++i)
-#pragma unroll
-            for (int j = 0; j < 2 * kColPairs; ++j)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) sum_[i][j][e] = 0.0f;
     }
     /// Fragments of 32 bytes of depth, part kPart of the step at `stage`, into buffer kPart % 2.
     template <int kPart>
@@ -103,7 +100,14 @@ public:
     __device__ void multiply_add() {
         auto& a = a_[kPart % 2];
         auto& b = b_[kPart % 2];
-        if constexpr (sizeof(T) == 4) {
+        auto& sum = sums_.chain();
+        if constexpr (Tile::k3xTf32) {
+            multiply_3xtf32(
+                sum, [&](int i, int r) { return float_of(a[i][r]); },
+                [&](int j, int r) { return float_of(b[j / 2][j % 2 * 2 + r]); });
+            if constexpr (kPart == 3) sums_.close();
+            return;
+        } else if constexpr (sizeof(T) == 4) {
             for (auto& fragment : a) round(fragment);
             for (auto& fragment : b) round(fragment);
         }
@@ -113,7 +117,7 @@ public:
             for (int half = 0; half < 2; ++half)
 #pragma unroll
                 for (int i = 0; i < kRowTiles; ++i)
-                    multiply(sum_[i][2 * j + half], a[i], b[j][2 * half], b[j][2 * half + 1], T{});
+                    multiply(sum[i][2 * j + half], a[i], b[j][2 * half], b[j][2 * half + 1], T{});
     }
     template <class Sums>
     __device__ void write(Sums& sums) const {
@@ -127,7 +131,7 @@ public:
                 for (int half = 0; half < 2; ++half)
                     *reinterpret_cast<Pack<float, 2>*>(
                         at + (i * 16 + half * 8) * Sums::kPitch + j * 8) = {
-                        {sum_[i][j][2 * half], sum_[i][j][2 * half + 1]}};
+                        {sums_.sum[i][j][2 * half], sums_.sum[i][j][2 * half + 1]}};
     }
 
 private:
@@ -137,18 +141,19 @@ private:
     __device__ static int col0() {
         return static_cast<int>(threadIdx.x) / 32 / kWarpsAlongRows * Tile::kWarpCols;
     }
+    __device__ static float float_of(std::uint32_t bits) {
+        float value;
+        std::memcpy(&value, &bits, sizeof value);
+        return value;
+    }
     __device__ static void round(std::uint32_t (&fragment)[4]) {
 #pragma unroll
-        for (auto& bits : fragment) {
-            float value;
-            std::memcpy(&value, &bits, sizeof value);
-            bits = ptx::to_tf32(value);
-        }
+        for (auto& bits : fragment) bits = ptx::to_tf32(float_of(bits));
     }
 
     int a_at_, b_at_;  // of the lane's first ldmatrix row within a stage
     std::uint32_t a_[2][kRowTiles][4], b_[2][kColPairs][4];
-    float sum_[kRowTiles][2 * kColPairs][4];
+    WarpSums<kRowTiles, 2 * kColPairs, Tile::k3xTf32> sums_;
 };
 
 /// A block's row and column tile. Blocks that run together take a few row tiles and all column

@@ -10,13 +10,16 @@
 #include "cuda/grad_weight_tile.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/scalar.cuh"
+#include "cuda/tf32.cuh"
 
 namespace fastconv::cuda::grad_weight {
 
-/// A block's tile; kRows 16-bit rows a stage, or half as many of TF32.
+/// A block's tile; kRows 16-bit rows a stage, or half as many of TF32. k3xTf32_: of float32, each
+/// product by three of tf32 (tf32.cuh).
 template <int kCols_, int kDepth_, int kWarpCols_, int kWarpDepth_, int kRows_, int kStages_,
-          int kBlocks_>
+          int kBlocks_, bool k3xTf32_ = false>
 struct Tile {
+    static constexpr bool k3xTf32 = k3xTf32_;
     static constexpr int kCols = kCols_, kDepth = kDepth_;
     static constexpr int kWarpCols = kWarpCols_, kWarpDepth = kWarpDepth_;
     static constexpr int kRows = kRows_, kStages = kStages_;
@@ -30,6 +33,7 @@ struct Shape {
     using Element = T;
     static constexpr int kCols = Tile::kCols, kDepth = Tile::kDepth;
     static constexpr int kWarpCols = Tile::kWarpCols, kWarpDepth = Tile::kWarpDepth;
+    static constexpr bool k3xTf32 = Tile::k3xTf32;
     static constexpr int kRows = Tile::kRows * 2 / static_cast<int>(sizeof(T));
     static constexpr int kStages = Tile::kStages, kThreads = Tile::kThreads;
     static constexpr int kOutPitch = kCols * static_cast<int>(sizeof(T));  // bytes, as all below
@@ -59,7 +63,7 @@ struct Warp {
 
     int lane, col, depth;  // col, depth: of the block's tile
     int out_bytes, source_bytes;
-    float sums[S::kWarpCols / 16][S::kWarpDepth / 8][4] = {};
+    WarpSums<S::kWarpCols / 16, S::kWarpDepth / 8, S::k3xTf32> sums;
 
     __device__ Warp() {
         const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -78,7 +82,7 @@ struct Warp {
     /// f(col, depth, run) for this lane's sums, col and depth of the block's tile.
     template <class F>
     __device__ void each(F f) const {
-        Step::each(sums, lane,
+        Step::each(sums.sum, lane,
                    [&](int c, int d, const auto& run) { f(c + col, d + depth, run); });
     }
 };
@@ -115,8 +119,9 @@ __device__ void sum_vector(Warp<S>& warp, VectorLoader<S, true>& loader, unsigne
                 warp.load(fragments[0], shared + (step + 1) % kStages * S::kStageBytes, 0);
             }
             if (s == 0) copy(step + kStages - 1);
-            fragments[s % 2].multiply(warp.sums);
+            fragments[s % 2].multiply(warp.sums.chain());
         }
+        warp.sums.close();
     }
     ptx::cp_async_wait<0>();
 }
@@ -155,8 +160,9 @@ __device__ void sum_elements(Warp<S>& warp, OutLoader& out, SourceLoader& source
         for (int s = 0; s < Warp<S>::kSteps; ++s) {
             typename Warp<S>::Step fragments;
             warp.load(fragments, shared + step % 2 * S::kStageBytes, s);
-            fragments.multiply(warp.sums);
+            fragments.multiply(warp.sums.chain());
         }
+        warp.sums.close();
         if (step + 1 < steps) store(step + 1);
         __syncthreads();
     }

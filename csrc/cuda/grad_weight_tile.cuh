@@ -16,6 +16,7 @@
 #include "cuda/grad_weight_load.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/scalar.cuh"
+#include "cuda/tf32.cuh"
 
 namespace fastconv::cuda::grad_weight {
 
@@ -80,7 +81,7 @@ struct Fragments {  // 16-bit
 };
 
 template <class Shape>
-struct Fragments<Shape, float> {  // TF32
+struct Fragments<Shape, float> {  // TF32, once or three times
     static constexpr int kStepRows = 8;
     Pack<float, 4> a[Shape::kWarpCols / 32][2];   // (32 cols, 8 rows): rows t and t + 4
     Pack<float, 4> b[Shape::kWarpDepth / 32][2];  // (8 rows, 32 depth)
@@ -109,17 +110,21 @@ struct Fragments<Shape, float> {  // TF32
 
     /// Rounds here rather than in load(), which would then wait for the shared memory.
     __device__ void multiply(float (&sums)[Shape::kWarpCols / 16][Shape::kWarpDepth / 8][4]) const {
+        const auto left_of = [this](int m, int r) {
+            return a[m / 2][r / 2].value[m % 2 * 2 + r % 2];
+        };
+        const auto right_of = [this](int n, int h) { return b[n / 4][h].value[n % 4]; };
+        if constexpr (Shape::k3xTf32) return multiply_3xtf32(sums, left_of, right_of);
         std::uint32_t right[Shape::kWarpDepth / 8][2];
 #pragma unroll
         for (int n = 0; n < Shape::kWarpDepth / 8; ++n)
 #pragma unroll
-            for (int h = 0; h < 2; ++h) right[n][h] = ptx::to_tf32(b[n / 4][h].value[n % 4]);
+            for (int h = 0; h < 2; ++h) right[n][h] = ptx::to_tf32(right_of(n, h));
 #pragma unroll
         for (int m = 0; m < Shape::kWarpCols / 16; ++m) {
             std::uint32_t left[4];
 #pragma unroll
-            for (int r = 0; r < 4; ++r)
-                left[r] = ptx::to_tf32(a[m / 2][r / 2].value[m % 2 * 2 + r % 2]);
+            for (int r = 0; r < 4; ++r) left[r] = ptx::to_tf32(left_of(m, r));
 #pragma unroll
             for (int n = 0; n < Shape::kWarpDepth / 8; ++n)
                 ptx::mma_16x8x8_tf32(sums[m][n], left, right[n][0], right[n][1]);

@@ -22,7 +22,9 @@ constexpr double kMemoryBytesPerCycle = 13; // and from device memory
 /// Multiply-adds a multiprocessor does in a cycle.
 double rate_of(const MatrixProblem& problem, const DeviceInfo& device) {
     if (!problem.tensor_cores) return device.capability == 75 || device.capability == 80 ? 64 : 128;
-    const double full = device.capability >= 90 ? 1280 : device.capability == 80 ? 1024 : 512;
+    const bool data_center = device.capability >= 90 && device.capability < 120;
+    const double full = data_center ? 1280 : device.capability == 80 ? 1024 : 512;
+    if (problem.arithmetic == Arithmetic::k3xTf32) return full / 6;
     return problem.arithmetic == Arithmetic::kTf32 ? full / 2 : full;
 }
 

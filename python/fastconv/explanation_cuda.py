@@ -19,6 +19,8 @@ class CudaExplanation:
     ----------
     function, algorithm, kernel : str
         `kernel` names the target and the tile; `fc.cuda.kernel` forces one.
+    arithmetic : str
+        What it multiplies: float32, tf32, 3xtf32 (three tf32 products for one), float16, bfloat16.
     rejected : dict of algorithm or kernel to reason
     device : str
         Compute capability and multiprocessors that it was planned for.
@@ -44,6 +46,7 @@ class CudaExplanation:
     function: str
     algorithm: str
     kernel: str
+    arithmetic: str
     rejected: dict[str, str]
     device: str
     dtype: str
@@ -79,10 +82,11 @@ class CudaExplanation:
         precision = f" ({self.precision} precision)" if self.dtype == "float32" else ""
         reading = "16 bytes at a time" if self.vector else "element by element"
         splits = f" x {self.splits} parts of the depth" if self.splits > 1 else ""
+        products = f" in {self.arithmetic}" if self.dtype == "float32" else ""
         lines = [
             f"{self.function} {self.dtype}{precision} {order}: x {self.input_shape}, "
             f"weight {self.weight_shape}, y {self.output_shape}",
-            f"  plan       {self.algorithm}, kernel {self.kernel}, on {self.device}",
+            f"  plan       {self.algorithm}, kernel {self.kernel}{products}, on {self.device}",
             *(f"  rejected   {name}: {_reason(name, why)}" for name, why in self.rejected.items()),
             f"  blocks     {self.tiles} tiles{splits}, {self.waves:.2f} blocks a multiprocessor; "
             f"operands read {reading}",
@@ -115,7 +119,7 @@ def explain_on_device(
         direction, x, weight, y, numbers, dtype, channels_last, algorithm, precision_index(),
         forced_kernel(), capability, multiprocessors,
     )  # fmt: skip
-    same = ("algorithm", "kernel", "rejected", "vector", "tiles", "splits")
+    same = ("algorithm", "kernel", "arithmetic", "rejected", "vector", "tiles", "splits")
     return CudaExplanation(
         function=function, dtype=dtype, precision=get_float32_precision(),
         device=f"a GPU of capability {capability // 10}.{capability % 10} with {multiprocessors} "

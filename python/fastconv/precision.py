@@ -1,10 +1,10 @@
 """What float32 arithmetic may do beyond float32's own rounding.
 
 "highest", the default: float32 means float32. "tf32" allows convolutions and linear layers on a
-CUDA device to round their operands to TF32's 11 bits. "high" allows Winograd's F(6,3) and F(4,5) on
-the CPU, of about four times F(4,3)'s rounding error, and will allow three TF32 products in place of
-one float32 product on a CUDA device; kernels of this version have none, so that it gives what
-"highest" does there, as "tf32" does on the CPU.
+CUDA device to round their operands to TF32's 11 bits; on the CPU it is "highest". "high" allows
+Winograd's F(6,3) and F(4,5) on the CPU, of about four times F(4,3)'s rounding error, and on a CUDA
+device three TF32 products in place of one float32 product, with float32's accuracy
+(docs/numerics.md), where tensor cores are faster by them.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _operand(function: str, index: int, operand: Any) -> Any:
 
 
 # Of a product whose factors are rounded to TF32's 11 bits, or split into three such products.
-_TF32_ERROR = {"highest": 0.0, "high": 2.0**-20, "tf32": 2.0**-10}
+_TF32_ERROR = {"highest": 0.0, "high": 2.0**-21, "tf32": 2.0**-10}
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 

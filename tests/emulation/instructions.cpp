@@ -1,5 +1,6 @@
 // What warps and threads do in one instruction: shuffles and votes, cp.async, ldmatrix, mma.sync,
 // as PTX specifies them. Fragment layouts are in csrc/cuda/ptx.cuh.
+#include <cmath>
 #include <cstring>
 
 #include "engine.h"
@@ -158,35 +159,46 @@ const Collective kLoadMatrixTransposed{"ldmatrix.trans", true, complete_load<tru
 
 // ---- mma.sync -----------------------------------------------------------------------------------
 // Products of 11-bit significands are exact in float32; sums are rounded after each product, in the
-// order of the depth. Hardware adds in another order and with other roundings.
+// order of the depth. Hardware adds in another order and with other roundings. Of these tf32 has the
+// one that 3xTF32 must live with: it sums the whole depth and then rounds towards zero.
 
 namespace {
 
 struct BFloat16Element {
+    using Sum = float;
     static constexpr int kPerRegister = 2;
     static float read(std::uint32_t bits, int half) {
         return float_of(half == 0 ? bits << 16 : bits & 0xffff0000u);
     }
 };
 struct HalfElement {
+    using Sum = float;
     static constexpr int kPerRegister = 2;
     static float read(std::uint32_t bits, int half) {
         return half_to_float(static_cast<std::uint16_t>(bits >> 16 * half));
     }
 };
 struct Tf32Element {
+    using Sum = double;
     static constexpr int kPerRegister = 1;
     static float read(std::uint32_t bits, int) { return float_of(bits & ~0x1fffu); }
 };
 
-using Row = float __attribute__((vector_size(32)));  // 8 columns
+float rounded(float sum) { return sum; }
+float rounded(double sum) {  // towards zero; beyond float32's range to infinity
+    const auto nearest = static_cast<float>(sum);
+    const bool away = std::fabs(double{nearest}) > std::fabs(sum) && !std::isinf(nearest);
+    return away ? float_of(bits_of(nearest) - 1) : nearest;
+}
 
 template <class Element>
 void complete_multiply(void* const* operands, unsigned) {
+    using Sum = typename Element::Sum;
+    typedef Sum Row __attribute__((vector_size(8 * sizeof(Sum))));  // 8 columns
     constexpr int kPer = Element::kPerRegister, kDepth = 8 * kPer, kRows = 4;
     float a[16][kDepth];
-    alignas(32) float b[kDepth][8];
-    alignas(32) float d[16][8];
+    alignas(sizeof(Row)) Sum b[kDepth][8];
+    alignas(sizeof(Row)) Sum d[16][8];
     for (int lane = 0; lane < 32; ++lane) {
         const auto& own = *static_cast<const MultiplyMatrix*>(operands[lane]);
         const int g = lane / 4, t = lane % 4;
@@ -199,8 +211,7 @@ void complete_multiply(void* const* operands, unsigned) {
                 b[part * 4 * kPer + t * kPer + i][g] = Element::read(own.b[part], i);
             }
         }
-        for (int half = 0; half < 2; ++half)
-            std::memcpy(&d[g + half * 8][2 * t], own.d + 2 * half, 8);
+        for (int e = 0; e < 4; ++e) d[g + e / 2 * 8][2 * t + e % 2] = own.d[e];
     }
     // Some rows at once: each is a chain of additions.
     for (int first = 0; first < 16; first += kRows) {
@@ -209,15 +220,14 @@ void complete_multiply(void* const* operands, unsigned) {
         for (int k = 0; k < kDepth; ++k) {
             Row other;
             std::memcpy(&other, b[k], sizeof other);
-            for (int row = 0; row < kRows; ++row) sum[row] += a[first + row][k] * other;
+            for (int row = 0; row < kRows; ++row) sum[row] += Sum{a[first + row][k]} * other;
         }
         std::memcpy(d[first], sum, sizeof sum);
     }
     for (int lane = 0; lane < 32; ++lane) {
         const auto& own = *static_cast<const MultiplyMatrix*>(operands[lane]);
         const int g = lane / 4, t = lane % 4;
-        for (int half = 0; half < 2; ++half)
-            std::memcpy(own.d + 2 * half, &d[g + half * 8][2 * t], 8);
+        for (int e = 0; e < 4; ++e) own.d[e] = rounded(d[g + e / 2 * 8][2 * t + e % 2]);
     }
 }
 

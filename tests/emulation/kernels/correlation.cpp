@@ -246,17 +246,21 @@ bool takes(const Problem& q, bool vector, std::int64_t element_bytes) {
            (q.order == Order::kChannelsLast && q.channels * element_bytes % 16 == 0);
 }
 
+template <class T>
+void test_if(const CorrelationKernel& kernel, Arithmetic arithmetic, bool vector,
+             const Problem& problem) {
+    if ((kernel.arithmetics & bit(arithmetic)) != 0 && takes(problem, vector, sizeof(T)))
+        test<T>(kernel, arithmetic, vector, problem);
+}
+
 void test(const CorrelationKernel& kernel) {
-    const bool tf32 = (kernel.arithmetics & bit(Arithmetic::kTf32)) != 0;
     for (const Problem& problem : kProblems)
         for (const bool vector : {true, false}) {
             if (!vector && !kernel.scalar) continue;
-            if (takes(problem, vector, 2)) {
-                test<Half>(kernel, Arithmetic::kFloat16, vector, problem);
-                test<BFloat16>(kernel, Arithmetic::kBFloat16, vector, problem);
-            }
-            if (tf32 && takes(problem, vector, 4))
-                test<float>(kernel, Arithmetic::kTf32, vector, problem);
+            test_if<Half>(kernel, Arithmetic::kFloat16, vector, problem);
+            test_if<BFloat16>(kernel, Arithmetic::kBFloat16, vector, problem);
+            test_if<float>(kernel, Arithmetic::kTf32, vector, problem);
+            test_if<float>(kernel, Arithmetic::k3xTf32, vector, problem);
         }
 }
 

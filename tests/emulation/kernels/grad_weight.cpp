@@ -228,6 +228,7 @@ void test_kernels(const GradWeightKernels& kernels, const char* part) {
                 }
                 if (takes(problem, vector, 4)) {
                     test_results<float>(kernel, Arithmetic::kTf32, vector, problem);
+                    test_results<float>(kernel, Arithmetic::k3xTf32, vector, problem);
                     test_results<float>(kernel, Arithmetic::kFloat32, vector, problem);
                 }
             }
