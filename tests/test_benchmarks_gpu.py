@@ -1,106 +1,29 @@
-"""The benchmark for CUDA devices as far as a machine without one goes: what it compares is the same
-function, on PyTorch's CPU tensors; what it says of raw results."""
+"""The benchmark for CUDA devices as far as a machine without one goes: a session, and its tables.
+
+Its rows: test_benchmarks_gpu_families.py."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 import types
-from pathlib import Path
 from typing import Any
 
 import fastconv as fc
-import numpy as np
 import pytest
+from gpu_benchmark_support import ROOT, families, on_the_cpu, on_the_host, torch
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-families = pytest.importorskip("benchmarks.gpu.families", reason="not a checkout")
-from benchmarks import options, results  # noqa: E402
-from benchmarks.gpu import checks, networks, rows, run, summary  # noqa: E402
-from benchmarks.operations.network import Network  # noqa: E402
-from benchmarks.operations.training import Training  # noqa: E402
-from benchmarks.problems import Problem  # noqa: E402
-
-SMALL = families.Sizes(
-    image=(2, 8, 6, 5),
-    responses=((2, 12, 5, 4),),
-    last=(3, 16, 4, 4),
-    halved=(2, 4, 3, 5),
-    logits=(6, 9),
-    parameters=1001,
-    depthwise=((8, 7, 1), (8, 7, 2)),
-    matrices=((12, 5),),
-    vectors=(2, 3),
-)
-#: through fc.cuda.asarray: on a device only
-ON_DEVICE = ("to_c_order", "cast_from_float32", "cast_to_float32")
+from benchmarks import options, results
+from benchmarks.gpu import checks, networks, rows, run, summary
+from benchmarks.operations.network import Network
+from benchmarks.operations.training import Training
+from benchmarks.problems import Problem
 
 
 @pytest.fixture(autouse=True)
 def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "DEVICE", "cpu")
     torch.manual_seed(0)
-
-
-def on_the_cpu(dtype: Any) -> list[Any]:
-    return [row for row in families.memory_bound(SMALL, dtype) if row.name not in ON_DEVICE]
-
-
-@pytest.mark.parametrize("row", on_the_cpu(torch.float32), ids=lambda row: f"{row[0]}-{row[1]}")
-def test_both_sides_compute_the_same(row: Any) -> None:
-    prepared = row.make()
-    operands = prepared.sets[0]
-    expected = checks.exactly(prepared, operands, "float32")
-    for call in (prepared.ours, prepared.theirs):
-        own = {k: v if v.requires_grad else v.clone() for k, v in operands.items()}
-        result = call(own)
-        if prepared.check is not None:
-            assert prepared.check(result, operands) < 1e-6
-        else:
-            assert checks.distance(result, expected) < checks.TOLERANCE["float32"]
-    assert prepared.bytes_moved > 0
-
-
-def device_array(tensor: Any) -> Any:
-    """The emulated device's array of the same values, dtype and memory order; None for masks and
-    graphs, which are PyTorch's."""
-    if tensor.requires_grad or tensor.dtype == torch.bool:
-        return None
-    if not tensor.is_floating_point():
-        return fc.cuda.asarray(tensor.numpy())
-    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    dtype = str(tensor.dtype).partition(".")[2]
-    order = "channels_last" if last else None
-    return fc.cuda.asarray(tensor.float().numpy(), dtype=dtype, order=order)
-
-
-def all_rows() -> list[Any]:
-    return [
-        pytest.param(dtype, row, id=f"{str(dtype)[6:]}-{row.name}-{row.direction}")
-        for dtype in (torch.bfloat16, torch.float16)
-        for row in families.memory_bound(SMALL, dtype)
-    ]
-
-
-@pytest.mark.skipif(not fc.cuda.is_available(), reason="no CUDA arrays here")
-@pytest.mark.parametrize(("dtype", "row"), all_rows())
-def test_ours_in_16_bits(dtype: Any, row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every call of ours on a device's arrays, within what the session allows."""
-    monkeypatch.setattr(checks, "as_tensor", on_the_host)
-    try:
-        prepared, name = row.make(), str(dtype).partition(".")[2]
-    except NotImplementedError as error:
-        pytest.skip(f"PyTorch's CPU: {error}")
-    operands = prepared.sets[0]
-    result = prepared.ours({key: device_array(tensor) for key, tensor in operands.items()})
-    if prepared.check is not None:
-        assert prepared.check(on_the_host(result), operands) < checks.TOLERANCE[name]
-    else:
-        expected = checks.exactly(prepared, operands, name)
-        assert checks.distance(result, expected) < checks.TOLERANCE[name]
 
 
 # ---- the session, with a clock that does not measure ---------------------------------------------
@@ -304,14 +227,6 @@ def test_the_committed_results_can_be_read(capsys: pytest.CaptureFixture[str]) -
 
 
 # ---- whole networks: fastconv's part in the emulation --------------------------------------------
-
-
-def on_the_host(array: Any) -> Any:
-    """Instead of checks.as_tensor, where PyTorch does not know the device."""
-    if isinstance(array, (torch.Tensor, np.floating)):
-        return torch.as_tensor(array)
-    wide = "float32" if array.dtype.name in ("bfloat16", "float16") else array.dtype.name
-    return torch.from_numpy(np.array(fc.cuda.asnumpy(array.astype(wide))))
 
 
 @pytest.mark.skipif(not fc.cuda.is_available(), reason="no CUDA arrays here")
