@@ -12,6 +12,7 @@ TRAINING_PEERS = ["fastconv", "pytorch"]
 LAYER_PEERS = ["fastconv", "pytorch", "numpy"]
 NETWORK_PEERS = ["fastconv", "pytorch", "onnxruntime", "openvino", "ncnn", "mnn"]
 QUICK_SECONDS = 110.0  # all of --quick ends within two minutes
+CUDA_DTYPES = ("bfloat16", "float16", "float32", "high", "tf32")
 CUDA_QUICK = ["resnet50_v1_5", "vgg16", "alphago_policy_192", "alexnet", "googlenet_v1"]
 CUDA_QUICK_SECONDS = 140.0
 
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of samples (0)")
     cuda = top.add_argument_group("with --device cuda")
-    cuda.add_argument("--dtypes", type=_names, metavar="NAMES", help="of bfloat16, float16, float32, high, tf32 (bfloat16,float32)")  # fmt: skip  # noqa: E501
+    cuda.add_argument("--dtypes", type=_dtypes, metavar="NAMES", help=f"of {', '.join(CUDA_DTYPES)} (bfloat16,float32)")  # fmt: skip  # noqa: E501
     cuda.add_argument("--samples", type=int, metavar="N", help="of each row (9, quick 3)")
     cuda.add_argument("--kernels", action="store_true", help="also force every kernel by name")
     cuda.add_argument("--memory-bound", action="store_true", help="also what memory bounds: element-wise functions, normalization, losses, copies, SGD; alone where no suite is given")  # fmt: skip  # noqa: E501
@@ -73,10 +74,18 @@ def _numbers(text: str) -> list[int]:
 
 
 def _directions(text: str) -> list[str]:
+    return _known(text, DIRECTIONS)
+
+
+def _dtypes(text: str) -> list[str]:
+    return _known(text, CUDA_DTYPES)
+
+
+def _known(text: str, known: tuple[str, ...]) -> list[str]:
     names = _names(text)
     for name in names:
-        if name not in DIRECTIONS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(DIRECTIONS)}")
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
     return names
 
 

@@ -158,6 +158,8 @@ def test_what_quick_means_on_a_device() -> None:
     training = options.parse(["--device", "cuda", "--suite", "training,networks"])
     assert {"step", "forward"} <= set(training.direction)
     assert options.parse([]).batch == [1]
+    with pytest.raises(SystemExit):
+        options.parse(["--device", "cuda", "--dtypes", "float23"])
 
 
 # ---- what is said of raw results -----------------------------------------------------------------

@@ -21,8 +21,6 @@ from ..operations.training import Training
 from ..problems import Problem, problems
 from . import summary
 
-DTYPES = ("bfloat16", "float16", "float32", "high", "tf32")
-
 
 def run(options: argparse.Namespace) -> int:
     """The exit code: 0 done, 1 something wrong, 2 nothing can be measured here."""
