@@ -3,11 +3,14 @@ and of kernels by themselves share."""
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -39,15 +42,40 @@ def build(made: Path, sources: Iterable[Path], flags: Sequence[str] = ()) -> Pat
     """The program ``made``, or the shared library if its name ends in .so, of ``sources`` and the
     emulation; objects lie beside it."""
     library = made.suffix == ".so"
-    everything = [*sources, *sorted(EMULATION.glob("*.cpp"))]
-    objects = [made.parent / f"{source.name}.o" for source in everything]
-    compiler = [COMPILER, *FLAGS, *(LIBRARY if library else []), *flags]
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        commands = ([*compiler, str(s), "-o", str(o)] for s, o in zip(everything, objects))
-        list(pool.map(run, commands))
+    compiler = (COMPILER, *FLAGS, *(LIBRARY if library else []))
+    objects = compiled((*compiler, *flags), sources, made.parent) + emulation_objects(compiler)
     link = [COMPILER, *(["-shared"] if library else []), *map(str, objects)]
     run([*link, "-ldl", "-lpthread", "-o", str(made)])
     return made
+
+
+def compiled(compiler: Sequence[str], sources: Iterable[Path], folder: Path) -> list[Path]:
+    """The object files of ``sources``."""
+    files = [(source, folder / f"{source.name}.o") for source in sources]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, ([*compiler, str(s), "-o", str(o)] for s, o in files)))
+    return [made for _, made in files]
+
+
+def own_folder() -> Path:
+    """Of this process, until it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fastconv_emulation_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def emulation_objects(compiler: tuple[str, ...]) -> list[Path]:
+    """The emulation's own, once for all that link them."""
+    return compiled(compiler, sorted(EMULATION.glob("*.cpp")), own_folder())
+
+
+@functools.cache
+def cases() -> Path:
+    """All cases and the emulation as one shared library: every library with an emulation takes
+    static thread-local storage, of which a process has room for a few."""
+    flags = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+    return build(own_folder() / "cases.so", sorted(EMULATION.glob("cases/*.cu")), flags)
 
 
 def build_for_gpu(made: Path, source: Path, architecture: str, *others: Path) -> Path:

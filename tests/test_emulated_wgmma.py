@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emulated_program import EMULATION, build, build_for_gpu, needs_compiler
+from emulated_program import EMULATION, build_for_gpu, cases, needs_compiler
 from support import Array
 
 pytestmark = needs_compiler
@@ -37,8 +37,8 @@ def load(path: Path) -> ctypes.CDLL:
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return load(build(tmp_path_factory.mktemp("wgmma") / "wgmma.so", [SOURCE]))
+def emulated() -> ctypes.CDLL:
+    return load(cases())
 
 
 @pytest.fixture(scope="module", params=["emulated", "gpu"])

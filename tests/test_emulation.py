@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emulated_program import EMULATION, build, build_for_gpu, needs_compiler
+from emulated_program import EMULATION, build_for_gpu, cases, needs_compiler
 from support import Array
 
 pytestmark = needs_compiler
@@ -21,11 +21,8 @@ ORDERS = ["ascending", "descending", "random:1", "random:2"]
 
 
 @pytest.fixture(scope="session")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The cases with the emulation, as one shared library."""
-    made = tmp_path_factory.mktemp("emulation") / "cases.so"
-    flags = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
-    return load(build(made, sorted(EMULATION.glob("cases/*.cu")), flags))
+def emulated() -> ctypes.CDLL:
+    return load(cases())
 
 
 def load(path: Path) -> ctypes.CDLL:

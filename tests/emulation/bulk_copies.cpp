@@ -54,7 +54,9 @@ void check_walk(const BulkCopy& copy, const BarrierUse& use) {
 /// Where a copy's lines come from, one after another.
 class Lines {
 public:
-    explicit Lines(const BulkCopy& copy) : copy_(copy) { std::memcpy(at_, copy.at + 1, sizeof at_); }
+    explicit Lines(const BulkCopy& copy) : copy_(copy) {
+        std::memcpy(at_, copy.at + 1, sizeof at_);
+    }
 
     /// Of the line's channel 0; null where the tensor has none.
     const unsigned char* source() const {
@@ -68,13 +70,13 @@ public:
     }
     void next() {
         const MapDescription& map = copy_.map;
-        for (int d = 0; d < 3; ++d) {
-            const bool image = map.kind == MapDescription::Kind::kImage;
-            at_[d] += image && d < 2 ? map.step[d] : 1;
-            const int end = image ? map.last_pixel[d < 2 ? d : 1] : copy_.at[d + 1] + map.lines[d] - 1;
-            if (d == 2 || at_[d] <= end) return;
+        const bool image = map.kind == MapDescription::Kind::kImage;
+        for (int d = 0; d < 2; ++d) {
+            at_[d] += image ? map.step[d] : 1;
+            if (at_[d] <= (image ? map.last_pixel[d] : copy_.at[d + 1] + map.lines[d] - 1)) return;
             at_[d] = image ? map.first_pixel[d] : copy_.at[d + 1];
         }
+        ++at_[2];
     }
 
 private:

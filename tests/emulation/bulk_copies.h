@@ -9,18 +9,19 @@ namespace emulation {
 
 struct Thread;
 
-/// An mbarrier, by its place. In shared memory is its index, so that whatever overwrites it is found.
+/// An mbarrier. In shared memory stands its index among the block's, so that it is noticed when
+/// something overwrites it.
 struct PhaseBarrier {
     std::uint32_t offset;
-    int arrivals;               // of every phase
-    int missing;                // of them, in this phase
-    std::int64_t bytes = 0;     // expected and not there; less than 0: there before they are expected
+    int arrivals;            // of every phase
+    int missing;             // of them, in this phase
+    std::int64_t bytes = 0;  // expected and not there; below 0: there before they were expected
     std::uint32_t phase = 0;
-    int waiters = 0;            // for this phase
-    int late = 0;               // for the one before, and have not gone on yet
+    int waiters = 0;  // for this phase
+    int late = 0;     // for the one before, and have not gone on yet
     const Thread* initialiser;
-    bool fenced = false;        // by fence_barrier_init
-    int epoch = 0;              // of the block, then
+    bool fenced = false;  // by fence_barrier_init
+    int epoch = 0;        // of the block, then
 };
 
 struct BulkCopy {

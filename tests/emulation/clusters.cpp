@@ -60,7 +60,8 @@ void change_registers(int registers, bool gives, const char* file, int line) {
     meet(kChangeRegisters, &change, 0xffffffffu, file, line);
 }
 
-/// Every warp of a warpgroup came to all its changes, and there are as many registers as were taken.
+/// Whether every warp came to all changes of its warpgroup, and there are as many registers as were
+/// taken: what is wrong, or nothing.
 std::string Engine::misused_registers(const Block& block) const {
     constexpr int kRegisters = 64 * 1024, kMost = 255;
     const int even = kRegisters / static_cast<int>(block_threads_) / 8 * 8;

@@ -1,18 +1,19 @@
-// Runs a kernel: its clusters (a launch without them has clusters of one block) one after another on
-// the calling operating system thread, the threads of a cluster's blocks as fibers in an order that
-// tests choose.
+// Runs a kernel: its clusters (a launch without them has clusters of one block) one after another
+// on the calling operating system thread, the threads of a cluster's blocks as fibers in an order
+// that tests choose.
 //
 // A thread runs until it waits (meet, meet_block, meet_cluster, await_phase) or ends. A pass runs a
 // warp's lanes once each; at its end collectives that all their lanes have reached are completed,
 // lanes whose phase is over are found, and the next pass begins. A warp none of whose lanes can run
 // rests. Phases that are over wake their waiters at the end of the pass that ended them. Once all
-// warps rest, barriers that everyone has reached are released; if that is nobody, copies by TMA arrive
-// one after another until somebody can go on. Else the launch fails with a report of who waits where.
+// warps rest, barriers that everyone has reached are released; if that is nobody, copies by TMA
+// arrive one after another until somebody can go on. Else the launch fails with a report of who
+// waits where.
 //
 // Orders (FASTCONV_EMULATION_ORDER, read at every launch): `ascending` and `descending` run one
 // warp as far as it gets, then the next; `random:SEED` draws lanes anew for every pass and another
-// warp after every pass, lets waiters wait longer and copies arrive earlier. Clusters follow the same
-// order.
+// warp after every pass, lets waiters wait longer and copies arrive earlier. Clusters follow the
+// same order.
 #pragma once
 
 #include <cstddef>
@@ -169,6 +170,7 @@ public:
 private:
     enum class Order : std::uint8_t { kAscending, kDescending, kRandom };
 
+    static void set_running(Engine* engine);
     void read_environment();
     void prepare(const Launch& launch);
     bool run_cluster(std::uint64_t cluster);

@@ -70,7 +70,8 @@ Thread* Engine::next_pass() {
         if (warp.position < warp.count) return &threads_[warp.first + warp.order[warp.position++]];
         if (settle(warp)) {
             if (order_ == Order::kRandom && ready_.size() > 1)
-                std::swap(ready_[random(static_cast<std::uint32_t>(ready_.size()))], ready_.back());
+                std::swap(ready_[random(static_cast<std::uint32_t>(ready_.size()))],
+                          ready_.back());
         } else {
             warp.rests = true;
             ready_.pop_back();
@@ -79,9 +80,9 @@ Thread* Engine::next_pass() {
     }
 }
 
-/// Whoever waited for a phase that ended in this pass goes on before the warp that ended it: what is
-/// given back too early is used again at once. In a random order only now and then, and then copies
-/// arrive too.
+/// Whoever waited for a phase that ended in this pass goes on before the warp that ended it: what
+/// is given back too early is used again at once. In a random order only now and then, and copies
+/// arrive now and then.
 void Engine::interrupt() {
     if (order_ == Order::kRandom) {
         if (random(8) == 0) {
@@ -97,8 +98,8 @@ void Engine::interrupt() {
     order_ready_warps(before);
 }
 
-/// Completes the collectives that all their lanes have reached, and finds lanes whose phase is over.
-/// Returns whether lanes can run.
+/// Completes the collectives that all their lanes have reached, and finds lanes whose phase is
+/// over. Returns whether lanes can run.
 bool Engine::settle(Warp& warp) {
     Thread* lanes = &threads_[warp.first];
     unsigned waiting = 0, released = 0;

@@ -1,6 +1,6 @@
 // cuda/tensor_map.h for the emulation: every constraint of cuTensorMapEncodeTiled and
-// cuTensorMapEncodeIm2col (CUDA driver API, "Tensor Map Object Management") on what that header lets
-// one say, and a description of our own. What is wrong is an std::invalid_argument that says what.
+// cuTensorMapEncodeIm2col (CUDA driver API, "Tensor Map Object Management") on what that header
+// lets one say, and a description of our own. What is wrong is an std::invalid_argument.
 #include "tensor_map.h"
 
 #include <cstddef>

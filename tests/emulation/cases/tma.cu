@@ -1,18 +1,18 @@
-// What csrc/cuda/ptx_tma.cuh has, in three small programs that also compile with nvcc (sm_90a), and
-// the last two of them with one bug each of the kinds that the emulation must catch:
+// Copies by TMA and the barriers that count them (csrc/cuda/ptx_tma.cuh), in two small programs
+// that also compile with nvcc (sm_90a), the second with one bug each of the kinds that the emulation
+// must catch:
 //
 //   copy_to_shared   one copy, tiled or im2col: the bytes that it leaves in shared memory
-//   convolve         out[pixel, k] = sum over r, s, c of x[pixel at (r, s), c] * w[k, r, s, c]: NHWC
-//                    bfloat16, float32 sums, 64 filters; a warpgroup that copies, two that multiply
-//   sum_cluster      partial sums of a cluster's blocks, added in the order of their ranks
+//   convolve         out[pixel, k] = sum over r, s, c of x[pixel at (r, s), c] * w[k, r, s, c],
+//                    NHWC bfloat16, float32 sums, 64 filters: two warpgroups multiply what one
+//                    thread of a third copies into a ring of two stages
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <exception>
-#include <string>
 
 #include "cuda/ptx_sm90.cuh"
 #include "cuda/ptx_tma.cuh"
+#include "host_side.h"
 
 namespace {
 
@@ -21,16 +21,14 @@ namespace ptx = fastconv::cuda::ptx;
 
 enum class Bug : int {
     kNone,
-    kNoFullWait,      // multiplies what has not arrived
-    kNoEmptyWait,     // copies into a stage that is being multiplied
-    kNoEmptyArrive,   // of one warp
-    kEarlyArrive,     // gives a stage back while it is being multiplied
-    kWrongParity,     // of the wait for a stage's first phase, the next, ...
-    kTooManyBytes,    // expected
-    kTooFewBytes,     // expected
-    kWrongTap,        // the next one along the width
-    kNoBarrierBefore, // reads other blocks' sums that may not be there
-    kNoBarrierAfter,  // ends while others may read its sums
+    kNoFullWait,     // multiplies what has not arrived
+    kNoEmptyWait,    // copies into a stage that is being multiplied
+    kNoEmptyArrive,  // of one warp
+    kEarlyArrive,    // gives a stage back while it is being multiplied
+    kWrongParity,    // of the waits for full stages
+    kTooManyBytes,   // expected
+    kTooFewBytes,    // expected
+    kWrongTap,       // the next one along the width
 };
 
 // ---- one copy -----------------------------------------------------------------------------------
@@ -98,8 +96,10 @@ __device__ void feed(const cuda::TensorMap& x, const cuda::TensorMap& w, const C
                 unsigned char* const to = ptx::shared_memory() + stage * kStageBytes;
                 if (kBug != Bug::kNoEmptyWait)
                     ptx::barrier_wait(ring.empty + stage, (step / kStages + 1) % 2);
-                const int wrong = kBug == Bug::kTooManyBytes ? 16 : kBug == Bug::kTooFewBytes ? -8192 : 0;
-                ptx::barrier_arrive_expect(ring.full + stage, kStageBytes + wrong);
+                int bytes = kStageBytes;
+                if (kBug == Bug::kTooManyBytes) bytes += 16;
+                if (kBug == Bug::kTooFewBytes) bytes -= kFilters * 128;
+                ptx::barrier_arrive_expect(ring.full + stage, bytes);
                 const int tap_w = s + (kBug == Bug::kWrongTap ? 1 : 0);
                 ptx::copy_im2col(to, x, ch, q * c.stride - c.pad, p * c.stride - c.pad, n,
                                  tap_w * c.dilation, r * c.dilation, ring.full + stage);
@@ -130,7 +130,7 @@ __device__ void consume(const Convolution& c, const Ring& ring, int first_pixel,
         if (threadIdx.x % 32 == 0 && arrives) ptx::barrier_arrive(ring.empty + stage);
         if (kBug == Bug::kEarlyArrive) ptx::wgmma_wait<0>();
     }
-    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32 % 4;
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32 % 4;
     const int pixels = c.batch * c.out_h * c.out_w;
     for (int i = 0; i < kFilters / 2; ++i) {
         const int pixel = first_pixel + warpgroup * 64 + warp * 16 + lane / 4 + i / 2 % 2 * 8;
@@ -164,86 +164,7 @@ __global__ void __launch_bounds__(384, 1)
     }
 }
 
-// ---- sums of a cluster --------------------------------------------------------------------------
-
-constexpr int kSums = 256;
-
-/// in: (clusters, ranks, kSums); out: (clusters, kSums).
-template <Bug kBug>
-__global__ void sum_cluster(const float* in, float* out, int ranks) {
-    auto* const own = reinterpret_cast<float*>(ptx::shared_memory());
-    const int thread = static_cast<int>(threadIdx.x), rank = ptx::cluster_rank();
-    const int cluster = static_cast<int>(blockIdx.x) / ranks;
-    for (int i = thread; i < kSums; i += static_cast<int>(blockDim.x))
-        own[i] = in[(cluster * ranks + rank) * kSums + i];
-    if (kBug != Bug::kNoBarrierBefore) ptx::cluster_barrier();
-    if (thread % ranks == rank) {
-        float sum[4] = {};
-        for (int other = 0; other < ranks; ++other) {
-            float part[4];
-            ptx::load_cluster_16(part, own + thread * 4, other);
-            for (int i = 0; i < 4; ++i) sum[i] += part[i];
-        }
-        for (int i = 0; i < 4; ++i) out[cluster * kSums + thread * 4 + i] = sum[i];
-    }
-    if (kBug != Bug::kNoBarrierAfter) ptx::cluster_barrier();
-}
-
 // ---- the host's side ----------------------------------------------------------------------------
-
-/// Device memory with a copy of host memory.
-class OnDevice {
-public:
-    OnDevice(const void* host, std::size_t bytes) : bytes_(bytes) {
-        cudaMalloc(&data_, bytes);
-        cudaMemcpy(data_, host, bytes, cudaMemcpyHostToDevice);
-    }
-    ~OnDevice() { cudaFree(data_); }
-    OnDevice(const OnDevice&) = delete;
-    OnDevice& operator=(const OnDevice&) = delete;
-    template <class T>
-    T* as() const {
-        return static_cast<T*>(data_);
-    }
-    void read(void* host) const { cudaMemcpy(host, data_, bytes_, cudaMemcpyDeviceToHost); }
-
-private:
-    void* data_ = nullptr;
-    std::size_t bytes_;
-};
-
-template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), int blocks, int threads, int cluster, int shared_bytes,
-            Arguments... arguments) {
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>(blocks));
-    config.blockDim = dim3(static_cast<unsigned>(threads));
-    config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-    config.attrs = &attribute;
-    config.numAttrs = cluster > 1 ? 1 : 0;
-    cudaLaunchKernelEx(&config, kernel, arguments...);
-    cudaDeviceSynchronize();
-}
-
-/// Runs f, and says what went wrong.
-template <class F>
-const char* said(const F& f) {
-    static thread_local std::string text;
-    text.clear();
-    try {
-        f();
-    } catch (const std::exception& error) {
-        text = error.what();
-    }
-    const cudaError_t error = cudaGetLastError();
-    if (text.empty() && error != cudaSuccess) text = cudaGetErrorString(error);
-    return text.c_str();
-}
 
 cuda::MappedTensor contiguous(const std::uint16_t* data, int channels, int width, int height,
                               int batch) {
@@ -259,11 +180,9 @@ cuda::MappedTensor contiguous(const std::uint16_t* data, int channels, int width
 
 }  // namespace
 
-#define FASTCONV_VISIBLE extern "C" __attribute__((visibility("default")))
-
-/// data: (batch, height, width, channels) of host memory, `spare` elements more between pixels. shape:
-/// channels, width, height, batch. place: at[4], tap[2]. box: of copy_tile, or null; walk: first_w,
-/// last_w, first_h, last_h, step_w, step_h, pixels. out: the copy's bytes.
+/// data: (batch, height, width, channels) of host memory, `spare` elements more between pixels.
+/// shape: channels, width, height, batch. place: at[4], tap[2]. box: of copy_tile, or null; walk:
+/// first_w, last_w, first_h, last_h, step_w, step_h, pixels. out: the copy's bytes.
 FASTCONV_VISIBLE const char* tma_copy(const std::uint16_t* data, const int* shape, int spare,
                                       const int* box, const int* walk, const int* place, int passes,
                                       void* out) {
@@ -324,22 +243,6 @@ FASTCONV_VISIBLE const char* tma_convolve(int bug, const int* problem, const std
                                           c.taps_h, kFilters),
                                box),
                c, result.as<float>());
-        result.read(out);
-    });
-}
-
-/// in (clusters, ranks, 256), out (clusters, 256).
-FASTCONV_VISIBLE const char* tma_sum(int bug, int clusters, int ranks, const float* in, float* out) {
-    return said([&] {
-        const OnDevice parts(in, std::size_t{4} * clusters * ranks * kSums);
-        const OnDevice result(out, std::size_t{4} * clusters * kSums);
-        auto kernel = sum_cluster<Bug::kNone>;
-        if (bug == static_cast<int>(Bug::kNoBarrierBefore))
-            kernel = sum_cluster<Bug::kNoBarrierBefore>;
-        if (bug == static_cast<int>(Bug::kNoBarrierAfter))
-            kernel = sum_cluster<Bug::kNoBarrierAfter>;
-        launch(kernel, clusters * ranks, kSums / 4, ranks, kSums * 4,
-               static_cast<const float*>(parts.as<float>()), result.as<float>(), ranks);
         result.read(out);
     });
 }

@@ -1,7 +1,8 @@
-// Kernels that do one thing with the functions of csrc/cuda/ptx_tma.cuh that a kernel must not do, for
-// the report that the emulation gives. tma_misuse(name) returns it, empty if nothing was noticed.
+// Kernels that do one thing with the functions of csrc/cuda/ptx_tma.cuh that a kernel must not do,
+// for the report that the emulation gives. tma_misuse(name) returns it, empty if nothing was
+// noticed.
 //
-// Every kernel runs as one cluster of two blocks of 512 threads, with 16 KB of shared memory and two
+// Every kernel runs as one cluster of two blocks of 512 threads, with 16 KB of shared memory and
 // maps of a (2, 4, 8, 64) tensor: a box of 8 x 4 pixels, and a walk over all of an image, 32 pixels.
 #include <cuda_runtime.h>
 

@@ -1,5 +1,5 @@
-// The functions of csrc/cuda/ptx_tma.cuh for the emulation: contracts are in that file. What they do
-// is in tests/emulation: barriers.cpp, bulk_copies.cpp, clusters.cpp.
+// The functions of csrc/cuda/ptx_tma.cuh for the emulation: contracts are in that file. What they
+// do is in tests/emulation: barriers.cpp, bulk_copies.cpp, clusters.cpp.
 #pragma once
 
 #include <cuda_runtime.h>
