@@ -148,7 +148,7 @@ private:
     }
     __device__ static void round(std::uint32_t (&fragment)[4]) {
 #pragma unroll
-        for (auto& bits : fragment) bits = ptx::to_tf32(float_of(bits));
+        for (auto& bits : fragment) bits = round_tf32(float_of(bits));
     }
 
     int a_at_, b_at_;  // of the lane's first ldmatrix row within a stage

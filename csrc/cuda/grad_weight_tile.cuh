@@ -119,12 +119,12 @@ struct Fragments<Shape, float> {  // TF32, once or three times
 #pragma unroll
         for (int n = 0; n < Shape::kWarpDepth / 8; ++n)
 #pragma unroll
-            for (int h = 0; h < 2; ++h) right[n][h] = ptx::to_tf32(right_of(n, h));
+            for (int h = 0; h < 2; ++h) right[n][h] = round_tf32(right_of(n, h));
 #pragma unroll
         for (int m = 0; m < Shape::kWarpCols / 16; ++m) {
             std::uint32_t left[4];
 #pragma unroll
-            for (int r = 0; r < 4; ++r) left[r] = ptx::to_tf32(left_of(m, r));
+            for (int r = 0; r < 4; ++r) left[r] = round_tf32(left_of(m, r));
 #pragma unroll
             for (int n = 0; n < Shape::kWarpDepth / 8; ++n)
                 ptx::mma_16x8x8_tf32(sums[m][n], left, right[n][0], right[n][1]);

@@ -129,7 +129,7 @@ __device__ inline void ldmatrix_x4_trans(std::uint32_t (&r)[4], const void* row)
 //   depth 16, 16-bit, two elements a register along depth:
 //     a[0] (g, 2t..)  a[1] (g + 8, 2t..)  a[2] (g, 2t + 8..)  a[3] (g + 8, 2t + 8..)
 //     b[0] (2t.., g)  b[1] (2t + 8.., g)
-//   depth 8, tf32:
+//   depth 8, tf32, whose 13 low bits are ignored:
 //     a[0] (g, t)  a[1] (g + 8, t)  a[2] (g, t + 4)  a[3] (g + 8, t + 4)     b[0] (t, g)  b[1] (t + 4, g)
 
 __device__ inline void mma_16x8x16_bf16(float (&d)[4], const std::uint32_t (&a)[4],
@@ -157,13 +157,6 @@ __device__ inline void mma_16x8x8_tf32(float (&d)[4], const std::uint32_t (&a)[4
         "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-/// The nearest tf32, ties away from zero, as a bit pattern (9.7.9.22 cvt.rna).
-__device__ inline std::uint32_t to_tf32(float x) {
-    std::uint32_t bits;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-    return bits;
 }
 
 // ---- maximum with NaN (9.7.3.11 max, 9.7.4.7 max for 16-bit; sm_80) ---------------------------------

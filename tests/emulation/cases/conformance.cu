@@ -12,6 +12,7 @@
 #include <string>
 
 #include "cuda/ptx.cuh"
+#include "cuda/tf32.cuh"
 
 namespace {
 
@@ -125,7 +126,8 @@ __global__ void float_to_bfloat16(const void* in, void* out) {
 }
 __global__ void float_to_tf32(const void* in, void* out) {
     const unsigned i = thread_number();
-    static_cast<std::uint32_t*>(out)[i] = ptx::to_tf32(static_cast<const float*>(in)[i]);
+    static_cast<std::uint32_t*>(out)[i] =
+        fastconv::cuda::round_tf32(static_cast<const float*>(in)[i]);
 }
 // in: pairs, out: their maximum.
 __global__ void max_float(const void* in, void* out) {

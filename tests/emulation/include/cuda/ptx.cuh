@@ -99,13 +99,6 @@ inline void mma_16x8x8_tf32(float (&d)[4], const std::uint32_t (&a)[4], std::uin
     emulation::meet(emulation::kMultiplyTf32, &operands, 0xffffffffu, file, line);
 }
 
-inline std::uint32_t to_tf32(float x) {
-    const std::uint32_t bits = emulation::bits_of(x);
-    const std::uint32_t magnitude = bits & 0x7fffffffu;
-    if (magnitude >= 0x7f800000u) return magnitude == 0x7f800000u ? bits : 0x7fffffffu;
-    return (bits + 0x1000u) & ~0x1fffu;
-}
-
 inline float max_nan(float a, float b) {
     if (a != a || b != b) return emulation::float_of(0x7fffffffu);
     if (a == b)
