@@ -87,9 +87,37 @@ __device__ inline void copy_im2col(void* to, const TensorMap& map, int c, int w,
         "h"(static_cast<std::uint16_t>(tap_w)), "h"(static_cast<std::uint16_t>(tap_h))
         : "memory");
 }
+/// The other way, of a tiled map: from shared memory, swizzled likewise, which must not be written
+/// until bulk_wait says so. Before it: fence_proxy_async by who wrote there, and a barrier.
+__device__ inline void copy_tile_out(const TensorMap& map, int x0, int x1, int x2, int x3,
+                                     const void* from) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::
+            "l"(&map),
+        "r"(shared_address(from)), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
+        : "memory");
+}
+/// Closes this thread's group of copies out.
+__device__ inline void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/// Until at most kPending of this thread's groups have still to read shared memory.
+template <int kPending>
+__device__ inline void bulk_wait() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
 /// Fetches the map itself ahead of its first use.
 __device__ inline void prefetch_map(const TensorMap& map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+// ---- stmatrix (9.7.15.4.16, sm_90) ----------------------------------------------------------------
+
+/// Four 8x8 matrices of 16-bit elements to shared memory by a warp: word i of lane l is matrix i's row
+/// l / 4, columns l % 4 * 2 and the next; lane l says where matrix l / 8's row l % 8 stands, 16 bytes.
+__device__ inline void store_matrices(void* row, const std::uint32_t (&word)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                     shared_address(row)),
+                 "r"(word[0]), "r"(word[1]), "r"(word[2]), "r"(word[3])
+                 : "memory");
 }
 
 // ---- clusters (9.7.13.4 barrier.cluster, 9.7.9.24 mapa, sm_90) -------------------------------------

@@ -1,8 +1,10 @@
-// Copies by TMA (cp.async.bulk.tensor, PTX 9.7.9.27.5), tiled and im2col, 128-byte swizzle.
+// Copies by TMA to shared memory (cp.async.bulk.tensor, PTX 9.7.9.27.5), tiled and im2col, 128-byte
+// swizzle.
 //
 // Delayed (the default, FASTCONV_EMULATION_CP_ASYNC): the destination is NaN from the issue on, and
 // a copy arrives only once nothing else can go on and a thread waits for its barrier; in a random
 // order also at other times. Immediate: at the issue. Memory is read when it arrives.
+#include <algorithm>
 #include <cstring>
 
 #include "engine.h"
@@ -10,101 +12,76 @@
 #include "memory.h"
 
 namespace emulation {
-namespace {
 
-constexpr int kLineElems = 64, kLineBytes = 128, kTileBytes = 1024;
-
-[[noreturn]] void refuse(const BarrierUse& use, cudaError_t error, const std::string& why) {
+void refuse_copy(const BarrierUse& use, cudaError_t error, const std::string& why) {
     Engine::running()->fail(error, std::string(use.name) + ": " + why + " at " + use.file + ":" +
                                        std::to_string(use.line));
 }
 
-void check_destination(const BulkCopy& copy, const BarrierUse& use) {
-    Engine& engine = *Engine::running();
-    const auto offset = reinterpret_cast<std::uintptr_t>(copy.to) -
-                        reinterpret_cast<std::uintptr_t>(engine.shared_memory());
-    const auto bytes = static_cast<std::size_t>(copy.byte_count());
-    if (offset > engine.shared_bytes() || bytes > engine.shared_bytes() - offset)
-        refuse(use, cudaErrorIllegalAddress,
-               std::to_string(bytes) + " bytes to offset " +
-                   std::to_string(static_cast<std::ptrdiff_t>(offset)) + " of " +
-                   std::to_string(engine.shared_bytes()) + " bytes of shared memory");
-    if (offset % kTileBytes != 0)
-        refuse(use, cudaErrorMisalignedAddress,
-               "the destination, offset " + std::to_string(offset) +
-                   " of shared memory, is no multiple of 1024");
-}
+namespace {
+
+constexpr int kLineElems = 64;
 
 void check_walk(const BulkCopy& copy, const BarrierUse& use) {
     for (int d = 0; d < 2; ++d) {
         const char* name = d == 0 ? "w" : "h";
         const int at = copy.at[d + 1];
         if (at < copy.map.first_pixel[d] || at > copy.map.last_pixel[d])
-            refuse(use, cudaErrorLaunchFailure,
+            refuse_copy(use, cudaErrorLaunchFailure,
                    std::string(name) + " is " + std::to_string(at) + ", and the map walks " +
                        std::to_string(copy.map.first_pixel[d]) + " .. " +
                        std::to_string(copy.map.last_pixel[d]));
         if (copy.tap[d] < 0 || copy.tap[d] > 255)
-            refuse(use, cudaErrorLaunchFailure,
+            refuse_copy(use, cudaErrorLaunchFailure,
                    std::string("tap_") + name + " is " + std::to_string(copy.tap[d]) +
                        ", not 0 .. 255");
     }
 }
 
-/// Where a copy's lines come from, one after another.
-class Lines {
-public:
-    explicit Lines(const BulkCopy& copy) : copy_(copy) {
-        std::memcpy(at_, copy.at + 1, sizeof at_);
-    }
-
-    /// Of the line's channel 0; null where the tensor has none.
-    const unsigned char* source() const {
-        const unsigned char* from = copy_.map.data;
-        for (int d = 0; d < 3; ++d) {
-            const std::int64_t at = std::int64_t{at_[d]} + (d < 2 ? copy_.tap[d] : 0);
-            if (at < 0 || at >= copy_.map.size(d + 1)) return nullptr;
-            from += static_cast<std::uint64_t>(at) * copy_.map.bytes[d];
-        }
-        return from;
-    }
-    void next() {
-        const MapDescription& map = copy_.map;
-        const bool image = map.kind == MapDescription::Kind::kImage;
-        for (int d = 0; d < 2; ++d) {
-            at_[d] += image ? map.step[d] : 1;
-            if (at_[d] <= (image ? map.last_pixel[d] : copy_.at[d + 1] + map.lines[d] - 1)) return;
-            at_[d] = image ? map.first_pixel[d] : copy_.at[d + 1];
-        }
-        ++at_[2];
-    }
-
-private:
-    const BulkCopy& copy_;
-    int at_[3];
-};
-
 void perform(Block& block, const BulkCopy& copy) {
-    const std::int64_t channels = copy.map.size(0), first = copy.at[0];
-    const std::int64_t begin = first < 0 ? -first : 0;
-    const std::int64_t left = channels - first;
-    const std::int64_t end = left < kLineElems ? left : kLineElems;
-    Lines lines(copy);
+    BulkLines lines(copy);
     for (int line = 0; line < copy.map.line_count(); ++line, lines.next()) {
-        unsigned char elements[kLineBytes] = {};
-        const unsigned char* from = lines.source();
-        if (from && begin < end)
-            std::memcpy(elements + 2 * begin, from + 2 * (first + begin),
-                        static_cast<std::size_t>(2 * (end - begin)));
-        unsigned char* to = copy.to + std::ptrdiff_t{line} * kLineBytes;
+        std::uint16_t elements[kLineElems] = {};
+        if (const unsigned char* from = lines.global())
+            std::memcpy(elements + lines.begin(), from,
+                        static_cast<std::size_t>(lines.end() - lines.begin()) * 2);
         for (int chunk = 0; chunk < 8; ++chunk)
-            std::memcpy(to + (chunk ^ (line & 7)) * 16, elements + chunk * 16, 16);
+            std::memcpy(copy.shared + swizzled_chunk(line, chunk), elements + chunk * 8, 16);
     }
-    const auto chunk = static_cast<std::size_t>(copy.to - block.shared) / 16;
-    std::memset(&block.unfenced[chunk], 0, static_cast<std::size_t>(copy.byte_count()) / 16);
+    const auto chunk = static_cast<std::size_t>(copy.shared - block.shared) / 16;
+    std::memset(&block.unfenced[chunk], 0, copy.byte_count() / 16);
 }
 
 }  // namespace
+
+BulkLines::BulkLines(const BulkCopy& copy) : copy_(copy) {
+    std::memcpy(at_, copy.at + 1, sizeof at_);
+    const std::int64_t first = copy.at[0], left = copy.map.size(0) - first;
+    begin_ = first < 0 ? static_cast<int>(std::min<std::int64_t>(-first, kLineElems)) : 0;
+    end_ = static_cast<int>(std::clamp<std::int64_t>(left, 0, kLineElems));
+}
+
+unsigned char* BulkLines::global() const {
+    if (begin_ >= end_) return nullptr;
+    unsigned char* at = copy_.map.data + std::ptrdiff_t{2} * (std::ptrdiff_t{copy_.at[0]} + begin_);
+    for (int d = 0; d < 3; ++d) {
+        const std::int64_t i = std::int64_t{at_[d]} + (d < 2 ? copy_.tap[d] : 0);
+        if (i < 0 || i >= copy_.map.size(d + 1)) return nullptr;
+        at += static_cast<std::uint64_t>(i) * copy_.map.bytes[d];
+    }
+    return at;
+}
+
+void BulkLines::next() {
+    const MapDescription& map = copy_.map;
+    const bool image = map.kind == MapDescription::Kind::kImage;
+    for (int d = 0; d < 2; ++d) {
+        at_[d] += image ? map.step[d] : 1;
+        if (at_[d] <= (image ? map.last_pixel[d] : copy_.at[d + 1] + map.lines[d] - 1)) return;
+        at_[d] = image ? map.first_pixel[d] : copy_.at[d + 1];
+    }
+    ++at_[2];
+}
 
 void Engine::deliver(Block& block, std::size_t index) {
     const BulkCopy copy = block.copies[index];
@@ -117,38 +94,56 @@ void Engine::deliver(Block& block, std::size_t index) {
     delivered_ = copy;
     perform(block, copy);
     delivered_.reset();
-    count_bytes(copy.barrier, copy.byte_count(),
+    count_bytes(copy.barrier, static_cast<std::int64_t>(copy.byte_count()),
                 {"a copy by TMA that has arrived", copy.file, copy.line, true});
     current_ = running;
     enter(*its_block);
 }
 
-void copy_bulk(const CopyOperands& operands, const BarrierUse& use) {
+BulkCopy make_copy(const CopyOperands& operands, bool out, const BarrierUse& use) {
+    constexpr std::size_t kTileBytes = 1024;
     Engine& engine = *Engine::running();
-    Block& block = engine.block();
     BulkCopy copy{};
     if (reinterpret_cast<std::uintptr_t>(operands.map) % 64 != 0)
-        refuse(use, cudaErrorMisalignedAddress, "the map's address is no multiple of 64");
+        refuse_copy(use, cudaErrorMisalignedAddress, "the map's address is no multiple of 64");
     if (!read_map(*operands.map, copy.map))
-        refuse(use, cudaErrorLaunchFailure, "what should be a map is none");
+        refuse_copy(use, cudaErrorLaunchFailure, "what should be a map is none");
     const bool image = copy.map.kind == MapDescription::Kind::kImage;
     if (image != operands.im2col)
-        refuse(use, cudaErrorLaunchFailure,
-               image ? "the map is one of im2col" : "the map is a tiled one");
+        refuse_copy(use, cudaErrorLaunchFailure,
+                    image ? "the map is one of im2col" : "the map is a tiled one");
     Allocation memory;
     if (!Memory::get().find(copy.map.data, 1, memory) || !memory.is_device())
-        refuse(use, cudaErrorIllegalAddress, "the tensor is at no address of device memory");
+        refuse_copy(use, cudaErrorIllegalAddress, "the tensor is at no address of device memory");
     std::memcpy(copy.at, operands.at, sizeof copy.at);
     std::memcpy(copy.tap, operands.tap, sizeof copy.tap);
-    copy.to = static_cast<unsigned char*>(operands.to);
+    copy.shared = static_cast<unsigned char*>(operands.shared);
     copy.issuer = &engine.thread();
     copy.file = use.file;
     copy.line = use.line;
-    check_destination(copy, use);
+    const auto offset = reinterpret_cast<std::uintptr_t>(copy.shared) -
+                        reinterpret_cast<std::uintptr_t>(engine.shared_memory());
+    const std::size_t bytes = copy.byte_count();
+    if (offset > engine.shared_bytes() || bytes > engine.shared_bytes() - offset)
+        refuse_copy(use, cudaErrorIllegalAddress,
+                    std::to_string(bytes) + " bytes " + (out ? "from" : "to") + " offset " +
+                        std::to_string(static_cast<std::ptrdiff_t>(offset)) + " of " +
+                        std::to_string(engine.shared_bytes()) + " bytes of shared memory");
+    if (offset % kTileBytes != 0)
+        refuse_copy(use, cudaErrorMisalignedAddress,
+                    "offset " + std::to_string(offset) +
+                        " of shared memory is no multiple of 1024");
     if (image) check_walk(copy, use);
+    return copy;
+}
+
+void copy_bulk(const CopyOperands& operands, const BarrierUse& use) {
+    Engine& engine = *Engine::running();
+    Block& block = engine.block();
+    BulkCopy copy = make_copy(operands, false, use);
     copy.barrier = find_barrier(operands.barrier, use);
     copy.phase = block.phase_barriers[copy.barrier].phase;
-    std::memset(copy.to, 0xff, static_cast<std::size_t>(copy.byte_count()));
+    std::memset(copy.shared, 0xff, copy.byte_count());
     block.copies.push_back(copy);
     if (!engine.delays_copies()) engine.deliver(block, block.copies.size() - 1);
 }

@@ -58,7 +58,8 @@ struct Thread {
     std::uint32_t awaited = 0, awaited_phase = 0;  // which of the block's phase barriers
     int group = 0;  // of cp.async, the open one
     std::vector<AsyncCopy> copies;
-    std::vector<std::uint32_t> unfenced;  // chunks of 16 bytes copied since the last proxy fence
+    int store_group = 0;  // of copies out of shared memory, the open one
+    std::vector<std::uint32_t> unfenced;  // chunks of 16 bytes written since the last proxy fence
 };
 
 /// Registers that wgmma adds to, by what they will hold when it is done: until then they are NaN.
@@ -118,7 +119,14 @@ struct Block {
     std::vector<std::uint8_t> unfenced;  // chunks of 16 bytes that wgmma cannot see yet
     std::vector<PhaseBarrier> phase_barriers;
     std::vector<BulkCopy> copies;  // in flight, as they were issued
+    std::vector<BulkStore> stores;
 };
+
+struct BarrierUse;
+struct CopyOperands;
+/// What copies by TMA in both directions have in common; refuses what none may be.
+BulkCopy make_copy(const CopyOperands& operands, bool out, const BarrierUse& use);
+[[noreturn]] void refuse_copy(const BarrierUse& use, cudaError_t error, const std::string& why);
 
 class Engine {
 public:
@@ -152,6 +160,9 @@ public:
         return blocks_[static_cast<std::size_t>(warp.block)]
             .warpgroups[static_cast<std::size_t>(warp.number) / 4];
     }
+    Thread& thread_of_lane(int lane) {
+        return threads_[static_cast<std::size_t>(warp_->first + lane)];
+    }
     unsigned lane() const {
         return static_cast<unsigned>(current_ - threads_.data() - warp_->first);
     }
@@ -161,6 +172,8 @@ public:
     void note_ended_phase() { phase_ended_ = true; }
     /// Takes a copy out of its block's list and performs it.
     void deliver(Block& block, std::size_t copy);
+    /// Of all copies out of shared memory so far: to global memory.
+    void write_stores();
 
     /// Gives up the launch: `what` and where it happened become the report.
     [[noreturn]] void fail(cudaError_t error, const std::string& what);
@@ -244,7 +257,7 @@ private:
         const void* instruction;
     } fault_{};
     const Thread* fault_thread_ = nullptr;
-    std::optional<BulkCopy> delivered_;  // whose source is read now
+    std::optional<BulkCopy> delivered_;  // that is performed now
 };
 
 }  // namespace emulation

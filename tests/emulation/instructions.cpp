@@ -1,10 +1,11 @@
-// What warps and threads do in one instruction: shuffles and votes, cp.async, ldmatrix, mma.sync,
-// as PTX specifies them. Fragment layouts are in csrc/cuda/ptx.cuh.
+// What warps and threads do in one instruction: shuffles and votes, cp.async, ldmatrix and stmatrix,
+// mma.sync, as PTX specifies them. Fragment layouts are in csrc/cuda/ptx.cuh.
 #include <cmath>
 #include <cstring>
 
 #include "engine.h"
 #include "include/cuda/ptx.cuh"
+#include "include/cuda/ptx_tma.cuh"
 #include "include/emulation/device.h"
 
 namespace emulation {
@@ -70,11 +71,16 @@ std::string shared_place(Engine& engine, const void* address) {
            std::to_string(engine.shared_bytes()) + " bytes of shared memory";
 }
 
-void perform(Engine& engine, const AsyncCopy& copy) {
+/// wgmma and TMA do not see what `thread` writes there before its fence_proxy_async.
+void note_unfenced(Engine& engine, Thread& thread, const void* shared) {
     const auto chunk = static_cast<std::uint32_t>(
-        (static_cast<const unsigned char*>(copy.shared) - engine.shared_memory()) / 16);
+        (static_cast<const unsigned char*>(shared) - engine.shared_memory()) / 16);
     engine.block().unfenced[chunk] = 1;
-    engine.thread().unfenced.push_back(chunk);
+    thread.unfenced.push_back(chunk);
+}
+
+void perform(Engine& engine, const AsyncCopy& copy) {
+    note_unfenced(engine, engine.thread(), copy.shared);
     if (copy.valid) {
         std::memcpy(copy.shared, copy.global, static_cast<std::size_t>(copy.bytes));
     } else {
@@ -122,25 +128,26 @@ void wait_for_copies(int pending) {
                         thread.copies.begin() + static_cast<std::ptrdiff_t>(finished));
 }
 
-// ---- ldmatrix -----------------------------------------------------------------------------------
+// ---- ldmatrix, stmatrix -------------------------------------------------------------------------
 
 namespace {
 
+void check_matrix_row(const char* name, int lane, const void* row) {
+    Engine& engine = *Engine::running();
+    const bool aligned = reinterpret_cast<std::uintptr_t>(row) % 16 == 0;
+    if (aligned && in_shared_memory(engine, row, 16)) return;
+    engine.fail(aligned ? cudaErrorIllegalAddress : cudaErrorMisalignedAddress,
+                std::string(name) + ": the row address of lane " + std::to_string(lane) + " is " +
+                    shared_place(engine, row) + ", and must be a multiple of 16 inside it");
+}
+
 template <bool kTransposed>
 void complete_load(void* const* operands, unsigned) {
-    Engine& engine = *Engine::running();
     for (int matrix = 0; matrix < 4; ++matrix) {
         std::uint16_t elements[8][8];
         for (int row = 0; row < 8; ++row) {
             const auto* from = static_cast<const LoadMatrix*>(operands[matrix * 8 + row])->row;
-            const bool aligned = reinterpret_cast<std::uintptr_t>(from) % 16 == 0;
-            if (!aligned || !in_shared_memory(engine, from, 16)) {
-                engine.fail(aligned ? cudaErrorIllegalAddress : cudaErrorMisalignedAddress,
-                            "ldmatrix: the row address of lane " +
-                                std::to_string(matrix * 8 + row) + " is " +
-                                shared_place(engine, from) +
-                                ", and must be a multiple of 16 inside it");
-            }
+            check_matrix_row("ldmatrix", matrix * 8 + row, from);
             std::memcpy(elements[row], from, 16);
         }
         for (int lane = 0; lane < 32; ++lane) {
@@ -152,8 +159,23 @@ void complete_load(void* const* operands, unsigned) {
     }
 }
 
+void complete_store(void* const* operands, unsigned) {
+    Engine& engine = *Engine::running();
+    const auto of = [&](int lane) { return static_cast<const StoreMatrices*>(operands[lane]); };
+    for (int lane = 0; lane < 32; ++lane) {
+        const int matrix = lane / 8, row = lane % 8;
+        void* to = of(lane)->row;
+        check_matrix_row("stmatrix", lane, to);
+        std::uint32_t words[4];
+        for (int i = 0; i < 4; ++i) words[i] = of(row * 4 + i)->word[matrix];
+        std::memcpy(to, words, 16);
+        note_unfenced(engine, engine.thread_of_lane(lane), to);
+    }
+}
+
 }  // namespace
 
+const Collective kStoreMatrices{"stmatrix", true, complete_store};
 const Collective kLoadMatrix{"ldmatrix", true, complete_load<false>};
 const Collective kLoadMatrixTransposed{"ldmatrix.trans", true, complete_load<true>};
 

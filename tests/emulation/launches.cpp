@@ -105,10 +105,11 @@ void Engine::begin_blocks(std::uint64_t cluster) {
         block.unfenced.assign(kSharedBytes / 16, 0);
         block.phase_barriers.clear();
         block.copies.clear();
+        block.stores.clear();
     }
     for (Thread& thread : threads_) {
         thread.state = Thread::State::kFresh;
-        thread.group = 0;
+        thread.group = thread.store_group = 0;
         thread.copies.clear();
         thread.unfenced.clear();
     }
@@ -153,18 +154,20 @@ bool Engine::run_cluster(std::uint64_t cluster) {
 
 void Engine::judge_ended_block(Block& block) {
     enter(block);
-    if (shared_memory_overrun(block)) {
-        note_failure(cudaErrorIllegalAddress, "written beyond the end of the block's " +
-                                                  std::to_string(launch_->shared_bytes) +
-                                                  " bytes of shared memory");
-    } else if (!block.copies.empty()) {
-        const BulkCopy& copy = block.copies.front();
+    if (shared_memory_overrun(block))
+        return note_failure(cudaErrorIllegalAddress, "written beyond the end of the block's " +
+                                                         std::to_string(launch_->shared_bytes) +
+                                                         " bytes of shared memory");
+    const BulkCopy* left = block.copies.empty() ? nullptr : &block.copies.front();
+    for (const BulkStore& store : block.stores)
+        if (!store.was_read) left = &store.copy;
+    const std::string misused = misused_registers(block);
+    if (left) {
         note_failure(cudaErrorLaunchFailure,
                      "the block has ended, and nothing waited for a copy by TMA issued at " +
-                         std::string(copy.file) + ":" + std::to_string(copy.line));
-    } else {
-        const std::string misused = misused_registers(block);
-        if (!misused.empty()) note_failure(cudaErrorLaunchFailure, misused);
+                         std::string(left->file) + ":" + std::to_string(left->line));
+    } else if (!misused.empty()) {
+        note_failure(cudaErrorLaunchFailure, misused);
     }
 }
 

@@ -212,7 +212,10 @@ void Engine::wake_warps(bool cluster_released) {
 
 /// Makes a warp ready that rests. Returns false when all threads have ended.
 bool Engine::wake() {
-    if (done_ == static_cast<int>(threads_.size())) return false;
+    if (done_ == static_cast<int>(threads_.size())) {
+        write_stores();
+        return false;
+    }
     for (;;) {
         for (Block& block : blocks_) block.released = reached_by_all(block);
         wake_warps(cluster_waiters_ > 0 && cluster_reached_by_all());

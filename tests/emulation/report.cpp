@@ -112,7 +112,7 @@ void Engine::fail_stuck(const std::string& why, const Warp* warp) {
 
 void Engine::fault(int signal, int code, const void* address, const void* instruction) {
     fault_ = {signal, code, address, instruction};
-    fault_thread_ = current_;
+    fault_thread_ = delivered_ ? delivered_->issuer : current_;
     leave();
 }
 

@@ -40,7 +40,7 @@ std::string indexed(const char* name, int i) {
 MapDescription describe(const Check& check, const MappedTensor& tensor) {
     MapDescription made{};
     made.magic = MapDescription::kMagic;
-    made.data = static_cast<const unsigned char*>(tensor.data);
+    made.data = static_cast<unsigned char*>(const_cast<void*>(tensor.data));
     const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
     for (int d = 0; d < 4; ++d) {
         check.within(indexed("tensor.size", d), tensor.size[d], 1, std::int64_t{1} << 32);

@@ -12,7 +12,7 @@ struct MapDescription {
     enum class Kind : std::uint64_t { kTiled, kImage };
 
     std::uint64_t magic;
-    const unsigned char* data;
+    unsigned char* data;
     std::uint64_t bytes[3];     // from one to the next of dimensions 1, 2, 3
     std::uint32_t last[4];      // sizes - 1, the fastest first
     std::int32_t first_pixel[2], last_pixel[2];  // of the walk: width, height

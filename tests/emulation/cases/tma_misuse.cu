@@ -167,6 +167,20 @@ __global__ void far_tap(Maps maps) {
     start(1);
     ptx::copy_im2col(ptx::shared_memory(), maps.image, 0, 0, 0, 0, 256, 0, barrier());
 }
+__global__ void store_past_end(Maps maps) {
+    if (threadIdx.x == 0) {
+        ptx::copy_tile_out(maps.beyond, 0, 0, 0, 2, ptx::shared_memory());
+        ptx::bulk_commit();
+        ptx::bulk_wait<0>();
+    }
+}
+__global__ void store_from_beyond(Maps maps) {
+    ptx::copy_tile_out(maps.tile, 0, 0, 0, 0, ptx::shared_memory() + kSharedBytes);
+}
+__global__ void misaligned_matrices(Maps) {
+    const std::uint32_t words[4] = {};
+    ptx::store_matrices(ptx::shared_memory() + threadIdx.x % 32 * 8, words);
+}
 __global__ void source_past_end(Maps maps) {
     start(1);
     if (threadIdx.x == 0) {
@@ -252,6 +266,9 @@ const Case kCases[] = {
     FASTCONV_CASE(walk_of_a_tile),
     FASTCONV_CASE(outside_the_walk),
     FASTCONV_CASE(far_tap),
+    FASTCONV_CASE(store_past_end),
+    FASTCONV_CASE(store_from_beyond),
+    FASTCONV_CASE(misaligned_matrices),
     FASTCONV_CASE(source_past_end),
     FASTCONV_CASE(no_such_rank),
     FASTCONV_CASE(misaligned_load),

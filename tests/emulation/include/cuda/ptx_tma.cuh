@@ -1,5 +1,5 @@
 // The functions of csrc/cuda/ptx_tma.cuh for the emulation: contracts are in that file. What they
-// do is in tests/emulation: barriers.cpp, bulk_copies.cpp, clusters.cpp.
+// do is in tests/emulation: barriers.cpp, bulk_copies.cpp, bulk_stores.cpp, clusters.cpp.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -28,13 +28,22 @@ std::uint32_t find_barrier(const std::uint64_t* word, const BarrierUse& use);
 void count_bytes(std::uint32_t barrier, std::int64_t bytes, const BarrierUse& use);
 
 struct CopyOperands {
-    void* to;
+    void* shared;
     const fastconv::cuda::TensorMap* map;
     bool im2col;
     int at[4], tap[2];
     const std::uint64_t* barrier;
 };
 void copy_bulk(const CopyOperands& operands, const BarrierUse& use);
+void store_bulk(const CopyOperands& operands, const BarrierUse& use);
+void commit_stores();
+void wait_for_stores(int pending);
+
+struct StoreMatrices {
+    void* row;
+    const std::uint32_t* word;
+};
+extern const Collective kStoreMatrices;
 
 int cluster_rank();
 void meet_cluster(const char* file, int line);
@@ -73,7 +82,22 @@ inline void copy_im2col(void* to, const TensorMap& map, int c, int w, int h, int
     emulation::copy_bulk({to, &map, true, {c, w, h, n}, {tap_w, tap_h}, barrier},
                          {"copy_im2col", file, line, true});
 }
+inline void copy_tile_out(const TensorMap& map, int x0, int x1, int x2, int x3, const void* from,
+                          FASTCONV_SITE) {
+    emulation::store_bulk({const_cast<void*>(from), &map, false, {x0, x1, x2, x3}, {0, 0}, nullptr},
+                          {"copy_tile_out", file, line});
+}
+inline void bulk_commit() { emulation::commit_stores(); }
+template <int kPending>
+inline void bulk_wait() {
+    emulation::wait_for_stores(kPending);
+}
 inline void prefetch_map(const TensorMap&) {}
+
+inline void store_matrices(void* row, const std::uint32_t (&word)[4], FASTCONV_SITE) {
+    emulation::StoreMatrices operands{row, word};
+    emulation::meet(emulation::kStoreMatrices, &operands, 0xffffffffu, file, line);
+}
 
 inline int cluster_rank() { return emulation::cluster_rank(); }
 inline void cluster_barrier(FASTCONV_SITE) { emulation::meet_cluster(file, line); }
