@@ -1,5 +1,5 @@
-"""Tiles that leave a block by stmatrix and TMA (csrc/cuda/ptx_tma.cuh) in the emulation: against their
-definitions, and that it catches the mistakes it is there to catch.
+"""Tiles that leave a block by stmatrix and TMA (csrc/cuda/ptx_tma.cuh) in the emulation: against
+their definitions, and that it catches the mistakes it is there to catch.
 
 `FASTCONV_TEST_GPU=1` runs them on a real GPU of compute capability 9.0 too, compiled by nvcc."""
 

@@ -1,8 +1,9 @@
-// Copies by TMA out of shared memory (cp.async.bulk.tensor, PTX 9.7.9.27.5), tiled, 128-byte swizzle.
+// Copies by TMA out of shared memory (cp.async.bulk.tensor, PTX 9.7.9.27.5), tiled, 128-byte
+// swizzle.
 //
 // Delayed (the default, FASTCONV_EMULATION_CP_ASYNC): until its thread's wait a copy may still read
-// shared memory, which must then be what it was at the issue; results are in global memory only when
-// all of the cluster's blocks have ended. Immediate: everything at the issue.
+// shared memory, which must then be what it was at the issue; results are in global memory only
+// when all of the cluster's blocks have ended. Immediate: everything at the issue.
 #include <cstring>
 
 #include "engine.h"

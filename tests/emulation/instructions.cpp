@@ -1,5 +1,5 @@
-// What warps and threads do in one instruction: shuffles and votes, cp.async, ldmatrix and stmatrix,
-// mma.sync, as PTX specifies them. Fragment layouts are in csrc/cuda/ptx.cuh.
+// What warps and threads do in one instruction, as PTX specifies it: shuffles and votes, cp.async,
+// ldmatrix and stmatrix, mma.sync. Fragment layouts are in csrc/cuda/ptx.cuh.
 #include <cmath>
 #include <cstring>
 

@@ -1,6 +1,6 @@
 // Partial sums of a cluster's blocks, added in the order of their ranks (csrc/cuda/ptx_tma.cuh),
-// and the same with one bug each of the kinds that the emulation must catch. Also compiles with nvcc
-// (sm_90a).
+// and the same with one bug each of the kinds that the emulation must catch. Also compiles with
+// nvcc (sm_90a).
 #include <cuda_runtime.h>
 
 #include "cuda/ptx_tma.cuh"

@@ -1,5 +1,5 @@
-// Tiles that leave a block by stmatrix and TMA (csrc/cuda/ptx_tma.cuh), and the same with one bug each
-// of the kinds that the emulation must catch. Also compiles with nvcc (sm_90a).
+// Tiles that leave a block by stmatrix and TMA (csrc/cuda/ptx_tma.cuh), and the same with one bug
+// each of the kinds that the emulation must catch. Also compiles with nvcc (sm_90a).
 //
 // One warp, 16 lines of 64 elements at a time, through two places of 2 KB of shared memory.
 #include <cuda_runtime.h>

@@ -1,6 +1,6 @@
 // Copies by TMA and the barriers that count them (csrc/cuda/ptx_tma.cuh), in two small programs
-// that also compile with nvcc (sm_90a), the second with one bug each of the kinds that the emulation
-// must catch:
+// that also compile with nvcc (sm_90a), the second with one bug each of the kinds that the
+// emulation must catch:
 //
 //   copy_to_shared   one copy, tiled or im2col: the bytes that it leaves in shared memory
 //   convolve         out[pixel, k] = sum over r, s, c of x[pixel at (r, s), c] * w[k, r, s, c],

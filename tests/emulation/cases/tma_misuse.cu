@@ -3,7 +3,7 @@
 // noticed.
 //
 // Every kernel runs as one cluster of two blocks of 512 threads, with 16 KB of shared memory and
-// maps of a (2, 4, 8, 64) tensor: a box of 8 x 4 pixels, and a walk over all of an image, 32 pixels.
+// maps of a (2, 4, 8, 64) tensor: a box of 8 x 4 pixels, and a walk over an image, 32 pixels.
 #include <cuda_runtime.h>
 
 #include <cstdint>
