@@ -22,7 +22,7 @@ BUGS = ["none", "no barrier before", "no barrier after"]
 
 def load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
-    for name in ("tma_sum", "tma_misuse", "tma_launch"):
+    for name in ("tma_sum", "tma_ranks", "tma_misuse", "tma_launch"):
         if hasattr(library, name):
             getattr(library, name).restype = ctypes.c_char_p
     return library
@@ -66,6 +66,21 @@ def sum_cluster(library: ctypes.CDLL, ranks: int, bug: str = "none") -> str:
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 def test_sums_of_a_cluster(library: ctypes.CDLL, ranks: int) -> None:
     assert sum_cluster(library, ranks) == ""
+
+
+@pytest.mark.parametrize("cluster", [(1, 1, 1), (4, 1, 1), (2, 2, 1), (1, 2, 3), (2, 1, 3)])
+def test_ranks_of_blocks(library: ctypes.CDLL, cluster: tuple[int, int, int]) -> None:
+    grid = (4, 4, 6)
+    out = np.full((6, 4, 4, 2), -1, np.int32)
+    error = library.tma_ranks(
+        (ctypes.c_int * 3)(*grid), (ctypes.c_int * 3)(*cluster), ctypes.c_void_p(out.ctypes.data)
+    )
+    assert error == b"", error.decode()
+    z, y, x = np.indices((6, 4, 4))
+    rank = (z % cluster[2] * cluster[1] + y % cluster[1]) * cluster[0] + x % cluster[0]
+    of_first = [place // size * size for place, size in zip((x, y, z), cluster)]
+    first = (of_first[2] * 4 + of_first[1]) * 4 + of_first[0]
+    np.testing.assert_array_equal(out, np.stack([rank, first], -1))
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -235,7 +235,8 @@ FASTCONV_VISIBLE const char* tma_convolve(int bug, const int* problem, const std
         walk.step_w = walk.step_h = c.stride;
         walk.pixels = kPixels;
         const int box[4] = {64, 1, 1, kFilters};
-        launch(kConvolves[bug], (pixels + kPixels - 1) / kPixels, 384, 1, kConvolveBytes,
+        const auto blocks = static_cast<unsigned>((pixels + kPixels - 1) / kPixels);
+        launch(kConvolves[bug], dim3(blocks), 384, 1, kConvolveBytes,
                cuda::im2col_map(contiguous(image.as<std::uint16_t>(), c.channels, c.width, c.height,
                                            c.batch),
                                 walk),
