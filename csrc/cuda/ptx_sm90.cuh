@@ -32,8 +32,9 @@ __device__ inline void fence_proxy_async() {
 // ---- wgmma (9.7.15.5, sm_90a) -------------------------------------------------------------------
 
 /// Where an operand stands, swizzled by 128 bytes (9.7.15.5.1): chunk q of 16 bytes of the 128-byte
-/// line l is at place q ^ (l & 7), l counted in absolute shared addresses: tiles start at multiples
-/// of 1024 bytes. With rows for a's rows or b's columns:
+/// line l is at place q ^ (l & 7), l counted in absolute shared addresses: an operand may start at
+/// any line, with any number of lines from one eight to the next. With rows for a's rows or b's
+/// columns:
 ///
 ///   K-major    a line is 64 depths of one row; stride_bytes from 8 rows to the next 8,
 ///              leading_bytes is not used. 16 depths further: start + 32 bytes.

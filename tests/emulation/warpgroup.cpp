@@ -35,10 +35,10 @@ struct Descriptor {
         : start((bits & 0x3fff) << 4), leading((bits >> 16 & 0x3fff) << 4),
           stride((bits >> 32 & 0x3fff) << 4) {
         if (bits >> 62 != 1) refuse(product, "only the 128-byte swizzle is emulated");
-        if ((bits >> 49 & 7) != 0 || (start >> 7 & 7) != 0)
-            refuse(product, "a tile must start at a multiple of 1024 bytes");
+        if ((bits >> 49 & 7) != 0) refuse(product, "only a base offset of 0 is emulated");
     }
-    /// Of the element (row, depth), from the start of shared memory.
+    /// Of the element (row, depth), from the start of shared memory. The swizzle is one of
+    /// addresses, so that an operand may start at any line.
     std::uint32_t address(bool mn_major, std::uint32_t row, std::uint32_t depth) const {
         const std::uint32_t at =
             mn_major ? start + row / 64 * leading + row % 64 * 2 + depth / 8 * stride +
