@@ -7,9 +7,9 @@
 // product is within 2^-21 |a b|, of either sign alike, since hi is rounded to nearest. Of operands
 // below 2^-102 lo is subnormal, and tf32 ends at 2^-136.
 //
-// Tensor cores add towards zero. In one chain of sums that error, always of the sum's sign, would
-// reach tf32's own at some thousands of terms; so chains are short, from zero, and their sums are
-// added to the rest by ordinary additions (H. Ootomo, R. Yokota, "Recovering single precision
+// Tensor cores add towards zero. In one chain of sums that error, always against the sum's sign,
+// grows to twenty times float32's at some thousands of terms (docs/numerics.md); so chains are short,
+// from zero, and their sums are added to the rest by ordinary additions (H. Ootomo, R. Yokota, "Recovering single precision
 // accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022).
 #pragma once
 
