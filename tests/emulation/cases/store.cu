@@ -1,6 +1,6 @@
 // Tiles that leave a block by stmatrix and TMA (csrc/cuda/ptx_tma.cuh), in two small programs
-// that also compile with nvcc (sm_90a), the second with one bug each of the kinds that the emulation
-// must catch:
+// that also compile with nvcc (sm_90a), the second with one bug each of the kinds that the
+// emulation must catch:
 //
 //   scatter_matrices   one store_matrices: what it leaves in shared memory
 //   store_tiles        tiles of 64 channels by store_matrices to shared memory, from there by TMA
