@@ -140,8 +140,7 @@ __device__ inline typename Access<T>::Item reference_of(const SumArguments& argu
 constexpr int kSumBlocks = 4, kSumBlocksBackward = 3;  // at once on a multiprocessor
 
 template <class T, bool kBackward>
-__global__ void __launch_bounds__(kChannelThreads, kBackward ? kSumBlocksBackward : kSumBlocks)
-    column_sums(SumArguments arguments) {
+__device__ inline void column_sums(const SumArguments& arguments) {
     constexpr int kElems = kItemElems<T>;
     const ChannelPlace place = place_of(arguments.walk);
     const bool exists = place.channel < arguments.walk.channel_items;
@@ -173,8 +172,7 @@ __global__ void __launch_bounds__(kChannelThreads, kBackward ? kSumBlocksBackwar
 }
 
 template <class T, bool kBackward>
-__global__ void __launch_bounds__(kChannelThreads, kBackward ? kSumBlocksBackward : kSumBlocks)
-    run_sums(SumArguments arguments) {
+__device__ inline void run_sums(const SumArguments& arguments) {
     constexpr int kElems = kItemElems<T>;
     const ChannelPlace place = place_of(arguments.walk);
     const Sums<kElems> sums = sums_of_thread<T, kBackward>(arguments, place);
@@ -193,6 +191,16 @@ __global__ void __launch_bounds__(kChannelThreads, kBackward ? kSumBlocksBackwar
     double* const partial = arguments.partial + std::int64_t{blockIdx.y} * 2 * channels;
     partial[place.channel] = total[0];
     partial[channels + place.channel] = total[1];
+}
+
+template <bool kBackward>
+__global__ void __launch_bounds__(kChannelThreads, kBackward ? kSumBlocksBackward : kSumBlocks)
+    channel_sums(const SumArguments arguments) {
+    with_items(arguments.x.dtype, arguments.walk.vector, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        if (arguments.walk.columns) return column_sums<T, kBackward>(arguments);
+        run_sums<T, kBackward>(arguments);
+    });
 }
 
 }  // namespace fastconv::cuda

@@ -65,7 +65,7 @@ inline ChannelWalk walk_channels(std::initializer_list<const Tensor*> tensors, i
     if (positions > kMaxItems || channels > kMaxItems)
         throw std::invalid_argument("batch_norm: more than 2^31 channels or values per channel");
     ChannelWalk walk;
-    const int pack = pack_elems_of(first.dtype);
+    const int pack = item_elems_of(first.dtype, true);
     bool unit = true, packed = true, aligned = true;
     int k = 0;
     for (const Tensor* tensor : tensors) {

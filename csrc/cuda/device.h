@@ -59,6 +59,9 @@ void with_type(DType dtype, F&& f) {
     }
 }
 
+/// Throws where there are no kernels for `dtype`: those of the device take a branch without asking.
+inline void require_kernels(DType dtype) { with_type(dtype, [](auto) {}); }
+
 /// Blocks of a grid-stride loop over `items` pieces: enough to fill the device, and no more.
 inline unsigned blocks_for(std::int64_t items, int threads, int blocks_per_multiprocessor = 8) {
     const std::int64_t wanted = (items + threads - 1) / threads;

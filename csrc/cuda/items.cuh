@@ -1,8 +1,9 @@
 // What memory-bound kernels move: items of kPack neighbours as one access, computed in float32.
 //
-// A kernel is written once over `T`. Where every operand allows 16-byte accesses T is float, Half or
-// BFloat16 and an item is 16 bytes; else T is AnyType, an item is one element, and its dtype is a
-// branch that all threads take alike: one instance for three dtypes, at the speed of scalar accesses.
+// A kernel's body is written once over `T`. Where every operand allows 16-byte accesses T is float,
+// Half or BFloat16 and an item is 16 bytes; else T is AnyType, an item is one element, and its dtype is
+// a branch that all threads take alike, at the speed of scalar accesses. The kernel is one instance
+// that takes the branch to its T (with_items): what types share, such as places, is compiled once.
 #pragma once
 
 #include <type_traits>
@@ -111,15 +112,33 @@ __device__ inline void store_element(const Operand& to, std::int64_t at, float v
     Access<AnyType>::store(to, at, one);
 }
 
-/// Calls f(TypeTag<T>{}) with the type of `dtype` where `vector`, else with AnyType.
-template <class F>
-void with_items(DType dtype, bool vector, F&& f) {
-    if (vector) return with_type(dtype, f);
-    with_type(dtype, [](auto) {});  // throws where there are no kernels
-    f(TypeTag<AnyType>{});
+/// kCount neighbours from element `at` on, aligned to their size, by one access.
+template <int kCount>
+__device__ inline void store_neighbours(const Operand& to, std::int64_t at,
+                                        const float (&value)[kCount]) {
+    with_stored_type(to.dtype, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const Operand first{static_cast<T*>(to.data) + at, to.dtype};
+        Access<T, kCount>::store(first, 0, value);
+    });
+}
+
+/// Calls body(TypeTag<T>{}) with the type of the items: that of `dtype` where `vector`, else AnyType.
+/// In a kernel it stands around everything: all threads take the same branch once, and one instance
+/// has the loops of every type.
+template <class Body>
+__device__ inline void with_items(DType dtype, bool vector, const Body& body) {
+    if (!vector) return body(TypeTag<AnyType>{});
+    with_stored_type(dtype, body);
 }
 
 /// Elements of a 16-byte access.
 inline int pack_elems_of(DType dtype) { return static_cast<int>(16 / element_bytes_of(dtype)); }
+
+/// Elements of an item. Throws where there are no kernels for `dtype`.
+inline int item_elems_of(DType dtype, bool vector) {
+    require_kernels(dtype);
+    return vector ? pack_elems_of(dtype) : 1;
+}
 
 }  // namespace fastconv::cuda

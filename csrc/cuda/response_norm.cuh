@@ -1,4 +1,19 @@
-// The power that local response normalization takes of its denominators, and its parameters.
+// Local response normalization across channels, any strides, forward and backward.
+//
+//     y[c] = x[c] * d[c]^-beta        d[c] = k + alpha / size * sum of x[j]^2 over j near c
+//     near(c) = c - size / 2 .. c + (size - 1) / 2, as far as those channels exist
+//     dx[c] = g[c] * d[c]^-beta
+//             - 2 alpha beta / size * x[c] * sum of g[j] x[j] d[j]^(-beta - 1) over j that c is near
+//
+// Two kernels of each direction. With channels last, size 5 and 16-byte items, a thread has an item and
+// loads its neighbours too, which are in L1: windows are sums of registers. Otherwise a block stages
+// kTilePositions positions by a run of channels and its halo in shared memory, its lanes along
+// whichever is contiguous. A window is always summed anew: nothing is subtracted, which would cancel.
+// Bytes moved per byte of x: forward 2, backward 3; runs read 2 halo / run of it again, from L2.
+// Source: A. Krizhevsky et al., "ImageNet Classification with Deep CNNs" (2012), section 3.3; alpha
+// divided by size, as in PyTorch and Caffe.
+//
+// Here: the power that it takes of its denominators, and its parameters.
 #pragma once
 
 #include <cmath>

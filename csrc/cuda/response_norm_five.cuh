@@ -37,8 +37,8 @@ __device__ inline float squares_near(const float (&x)[kCount], int i) {
 }
 
 template <class T, bool kBackward>
-__global__ void __launch_bounds__(kResponseThreads) window_of_five(ResponseArguments arguments,
-                                                           Divider items) {
+__device__ inline void window_of_five_of(const ResponseArguments& arguments,
+                                         const Divider& items) {
     constexpr int kElems = kItemElems<T>;
     const std::uint32_t count = arguments.positions.count * items.divisor;
     const std::uint32_t i = blockIdx.x * kResponseThreads + threadIdx.x;
@@ -79,6 +79,14 @@ __global__ void __launch_bounds__(kResponseThreads) window_of_five(ResponseArgum
                        inverse_powers(arguments, squares_near(x, kElems + j)).power;
     }
     Access<T>::store(arguments.out, at[0] + item, value);
+}
+
+template <bool kBackward>
+__global__ void __launch_bounds__(kResponseThreads)
+    window_of_five(const ResponseArguments arguments, const Divider items) {
+    with_stored_type(arguments.out.dtype, [&](auto tag) {
+        window_of_five_of<typename decltype(tag)::type, kBackward>(arguments, items);
+    });
 }
 
 }  // namespace fastconv::cuda

@@ -1,223 +1,33 @@
-// Softmax and log-softmax along any axis of arrays of any strides, forward and backward.
-//
-//     softmax      y = exp(x - m) / s      s = sum of exp(x - m)     dx = y * (dy - sum(dy * y))
-//     log_softmax  y = (x - m) - log s                               dx = dy - exp(y) * sum(dy)
-//
-// m is the row's maximum. Rows along the axis go to a team of threads each (softmax_rows.cuh). Where the
-// axis is not the innermost and there are rows enough (spatial softmax in C order), a thread takes a
-// row, neighbours on neighbouring rows, and its later passes find the rows in L2.
-// Bytes moved per byte of the array: forward 2, backward 3.
-#include "cuda/softmax_rows.cuh"
+// Softmax, log-softmax and cross-entropy: which threads have which rows, and the launches (kernels:
+// softmax.cuh, cross_entropy.cuh).
+#include "cuda/cross_entropy.cuh"
+#include "cuda/softmax.cuh"
 
 namespace fastconv::cuda {
 namespace {
-
-struct SoftmaxArguments {
-    Rows rows;             // of y, a, b
-    Operand y, a, b;       // backward: y is grad_input, a grad_output, b the output
-    bool log;
-};
-
-template <class T>
-__device__ inline bool is_coarse(const SoftmaxArguments& arguments) {
-    if constexpr (std::is_same_v<T, AnyType>) return arguments.y.dtype != DType::kFloat32;
-    else return sizeof(T) == 2;
-}
-
-// A row in registers: one exponential an element.
-template <class T>
-__device__ inline void softmax_of_short_row(const SoftmaxArguments& arguments, const Team& team,
-                                            const std::int64_t (&at)[2]) {
-    constexpr int kElems = kItemElems<T>;
-    const Rows& rows = arguments.rows;
-    const bool coarse = is_coarse<T>(arguments);
-    const RowItems<T> x(team, arguments.a, at[1], rows.elems[1], rows.length);
-    float top = -INFINITY;
-#pragma unroll
-    for (int u = 0; u < kRowLoads; ++u)
-#pragma unroll
-        for (int j = 0; j < kElems; ++j) top = fmaxf(top, x.item[u].at(j));
-    top = team.max(top);
-    float value[kRowLoads][kElems], sum = 0;
-#pragma unroll
-    for (int u = 0; u < kRowLoads; ++u)
-#pragma unroll
-        for (int j = 0; j < kElems; ++j) {
-            const float below = x.item[u].at(j) - top, e = exponential(below, coarse);
-            value[u][j] = arguments.log ? below : e;
-            sum += x.exists(u) ? e : 0.0f;
-        }
-    sum = team.sum(sum);
-    const float logarithm = arguments.log ? logf(sum) : 0.0f;
-    const float by = arguments.log ? 1.0f : 1.0f / sum;
-    if (!team.exists) return;
-#pragma unroll
-    for (int u = 0; u < kRowLoads; ++u) {
-        if (!x.exists(u)) continue;
-#pragma unroll
-        for (int j = 0; j < kElems; ++j) value[u][j] = value[u][j] * by - logarithm;
-        Access<T>::store(arguments.y, at[0] + x.index(u) * rows.elems[0], value[u]);
-    }
-}
-
-template <class T>
-__global__ void __launch_bounds__(kRowThreads, 4) softmax_rows(SoftmaxArguments arguments) {
-    constexpr int kElems = kItemElems<T>;
-    const Rows& rows = arguments.rows;
-    const Team team(rows);
-    std::int64_t at[2];
-    locate(rows.walk, team.row, at);
-    if (RowItems<T>::fit(rows)) return softmax_of_short_row<T>(arguments, team, at);
-    const bool coarse = is_coarse<T>(arguments);
-    const RowSums sums =
-        row_sums<T>(team, arguments.a, at[1], rows.elems[1], rows.length, coarse);
-    const float by = arguments.log ? logf(sums.exponentials) : 1.0f / sums.exponentials;
-    if (!team.exists) return;
-    team.for_items(rows.length, [&](std::uint32_t i) {
-        const auto item = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
-        float value[kElems];
-#pragma unroll
-        for (int j = 0; j < kElems; ++j) {
-            const float below = item.at(j) - sums.maximum;
-            value[j] = arguments.log ? below - by : exponential(below, coarse) * by;
-        }
-        Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
-    });
-}
-
-__device__ inline float gradient(bool log, bool coarse, float grad, float output, float sum) {
-    return log ? grad - exponential(output, coarse) * sum : output * (grad - sum);
-}
-
-template <class T>
-__device__ inline void softmax_backward_of_short_row(const SoftmaxArguments& arguments,
-                                                     const Team& team,
-                                                     const std::int64_t (&at)[3]) {
-    constexpr int kElems = kItemElems<T>;
-    const Rows& rows = arguments.rows;
-    const bool coarse = is_coarse<T>(arguments);
-    const RowItems<T> grad(team, arguments.a, at[1], rows.elems[1], rows.length);
-    const RowItems<T> output(team, arguments.b, at[2], rows.elems[2], rows.length);
-    float sum = 0;
-#pragma unroll
-    for (int u = 0; u < kRowLoads; ++u)
-#pragma unroll
-        for (int j = 0; j < kElems; ++j) {
-            const float term =
-                grad.item[u].at(j) * (arguments.log ? 1.0f : output.item[u].at(j));
-            sum += grad.exists(u) ? term : 0.0f;
-        }
-    sum = team.sum(sum);
-    if (!team.exists) return;
-#pragma unroll
-    for (int u = 0; u < kRowLoads; ++u) {
-        if (!grad.exists(u)) continue;
-        float value[kElems];
-#pragma unroll
-        for (int j = 0; j < kElems; ++j)
-            value[j] = gradient(arguments.log, coarse, grad.item[u].at(j), output.item[u].at(j),
-                                sum);
-        Access<T>::store(arguments.y, at[0] + grad.index(u) * rows.elems[0], value);
-    }
-}
-
-template <class T>
-__global__ void __launch_bounds__(kRowThreads, 3)
-    softmax_backward_rows(SoftmaxArguments arguments) {
-    constexpr int kElems = kItemElems<T>;
-    const Rows& rows = arguments.rows;
-    const Team team(rows);
-    std::int64_t at[3];
-    locate(rows.walk, team.row, at);
-    if (RowItems<T>::fit(rows)) return softmax_backward_of_short_row<T>(arguments, team, at);
-    const bool coarse = is_coarse<T>(arguments);
-    float sum = 0;
-    team.for_items(rows.length, [&](std::uint32_t i) {
-        const auto grad = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
-        const auto output = Access<T>::load(arguments.b, at[2] + i * rows.elems[2]);
-#pragma unroll
-        for (int j = 0; j < kElems; ++j)
-            sum += grad.at(j) * (arguments.log ? 1.0f : output.at(j));
-    });
-    sum = team.sum(sum);
-    if (!team.exists) return;
-    team.for_items(rows.length, [&](std::uint32_t i) {
-        const auto grad = Access<T>::load(arguments.a, at[1] + i * rows.elems[1]);
-        const auto output = Access<T>::load(arguments.b, at[2] + i * rows.elems[2]);
-        float value[kElems];
-#pragma unroll
-        for (int j = 0; j < kElems; ++j)
-            value[j] = gradient(arguments.log, coarse, grad.at(j), output.at(j), sum);
-        Access<T>::store(arguments.y, at[0] + i * rows.elems[0], value);
-    });
-}
-
-// ---- a thread a row -----------------------------------------------------------------------------
-
-/// The sum of term(i), i below length: blocks of 256 terms, joined in float64.
-template <class Term>
-__device__ inline double sum_terms(std::uint32_t length, const Term& term) {
-    constexpr std::uint32_t kBlock = 256;
-    double total = 0;
-    for (std::uint32_t begin = 0; begin < length; begin += kBlock) {
-        const std::uint32_t end = begin + kBlock < length ? begin + kBlock : length;
-        float sum = 0;
-        for (std::uint32_t i = begin; i < end; ++i) sum += term(i);
-        total += static_cast<double>(sum);
-    }
-    return total;
-}
-
-__global__ void __launch_bounds__(kRowThreads) softmax_threads(SoftmaxArguments arguments) {
-    const Rows& rows = arguments.rows;
-    const std::uint32_t row = blockIdx.x * kRowThreads + threadIdx.x;
-    if (row >= rows.walk.count) return;
-    std::int64_t at[2];
-    locate(rows.walk, row, at);
-    const auto load = [&](std::uint32_t i) {
-        return load_element(arguments.a, at[1] + i * rows.elems[1]);
-    };
-    float top = -INFINITY;
-#pragma unroll 4
-    for (std::uint32_t i = 0; i < rows.length; ++i) top = fmaxf(top, load(i));
-    const auto total = static_cast<float>(
-        sum_terms(rows.length, [&](std::uint32_t i) { return expf(load(i) - top); }));
-    const float by = arguments.log ? logf(total) : 1.0f / total;
-#pragma unroll 4
-    for (std::uint32_t i = 0; i < rows.length; ++i) {
-        const float below = load(i) - top;
-        store_element(arguments.y, at[0] + i * rows.elems[0],
-                      arguments.log ? below - by : expf(below) * by);
-    }
-}
-
-__global__ void __launch_bounds__(kRowThreads) softmax_backward_threads(
-    SoftmaxArguments arguments) {
-    const Rows& rows = arguments.rows;
-    const std::uint32_t row = blockIdx.x * kRowThreads + threadIdx.x;
-    if (row >= rows.walk.count) return;
-    std::int64_t at[3];
-    locate(rows.walk, row, at);
-    const auto grad = [&](std::uint32_t i) {
-        return load_element(arguments.a, at[1] + i * rows.elems[1]);
-    };
-    const auto output = [&](std::uint32_t i) {
-        return load_element(arguments.b, at[2] + i * rows.elems[2]);
-    };
-    const auto sum = static_cast<float>(sum_terms(rows.length, [&](std::uint32_t i) {
-        return arguments.log ? grad(i) : grad(i) * output(i);
-    }));
-#pragma unroll 4
-    for (std::uint32_t i = 0; i < rows.length; ++i)
-        store_element(arguments.y, at[0] + i * rows.elems[0],
-                      gradient(arguments.log, false, grad(i), output(i), sum));
-}
 
 // Whether neighbouring rows are neighbours in memory and enough to fill the device with a thread each.
 bool takes_threads(const Layout& layout, const Rows& rows) {
     const std::int64_t threads = std::int64_t{device(current_device()).multiprocessors} * 256;
     return rows.elems[0] != 1 && layout.inner_elems(0) == 1 &&
            (layout.count() >= threads || rows.length < kWarp);
+}
+
+// The operands as rows, numbered as the targets are.
+void prepare(const CrossEntropy& problem, const Tensor* grad, CrossEntropyArguments& arguments) {
+    Layout layout;
+    Operand operands[3];
+    const Tensor& logits = problem.logits;
+    if (grad) cut_rows({&logits, grad}, 1, false, arguments.rows, layout, operands);
+    else cut_rows({&logits}, 1, false, arguments.rows, layout, operands);
+    if (layout.count() > kMaxItems) throw std::invalid_argument("cross_entropy: 2^31 rows or more");
+    arguments.rows.walk = walk_of(layout);
+    arguments.logits = operands[0];
+    arguments.grad = operands[1];
+    arguments.target = problem.target;
+    arguments.target_elems = problem.target_elems;
+    arguments.classes = logits.size[1];
+    arguments.smoothing = static_cast<float>(problem.label_smoothing);
 }
 
 }  // namespace
@@ -229,8 +39,8 @@ void run_softmax(SoftmaxKind kind, const Tensor& result, const Tensor& a, const 
     Layout layout;
     Operand operands[3];
     Rows& rows = arguments.rows;
-    const bool vector = b ? cut_rows({&result, &a, b}, axis, true, rows, layout, operands)
-                          : cut_rows({&result, &a}, axis, true, rows, layout, operands);
+    if (b) cut_rows({&result, &a, b}, axis, true, rows, layout, operands);
+    else cut_rows({&result, &a}, axis, true, rows, layout, operands);
     arguments.y = operands[0];
     arguments.a = operands[1];
     arguments.b = operands[2];
@@ -244,13 +54,34 @@ void run_softmax(SoftmaxKind kind, const Tensor& result, const Tensor& a, const 
             if (b) return launch<softmax_backward_threads>(shape, stream, arguments);
             return launch<softmax_threads>(shape, stream, arguments);
         }
-        with_items(result.dtype, vector, [&](auto tag) {
-            using T = typename decltype(tag)::type;
-            const LaunchShape shape = rows.shape();
-            if (b) return launch<softmax_backward_rows<T>>(shape, stream, arguments);
-            launch<softmax_rows<T>>(shape, stream, arguments);
-        });
+        if (b) return launch<softmax_backward_rows>(rows.shape(), stream, arguments);
+        launch<softmax_rows>(rows.shape(), stream, arguments);
     });
+}
+
+void run_cross_entropy(const CrossEntropy& problem, float* losses, float* total, float total_scale,
+                       Stream stream) {
+    if (!losses && !total) return;
+    CrossEntropyArguments arguments{};
+    prepare(problem, nullptr, arguments);
+    const std::int64_t rows = problem.logits.size[0];
+    const Scratch scratch(losses ? 0 : sizeof(float) * static_cast<std::size_t>(rows), stream);
+    arguments.losses = losses ? losses : static_cast<float*>(scratch.data());
+    launch<losses_of_rows>(arguments.rows.shape(), stream, arguments);
+    if (!total) return;
+    launch<total_of_losses>(
+        {dim3(1), dim3(kTotalThreads), block_sums_bytes<kTotalThreads, 1>}, stream,
+        static_cast<const float*>(arguments.losses), rows, total_scale, total);
+}
+
+void run_cross_entropy_backward(const CrossEntropy& problem, const Tensor& grad, double scale,
+                                const float* scales, Stream stream) {
+    if (grad.count() == 0) return;
+    CrossEntropyArguments arguments{};
+    prepare(problem, &grad, arguments);
+    arguments.scale = static_cast<float>(scale);
+    arguments.scales = scales;
+    launch<gradients_of_rows>(arguments.rows.shape(), stream, arguments);
 }
 
 }  // namespace fastconv::cuda

@@ -22,7 +22,8 @@ struct Rows {
     StridedWalk walk;
     std::uint32_t length = 0;
     std::int64_t elems[3] = {};
-    int team = kWarp;  // threads of a row: a power of two up to kWarp, or kRowThreads
+    int team = kWarp;     // threads of a row: a power of two up to kWarp, or kRowThreads
+    bool vector = false;  // items are 16 bytes
 
     LaunchShape shape() const {
         const auto abreast = static_cast<std::uint32_t>(kRowThreads / team);
@@ -133,12 +134,12 @@ __device__ inline RowSums row_sums(const Team& team, const Operand& x, std::int6
     return {top, team.sum(sum)};
 }
 
-/// Cuts tensors into rows along `axis`; operands are anchored. Returns whether items are 16 bytes.
-inline bool cut_rows(std::initializer_list<const Tensor*> tensors, int axis, bool may_turn,
+/// Cuts tensors into rows along `axis`, all but their walk; operands are anchored.
+inline void cut_rows(std::initializer_list<const Tensor*> tensors, int axis, bool may_turn,
                      Rows& rows, Layout& layout, Operand* operands) {
     const Tensor& first = **tensors.begin();
     const std::int64_t length = first.size[axis];
-    const int pack = pack_elems_of(first.dtype);
+    const int pack = item_elems_of(first.dtype, true);
     layout = layout_of(tensors, axis, may_turn);
     bool vector = length % pack == 0;
     int k = 0;
@@ -160,7 +161,7 @@ inline bool cut_rows(std::initializer_list<const Tensor*> tensors, int axis, boo
     const std::int64_t warps = std::int64_t{device(current_device()).multiprocessors} * 8;
     const bool few = layout.count() < warps && rows.length > 4 * kWarp;
     if (rows.length > 16 * kWarp || few) rows.team = kRowThreads;
-    return vector;
+    rows.vector = vector;
 }
 
 }  // namespace fastconv::cuda

@@ -1,4 +1,4 @@
-"""Cross-entropy (kernels: csrc/cpu/cross_entropy.cpp, csrc/cuda/cross_entropy.cu; formulas:
+"""Cross-entropy (kernels: csrc/cpu/cross_entropy.cpp, csrc/cuda/softmax.cu; formulas:
 reference/loss.py)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Batch normalization (kernels: csrc/cpu/batch_norm*.cpp, csrc/cuda/batch_norm.cu; formulas:
+"""Batch normalization (kernels: csrc/cpu/batch_norm*.cpp, csrc/cuda/normalization.cu; formulas:
 reference/normalization.py)."""
 
 from __future__ import annotations

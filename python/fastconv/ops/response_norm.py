@@ -1,4 +1,4 @@
-"""Local response normalization (kernels: csrc/cpu/response_norm.cpp, csrc/cuda/response_norm.cu;
+"""Local response normalization (kernels: csrc/cpu/response_norm.cpp, csrc/cuda/normalization.cu;
 formulas: reference/local_response_norm.py)."""
 
 from __future__ import annotations
