@@ -49,18 +49,35 @@ public:
         target_h_ = backward ? height.in : height.out;
         target_w_ = backward ? width.in : width.out;
         const std::int64_t count = 16 / element_bytes_of(problem.dtype), batch = pool_.batch;
-        packs_ = pool_.channels % count == 0 &&
-                 packs_channels(pointers.input, strides.input, batch, height.in, width.in, count) &&
-                 packs_channels(pointers.output, strides.output, batch, height.out, width.out,
-                                count) &&
-                 (!with_indices_ || packs_channels(pointers.indices, strides.indices, batch,
-                                                   height.out, width.out, 2));
+        arguments_.dtype = problem.dtype;
+        arguments_.packs =
+            pool_.channels % count == 0 &&
+            packs_channels(pointers.input, strides.input, batch, height.in, width.in, count) &&
+            packs_channels(pointers.output, strides.output, batch, height.out, width.out, count) &&
+            (!with_indices_ || packs_channels(pointers.indices, strides.indices, batch, height.out,
+                                              width.out, 2));
+        count_ = arguments_.packs ? static_cast<int>(count) : 1;
     }
 
-    template <class T>
     void run(Stream stream) const {
-        if (packs_) run_packs<T, kPackElems<T>>(stream);
-        else run_packs<T, 1>(stream);
+        const bool inside =
+            arguments_.packs || channels_inside(arguments_.target_strides, pool_.channels);
+        const bool backward = problem_.backward();
+        const std::int64_t tile_h = backward ? kPoolRows : 1;
+        const std::int64_t tile_w = backward ? pool_cols(count_) : 1;
+        const std::int64_t rows = (target_h_ + tile_h - 1) / tile_h;
+        const std::int64_t cols = (target_w_ + tile_w - 1) / tile_w;
+        const bool shared =
+            problem_.operation == PoolOperation::kAverage && taps() >= kSharedTaps;
+        const int together = overlapping() && !shared ? 2 : 0;
+        for_parts(pool_.batch, pool_.channels / count_, (rows + 3) * cols,
+                  [&](std::int64_t n, std::int64_t images, std::int64_t c, std::int64_t some) {
+                      PoolArguments part = arguments_;
+                      part.walk = Walk(images, some, rows, cols, inside, together);
+                      move_to(part, n, c * count_);
+                      if (shared) run_reduce(part, some, stream);
+                      else run_part(part, stream);
+                  });
     }
 
 private:
@@ -106,69 +123,40 @@ private:
                w.dilation == 1;
     }
 
-    template <class T, int kCount>
-    void run_packs(Stream stream) const {
-        const bool inside =
-            kCount > 1 || channels_inside(arguments_.target_strides, pool_.channels);
-        const bool backward = problem_.backward();
-        const std::int64_t tile_h = backward ? kPoolRows : 1;
-        const std::int64_t tile_w = backward ? kPoolCols<kCount> : 1;
-        const std::int64_t rows = (target_h_ + tile_h - 1) / tile_h;
-        const std::int64_t cols = (target_w_ + tile_w - 1) / tile_w;
-        const bool shared =
-            problem_.operation == PoolOperation::kAverage && taps() >= kSharedTaps;
-        const int together = overlapping() && !shared ? 2 : 0;
-        const std::int64_t channels = pool_.channels / kCount;
-        for_parts(pool_.batch, channels, (rows + 3) * cols,
-                  [&](std::int64_t n, std::int64_t images, std::int64_t c, std::int64_t some) {
-                      PoolArguments part = arguments_;
-                      part.walk = Walk(images, some, rows, cols, inside, together);
-                      move_to<T>(part, n, c * kCount);
-                      if (shared) run_reduce<T, kCount>(part, some, stream);
-                      else run_part<T, kCount>(part, stream);
-                  });
-    }
-
-    template <class T>
     void move_to(PoolArguments& part, std::int64_t n, std::int64_t c) const {
-        part.source = static_cast<const T*>(part.source) + offset_of(part.source_strides, n, c);
-        part.target = static_cast<T*>(part.target) + offset_of(part.target_strides, n, c);
+        const std::int64_t bytes = element_bytes_of(problem_.dtype);
+        part.source = static_cast<const char*>(part.source) +
+                      offset_of(part.source_strides, n, c) * bytes;
+        part.target =
+            static_cast<char*>(part.target) + offset_of(part.target_strides, n, c) * bytes;
         if (part.indices) part.indices += offset_of(part.index_strides, n, c);
     }
 
-    template <class T, int kCount>
     void run_part(const PoolArguments& part, Stream stream) const {
         const LaunchShape shape{blocks_of(part.walk.items, kPoolThreads), kPoolThreads};
         switch (problem_.operation) {
             case PoolOperation::kMax:
-                return with_indices_ ? run_max<T, kCount, true>(shape, part, stream)
-                                     : run_max<T, kCount, false>(shape, part, stream);
-            case PoolOperation::kAverage:
-                return launch<average_kernel<T, kCount>>(shape, stream, part);
+                if (with_indices_)
+                    return square(3) && part.packs
+                               ? launch<max_kernel<3, true>>(shape, stream, part)
+                               : launch<max_kernel<0, true>>(shape, stream, part);
+                return square(3) ? launch<max_kernel<3, false>>(shape, stream, part)
+                                 : launch<max_kernel<0, false>>(shape, stream, part);
+            case PoolOperation::kAverage: return launch<average_kernel>(shape, stream, part);
             case PoolOperation::kMaxBackward:
-                return launch<max_backward_kernel<T, kCount>>(shape, stream, part);
+                return launch<max_backward_kernel>(shape, stream, part);
             case PoolOperation::kAverageBackward:
-                return launch<average_backward_kernel<T, kCount>>(shape, stream, part);
+                return launch<average_backward_kernel>(shape, stream, part);
         }
     }
 
-    template <class T, int kCount, bool kIndices>
-    void run_max(const LaunchShape& shape, const PoolArguments& part, Stream stream) const {
-        // 2x2 needs none of its own: any window's taps are loaded four at a time. Nor do single
-        // elements with indices, which are bound by storing those.
-        if constexpr (kCount > 1 || !kIndices)
-            if (square(3)) return launch<max_kernel<T, kCount, 3, kIndices>>(shape, stream, part);
-        launch<max_kernel<T, kCount, 0, kIndices>>(shape, stream, part);
-    }
-
-    template <class T, int kCount>
     void run_reduce(PoolArguments& part, std::int64_t channels, Stream stream) const {
         part.slices_inside = !part.walk.channels_inside;
         part.lanes = part.slices_inside ? 8 : 32;
         while (part.lanes > 8 && part.lanes > channels) part.lanes /= 2;
         const LaunchShape shape{blocks_of(part.walk.items, part.lanes), kPoolThreads,
-                                std::size_t{kPoolThreads} * kCount * sizeof(float)};
-        launch<reduce_kernel<T, kCount>>(shape, stream, part);
+                                static_cast<std::size_t>(kPoolThreads * count_) * sizeof(float)};
+        launch<reduce_kernel>(shape, stream, part);
     }
 
     const PoolProblem& problem_;
@@ -176,7 +164,7 @@ private:
     PoolArguments arguments_;
     std::int64_t target_h_ = 0, target_w_ = 0;
     bool with_indices_ = false;
-    bool packs_ = false;
+    int count_ = 1;  // elements of channels that a thread has
 };
 
 }  // namespace
@@ -187,9 +175,9 @@ void run_pool2d(const PoolProblem& problem, const PoolStrides& strides, const Po
     const std::int64_t plane = problem.backward() ? pool.height.in * pool.width.in
                                                   : pool.height.out * pool.width.out;
     if (pool.batch * pool.channels * plane == 0) return;
+    require_kernels(problem.dtype);
     const PoolRun run(problem, strides, pointers);
-    with_type(problem.dtype,
-              [&](auto tag) { run.template run<typename decltype(tag)::type>(stream); });
+    run.run(stream);
 }
 
 void run_unpool2d(const UnpoolProblem& problem, const PoolPointers& pointers, Stream stream) {
@@ -199,45 +187,42 @@ void run_unpool2d(const UnpoolProblem& problem, const PoolPointers& pointers, St
     const Strides& from = backward ? problem.output : problem.input;
     const Strides& to = backward ? problem.input : problem.output;
     const bool inside = channels_inside(to, problem.channels);
-    const auto run = [&](auto zero) {
-        using T = decltype(zero);  // values are moved, whatever they mean
-        // Written planes are counted, and those of the owners, which are y's.
-        for_parts(problem.batch, problem.channels, std::max(inputs, outputs),
-                  [&](std::int64_t n, std::int64_t images, std::int64_t c, std::int64_t channels) {
-            UnpoolArguments a;
-            a.from = static_cast<const T*>(backward ? pointers.output : pointers.input) +
-                     offset_of(from, n, c);
-            a.to = static_cast<T*>(backward ? pointers.input : pointers.output) +
-                   offset_of(to, n, c);
-            a.indices = pointers.indices + offset_of(problem.indices, n, c);
-            a.from_strides = from;
-            a.to_strides = to;
-            a.index_strides = problem.indices;
-            a.channels = static_cast<int>(channels);
-            a.input_width = static_cast<int>(problem.in_w);
-            a.places = static_cast<int>(outputs);
-            if (problem.in_w > 0) a.by_input_width = Divider(problem.in_w);
-            if (problem.out_w > 0) a.by_output_width = Divider(problem.out_w);
-            if (inputs > 0)
-                a.inputs = Walk(images, channels, problem.in_h, problem.in_w, inside, 0);
-            a.inputs.channels_inside = inside;
-            if (outputs > 0)
-                a.outputs = Walk(images, channels, problem.out_h, problem.out_w, inside, 0);
-            const LaunchShape over_inputs{blocks_of(a.inputs.items, kPoolThreads), kPoolThreads};
-            const LaunchShape over_outputs{blocks_of(a.outputs.items, kPoolThreads), kPoolThreads};
-            if (backward) return launch<unpool_backward_kernel<T>>(over_inputs, stream, a);
-            const std::int64_t owners = a.outputs.items;
-            const Scratch scratch(static_cast<std::size_t>(owners) * sizeof(int), stream);
-            a.owners = static_cast<int*>(scratch.data());
-            launch<clear_owners_kernel>({blocks_for(owners, kPoolThreads), kPoolThreads}, stream,
-                                        a.owners, owners);
-            if (outputs > 0) launch<claim_places_kernel>(over_inputs, stream, a);
-            launch<unpool_kernel<T>>(over_outputs, stream, a);
-        });
-    };
-    with_type(problem.dtype, [&](auto tag) {
-        if constexpr (sizeof(typename decltype(tag)::type) == 4) run(std::uint32_t{0});
-        else run(std::uint16_t{0});
+    require_kernels(problem.dtype);
+    const std::int64_t bytes = element_bytes_of(problem.dtype);
+    for_parts(problem.batch, problem.channels, std::max(inputs, outputs),
+              [&](std::int64_t n, std::int64_t images, std::int64_t c, std::int64_t channels) {
+        UnpoolArguments a;
+        a.element_bytes = static_cast<int>(bytes);
+        a.from = static_cast<const char*>(backward ? pointers.output : pointers.input) +
+                 bytes * offset_of(from, n, c);
+        a.to = static_cast<char*>(backward ? pointers.input : pointers.output) +
+               bytes * offset_of(to, n, c);
+        a.indices = pointers.indices + offset_of(problem.indices, n, c);
+        a.from_strides = from;
+        a.to_strides = to;
+        a.index_strides = problem.indices;
+        a.channels = static_cast<int>(channels);
+        a.input_width = static_cast<int>(problem.in_w);
+        a.places = static_cast<int>(outputs);
+        if (problem.in_w > 0) a.by_input_width = Divider(problem.in_w);
+        if (problem.out_w > 0) a.by_output_width = Divider(problem.out_w);
+        if (inputs > 0)
+            a.inputs = Walk(images, channels, problem.in_h, problem.in_w, inside, 0);
+        a.inputs.channels_inside = inside;
+        if (outputs > 0)
+            a.outputs = Walk(images, channels, problem.out_h, problem.out_w, inside, 0);
+        const LaunchShape over_inputs{blocks_of(a.inputs.items, kPoolThreads), kPoolThreads};
+        const LaunchShape over_outputs{blocks_of(a.outputs.items, kPoolThreads), kPoolThreads};
+        if (backward) return launch<unpool_backward_kernel>(over_inputs, stream, a);
+        const std::int64_t owners = a.outputs.items;
+        const std::size_t owner_bytes = static_cast<std::size_t>(owners) * sizeof(int);
+        const Scratch scratch(owner_bytes, stream);
+        a.owners = static_cast<int*>(scratch.data());
+        constexpr int kNobody = 0xFF;  // in every byte: -1
+        check(cudaMemsetAsync(a.owners, kNobody, owner_bytes, stream_of(stream)),
+              "cudaMemsetAsync");
+        if (outputs > 0) launch<claim_places_kernel>(over_inputs, stream, a);
+        launch<unpool_kernel>(over_outputs, stream, a);
     });
 }
 

@@ -13,12 +13,11 @@
 namespace fastconv::cuda {
 
 constexpr int kPoolRows = 2;
-template <int kCount>
-constexpr int kPoolCols = kCount > 1 ? 2 : 1;
+constexpr int pool_cols(int count) { return count > 1 ? 2 : 1; }
 
 template <class T, int kCount>
 struct GradientTile {
-    static constexpr int kRows = kPoolRows, kCols = kPoolCols<kCount>;
+    static constexpr int kRows = kPoolRows, kCols = pool_cols(kCount);
     float sum[kRows][kCols][kCount] = {};
 
     /// Divided by `divisor` unless that is 0.
@@ -40,12 +39,14 @@ struct GradientTile {
     }
 };
 
-/// The tile's place, from its number.
-template <int kCount>
-__device__ bool find_tile(const PoolArguments& a, Place& at) {
+/// The tile's place, from its number, and the windows that hold its elements.
+__device__ inline bool find_tile(const PoolArguments& a, Place& at, Span& rows, Span& cols) {
     if (!a.walk.find(global_item(), at)) return false;
+    const int width = a.packs ? pool_cols(2) : pool_cols(1);
     at.h *= kPoolRows;
-    at.w *= kPoolCols<kCount>;
+    at.w *= width;
+    rows = a.height.holders(at.h, at.h + kPoolRows - 1);
+    cols = a.width.holders(at.w, at.w + width - 1);
     return true;
 }
 
@@ -68,12 +69,9 @@ __device__ void load_places(const std::int64_t* from, int (&place)[kCount]) {
 }
 
 template <class T, int kCount>
-__global__ void __launch_bounds__(kPoolThreads) max_backward_kernel(const PoolArguments a) {
+__device__ inline void max_backward_of(const PoolArguments& a, const Place& at, const Span& rows,
+                                       const Span& cols) {
     using Tile = GradientTile<T, kCount>;
-    Place at;
-    if (!find_tile<kCount>(a, at)) return;
-    const Span rows = a.height.holders(at.h, at.h + Tile::kRows - 1);
-    const Span cols = a.width.holders(at.w, at.w + Tile::kCols - 1);
     const Strides &grads = a.source_strides, &places = a.index_strides;
     const Place corner{at.n, at.c, rows.first, cols.first};
     const T* grad_row = static_cast<const T*>(a.source) + offset_of(grads, corner, kCount);
@@ -103,13 +101,19 @@ __global__ void __launch_bounds__(kPoolThreads) max_backward_kernel(const PoolAr
     tile.store(a, at, 0);
 }
 
-template <class T, int kCount>
-__global__ void __launch_bounds__(kPoolThreads) average_backward_kernel(const PoolArguments a) {
-    using Tile = GradientTile<T, kCount>;
+__global__ void __launch_bounds__(kPoolThreads) max_backward_kernel(const PoolArguments a) {
     Place at;
-    if (!find_tile<kCount>(a, at)) return;
-    const Span rows = a.height.holders(at.h, at.h + Tile::kRows - 1);
-    const Span cols = a.width.holders(at.w, at.w + Tile::kCols - 1);
+    Span rows, cols;
+    if (!find_tile(a, at, rows, cols)) return;
+    with_packs(a.dtype, a.packs, [&](auto tag, auto count) {
+        max_backward_of<typename decltype(tag)::type, decltype(count)::value>(a, at, rows, cols);
+    });
+}
+
+template <class T, int kCount>
+__device__ inline void average_backward_of(const PoolArguments& a, const Place& at,
+                                           const Span& rows, const Span& cols) {
+    using Tile = GradientTile<T, kCount>;
     const Strides& grads = a.source_strides;
     const T* grad_row = static_cast<const T*>(a.source) +
                         offset_of(grads, {at.n, at.c, rows.first, cols.first}, kCount);
@@ -138,6 +142,16 @@ __global__ void __launch_bounds__(kPoolThreads) average_backward_kernel(const Po
         }
     }
     tile.store(a, at, a.divisor);
+}
+
+__global__ void __launch_bounds__(kPoolThreads) average_backward_kernel(const PoolArguments a) {
+    Place at;
+    Span rows, cols;
+    if (!find_tile(a, at, rows, cols)) return;
+    with_packs(a.dtype, a.packs, [&](auto tag, auto count) {
+        average_backward_of<typename decltype(tag)::type, decltype(count)::value>(a, at, rows,
+                                                                                  cols);
+    });
 }
 
 }  // namespace fastconv::cuda

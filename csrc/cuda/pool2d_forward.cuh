@@ -27,6 +27,8 @@ struct PoolArguments {
     const void* source = nullptr;
     void* target = nullptr;
     std::int64_t* indices = nullptr;
+    DType dtype = DType::kFloat32;
+    bool packs = false;  // of 16 bytes of channels; else single elements
     Strides source_strides, target_strides, index_strides;
     PoolAxis height, width;
     Walk walk;
@@ -155,10 +157,8 @@ struct PlacedMaximum {
 };
 
 template <class T, int kCount, int kWindow, bool kIndices>
-__global__ void __launch_bounds__(kPoolThreads) max_kernel(const PoolArguments a) {
-    Place at;
-    if (!a.walk.find(global_item(), at)) return;
-    const Span rows = a.height.window(at.h), cols = a.width.window(at.w);
+__device__ inline void max_of(const PoolArguments& a, const Place& at, const Span& rows,
+                              const Span& cols) {
     const Strides& strides = a.source_strides;
     const T* image = static_cast<const T*>(a.source) + at.n * strides.batch_elems +
                      std::int64_t{at.c} * kCount * strides.channel_elems;
@@ -201,6 +201,22 @@ __global__ void __launch_bounds__(kPoolThreads) max_kernel(const PoolArguments a
         best.write_indices(a.indices + offset_of(a.index_strides, at, kCount));
 }
 
+/// kWindow: taps of a square window, all loaded at once; 0: any window. 2x2 needs none of its own: any
+/// window's taps are loaded four at a time. Nor do single elements with indices, which are bound by
+/// storing those, and are not launched with one.
+template <int kWindow, bool kIndices>
+__global__ void __launch_bounds__(kPoolThreads) max_kernel(const PoolArguments a) {
+    Place at;
+    if (!a.walk.find(global_item(), at)) return;
+    const Span rows = a.height.window(at.h), cols = a.width.window(at.w);
+    with_packs(a.dtype, a.packs, [&](auto tag, auto count) {
+        using T = typename decltype(tag)::type;
+        constexpr int kCount = decltype(count)::value;
+        if constexpr (kWindow == 0 || !kIndices || kCount > 1)
+            max_of<T, kCount, kWindow, kIndices>(a, at, rows, cols);
+    });
+}
+
 __device__ inline float window_divisor(const PoolArguments& a, const Span& rows, const Span& cols) {
     return a.divisor != 0 ? a.divisor
                           : static_cast<float>(std::int64_t{rows.divisor} * cols.divisor);
@@ -213,10 +229,8 @@ __device__ void add_item(float (&sum)[kCount], const Item<T, kCount>& x) {
 }
 
 template <class T, int kCount>
-__global__ void __launch_bounds__(kPoolThreads) average_kernel(const PoolArguments a) {
-    Place at;
-    if (!a.walk.find(global_item(), at)) return;
-    const Span rows = a.height.window(at.h), cols = a.width.window(at.w);
+__device__ inline void average_of(const PoolArguments& a, const Place& at, const Span& rows,
+                                  const Span& cols) {
     const Strides& strides = a.source_strides;
     const T* const window = static_cast<const T*>(a.source) +
                             offset_of(strides, {at.n, at.c, rows.first, cols.first}, kCount);
@@ -231,9 +245,18 @@ __global__ void __launch_bounds__(kPoolThreads) average_kernel(const PoolArgumen
     store_pack(static_cast<T*>(a.target) + offset_of(a.target_strides, at, kCount), y);
 }
 
+__global__ void __launch_bounds__(kPoolThreads) average_kernel(const PoolArguments a) {
+    Place at;
+    if (!a.walk.find(global_item(), at)) return;
+    const Span rows = a.height.window(at.h), cols = a.width.window(at.w);
+    with_packs(a.dtype, a.packs, [&](auto tag, auto count) {
+        average_of<typename decltype(tag)::type, decltype(count)::value>(a, at, rows, cols);
+    });
+}
+
 /// Shared memory: (slice, lane, channel) floats.
 template <class T, int kCount>
-__global__ void __launch_bounds__(kPoolThreads) reduce_kernel(const PoolArguments a) {
+__device__ inline void reduce_of(const PoolArguments& a) {
     constexpr int kBlock = 64;  // terms an accumulator takes before it is added to the total
     const int slices = kPoolThreads / a.lanes;
     const int thread = static_cast<int>(threadIdx.x);
@@ -267,6 +290,12 @@ __global__ void __launch_bounds__(kPoolThreads) reduce_kernel(const PoolArgument
     const float divisor = window_divisor(a, a.height.window(at.h), a.width.window(at.w));
     T* target = static_cast<T*>(a.target) + offset_of(a.target_strides, at, kCount);
     target[thread % kCount] = from_float<T>(sum / divisor);
+}
+
+__global__ void __launch_bounds__(kPoolThreads) reduce_kernel(const PoolArguments a) {
+    with_packs(a.dtype, a.packs, [&](auto tag, auto count) {
+        reduce_of<typename decltype(tag)::type, decltype(count)::value>(a);
+    });
 }
 
 }  // namespace fastconv::cuda

@@ -15,6 +15,7 @@ struct UnpoolArguments {
     const void* from = nullptr;
     void* to = nullptr;
     const std::int64_t* indices = nullptr;
+    int element_bytes = 4;  // values are moved, whatever they mean
     int* owners = nullptr;  // (N, y's places, C), or (N, C, y's places) where channels are outside
     Strides from_strides, to_strides, index_strides;
     Walk inputs, outputs;  // over the positions of x and of y
@@ -37,14 +38,6 @@ __device__ inline int place_at(const UnpoolArguments& a, const Place& at) {
     return index >= 0 && index < a.places ? static_cast<int>(index) : -1;
 }
 
-__global__ void __launch_bounds__(kPoolThreads) clear_owners_kernel(int* owners,
-                                                                    std::int64_t count) {
-    const std::int64_t step = std::int64_t{gridDim.x} * kPoolThreads;
-    for (std::int64_t i = std::int64_t{blockIdx.x} * kPoolThreads + threadIdx.x; i < count;
-         i += step)
-        owners[i] = -1;
-}
-
 __global__ void __launch_bounds__(kPoolThreads) claim_places_kernel(const UnpoolArguments a) {
     Place at;
     if (!a.inputs.find(global_item(), at)) return;
@@ -53,7 +46,7 @@ __global__ void __launch_bounds__(kPoolThreads) claim_places_kernel(const Unpool
 }
 
 template <class T>
-__global__ void __launch_bounds__(kPoolThreads) unpool_kernel(const UnpoolArguments a) {
+__device__ inline void unpool_of(const UnpoolArguments& a) {
     Place at;
     if (!a.outputs.find(global_item(), at)) return;
     const int owner =
@@ -68,8 +61,13 @@ __global__ void __launch_bounds__(kPoolThreads) unpool_kernel(const UnpoolArgume
     static_cast<T*>(a.to)[offset_of(a.to_strides, at, 1)] = value;
 }
 
+__global__ void __launch_bounds__(kPoolThreads) unpool_kernel(const UnpoolArguments a) {
+    if (a.element_bytes == 4) return unpool_of<std::uint32_t>(a);
+    unpool_of<std::uint16_t>(a);
+}
+
 template <class T>
-__global__ void __launch_bounds__(kPoolThreads) unpool_backward_kernel(const UnpoolArguments a) {
+__device__ inline void unpool_backward_of(const UnpoolArguments& a) {
     Place at;
     if (!a.inputs.find(global_item(), at)) return;
     const int place = place_at(a, at);
@@ -81,6 +79,11 @@ __global__ void __launch_bounds__(kPoolThreads) unpool_backward_kernel(const Unp
             a.from_strides, {at.n, at.c, row, static_cast<int>(column)}, 1)];
     }
     static_cast<T*>(a.to)[offset_of(a.to_strides, at, 1)] = value;
+}
+
+__global__ void __launch_bounds__(kPoolThreads) unpool_backward_kernel(const UnpoolArguments a) {
+    if (a.element_bytes == 4) return unpool_backward_of<std::uint32_t>(a);
+    unpool_backward_of<std::uint16_t>(a);
 }
 
 }  // namespace fastconv::cuda
