@@ -140,28 +140,13 @@ bool transpose_of(const Walk& walk, std::int64_t from_bytes, std::int64_t to_byt
     return true;
 }
 
-template <class From, class To, bool kConvert>
-void run_transpose(const Transpose& job, Stream stream) {
-    const LaunchShape shape{dim3(job.row_tiles * job.col_tiles * job.batch.count), dim3(kCopyThreads),
-                            sizeof(To) * kTile * kTilePitch<To>};
-    launch<transpose_tiles<From, To, kConvert>>(shape, stream, job);
-}
-
-/// Calls f(TypeTag<From>, TypeTag<To>) for float32 to or from a 16-bit type; false for other pairs.
-template <class F>
-bool with_pair(DType from, DType to, F&& f) {
-    const bool narrows = from == DType::kFloat32, widens = to == DType::kFloat32;
-    if (narrows && to == DType::kFloat16)
-        f(TypeTag<float>{}, TypeTag<Half>{});
-    else if (narrows && to == DType::kBFloat16)
-        f(TypeTag<float>{}, TypeTag<BFloat16>{});
-    else if (widens && from == DType::kFloat16)
-        f(TypeTag<Half>{}, TypeTag<float>{});
-    else if (widens && from == DType::kBFloat16)
-        f(TypeTag<BFloat16>{}, TypeTag<float>{});
-    else
-        return false;
-    return true;
+void run_transpose(Transpose& job, DType from, DType to, Stream stream) {
+    job.from_dtype = from;
+    job.to_dtype = to;
+    const std::size_t shared =
+        element_bytes_of(to) == 4 ? tile_bytes<std::uint32_t>() : tile_bytes<std::uint16_t>();
+    launch<transpose_tiles>({dim3(job.row_tiles * job.col_tiles * job.batch.count),
+                             dim3(kCopyThreads), shared}, stream, job);
 }
 
 void copy_same(Walk& walk, DType dtype, Stream stream) {
@@ -172,36 +157,28 @@ void copy_same(Walk& walk, DType dtype, Stream stream) {
                           CopyKind::kDeviceToDevice, stream);
     Transpose job{};
     if (bytes <= 4 && transpose_of(walk, bytes, bytes, job))
-        return bytes == 4 ? run_transpose<std::uint32_t, std::uint32_t, false>(job, stream)
-                          : run_transpose<std::uint16_t, std::uint16_t, false>(job, stream);
+        return run_transpose(job, dtype, dtype, stream);
     const int word = widen(walk, bytes);
-    const LaunchShape shape = shape_for(walk.count);
-    switch (word) {
-        case 2: return launch<copy_strided<std::uint16_t>>(shape, stream, walk);
-        case 4: return launch<copy_strided<std::uint32_t>>(shape, stream, walk);
-        case 8: return launch<copy_strided<uint2>>(shape, stream, walk);
-        default: return launch<copy_strided<uint4>>(shape, stream, walk);
-    }
+    launch<copy_strided>(shape_for(walk.count), stream, walk, word);
+}
+
+/// Float32 to or from a 16-bit type, which have kernels of their own.
+bool is_pair(DType from, DType to) {
+    const auto narrow = [](DType dtype) {
+        return dtype == DType::kFloat16 || dtype == DType::kBFloat16;
+    };
+    return (from == DType::kFloat32 && narrow(to)) || (to == DType::kFloat32 && narrow(from));
 }
 
 void copy_converted(const Walk& walk, DType from, DType to, Stream stream) {
-    bool done = false;
     Transpose job{};
-    if (is_block(walk) && aligned_to(walk.to, 16) && aligned_to(walk.from, 16)) {
-        done = with_pair(from, to, [&](auto from_tag, auto to_tag) {
-            using From = typename decltype(from_tag)::type;
-            using To = typename decltype(to_tag)::type;
-            launch<convert_block<From, To>>(shape_for(walk.count / 8 + 1), stream,
-                                            reinterpret_cast<const From*>(walk.from),
-                                            reinterpret_cast<To*>(walk.to), walk.count);
-        });
-    } else if (transpose_of(walk, element_bytes_of(from), element_bytes_of(to), job)) {
-        done = with_pair(from, to, [&](auto from_tag, auto to_tag) {
-            run_transpose<typename decltype(from_tag)::type, typename decltype(to_tag)::type, true>(
-                job, stream);
-        });
-    }
-    if (!done) launch<convert_strided>(shape_for(walk.count), stream, walk, from, to);
+    const bool pair = is_pair(from, to);
+    if (pair && is_block(walk) && aligned_to(walk.to, 16) && aligned_to(walk.from, 16))
+        return launch<convert_block>(shape_for(walk.count / 8 + 1), stream, walk.from, from,
+                                     walk.to, to, walk.count);
+    if (pair && transpose_of(walk, element_bytes_of(from), element_bytes_of(to), job))
+        return run_transpose(job, from, to, stream);
+    launch<convert_strided>(shape_for(walk.count), stream, walk, from, to);
 }
 
 /// Calls f on parts of `to` (and `from`, where given) of at most kMostItems elements.
@@ -242,13 +219,6 @@ void pattern_of(double value, DType dtype, unsigned char (&bytes)[16]) {
     for (std::size_t i = size; i < 16; ++i) bytes[i] = bytes[i - size];
 }
 
-template <class Word>
-void run_fill_words(const Walk& walk, const unsigned char (&bytes)[16], Stream stream) {
-    Word value;
-    std::memcpy(&value, bytes, sizeof(Word));
-    launch<fill_strided<Word>>(shape_for(walk.count), stream, walk, value);
-}
-
 }  // namespace
 
 void run_copy(const Tensor& from, const Tensor& to, Stream stream) {
@@ -274,12 +244,10 @@ void run_fill(const Tensor& to, double value, Stream stream) {
                   "cudaMemsetAsync");
             return;
         }
-        switch (widen(walk, element)) {
-            case 2: return run_fill_words<std::uint16_t>(walk, pattern, stream);
-            case 4: return run_fill_words<std::uint32_t>(walk, pattern, stream);
-            case 8: return run_fill_words<uint2>(walk, pattern, stream);
-            default: return run_fill_words<uint4>(walk, pattern, stream);
-        }
+        uint4 words;
+        std::memcpy(&words, pattern, sizeof words);
+        const int word = widen(walk, element);
+        launch<fill_strided>(shape_for(walk.count), stream, walk, word, words);
     });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "cuda/device.h"
 #include "cuda/ptx.cuh"
@@ -39,8 +40,19 @@ __device__ inline Offsets offsets_of(const Walk& walk, unsigned index) {
     return at;
 }
 
+/// Calls body(TypeTag<Word>{}) with a word of 2, 4, 8 or 16 bytes.
+template <class Body>
+__device__ inline void with_word(int bytes, const Body& body) {
+    switch (bytes) {
+        case 2: return body(TypeTag<std::uint16_t>{});
+        case 4: return body(TypeTag<std::uint32_t>{});
+        case 8: return body(TypeTag<uint2>{});
+        default: return body(TypeTag<uint4>{});
+    }
+}
+
 template <class Word>
-__global__ void __launch_bounds__(kCopyThreads) copy_strided(Walk walk) {
+__device__ inline void copy_strided_of(const Walk& walk) {
     const unsigned step = gridDim.x * blockDim.x;
     for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < walk.count; i += step) {
         const Offsets at = offsets_of(walk, i);
@@ -49,11 +61,22 @@ __global__ void __launch_bounds__(kCopyThreads) copy_strided(Walk walk) {
     }
 }
 
-template <class Word>
-__global__ void __launch_bounds__(kCopyThreads) fill_strided(Walk walk, Word value) {
-    const unsigned step = gridDim.x * blockDim.x;
-    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < walk.count; i += step)
-        reinterpret_cast<Word*>(walk.to)[offsets_of(walk, i).to] = value;
+__global__ void __launch_bounds__(kCopyThreads) copy_strided(const Walk walk, int word_bytes) {
+    with_word(word_bytes,
+              [&](auto tag) { copy_strided_of<typename decltype(tag)::type>(walk); });
+}
+
+/// The first bytes of `pattern`, which repeats itself, to every word.
+__global__ void __launch_bounds__(kCopyThreads)
+    fill_strided(const Walk walk, int word_bytes, const uint4 pattern) {
+    with_word(word_bytes, [&](auto tag) {
+        using Word = typename decltype(tag)::type;
+        Word value;
+        memcpy(&value, &pattern, sizeof value);
+        const unsigned step = gridDim.x * blockDim.x;
+        for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < walk.count; i += step)
+            reinterpret_cast<Word*>(walk.to)[offsets_of(walk, i).to] = value;
+    });
 }
 
 // ---- conversions ---------------------------------------------------------------------------------
@@ -108,10 +131,22 @@ __device__ inline To convert(From x) {
     return from_float<To>(to_float(x));
 }
 
+/// Calls body(TypeTag<From>{}, TypeTag<To>{}) for float32 to or from a 16-bit type.
+template <class Body>
+__device__ inline void with_pair(DType from, DType to, const Body& body) {
+    if (from == DType::kFloat32 && to == DType::kFloat16)
+        body(TypeTag<float>{}, TypeTag<Half>{});
+    else if (from == DType::kFloat32)
+        body(TypeTag<float>{}, TypeTag<BFloat16>{});
+    else if (from == DType::kFloat16)
+        body(TypeTag<Half>{}, TypeTag<float>{});
+    else
+        body(TypeTag<BFloat16>{}, TypeTag<float>{});
+}
+
 /// Eight elements a step: 16 bytes at a time on both sides.
 template <class From, class To>
-__global__ void __launch_bounds__(kCopyThreads) convert_block(const From* from, To* to,
-                                                          unsigned count) {
+__device__ inline void convert_block_of(const From* from, To* to, unsigned count) {
     constexpr int kFrom = kPackElems<From>, kTo = kPackElems<To>;
     const unsigned step = gridDim.x * blockDim.x, first = blockIdx.x * blockDim.x + threadIdx.x;
     for (unsigned eight = first; eight < count / 8; eight += step) {
@@ -130,6 +165,14 @@ __global__ void __launch_bounds__(kCopyThreads) convert_block(const From* from, 
     for (unsigned i = count / 8 * 8 + first; i < count; i += step) to[i] = convert<To>(from[i]);
 }
 
+__global__ void __launch_bounds__(kCopyThreads)
+    convert_block(const void* from, DType from_dtype, void* to, DType to_dtype, unsigned count) {
+    with_pair(from_dtype, to_dtype, [&](auto from_tag, auto to_tag) {
+        convert_block_of(static_cast<const typename decltype(from_tag)::type*>(from),
+                         static_cast<typename decltype(to_tag)::type*>(to), count);
+    });
+}
+
 // ---- transposes ----------------------------------------------------------------------------------
 
 constexpr int kTile = 64;
@@ -138,6 +181,7 @@ constexpr int kTile = 64;
 struct Transpose {
     const void* from;
     void* to;
+    DType from_dtype, to_dtype;
     unsigned rows, cols, row_tiles, col_tiles;
     std::int64_t from_col_elems, to_row_elems;
     Walk batch;                       // its pointers are not used
@@ -148,9 +192,15 @@ struct Transpose {
 // 128 bytes, and the 4 lines of a warp lie one bank apart.
 template <class T>
 constexpr int kTilePitch = kTile + 4 / static_cast<int>(sizeof(T));
+template <class T>
+constexpr std::size_t tile_bytes() {
+    return sizeof(T) * kTile * kTilePitch<T>;
+}
 
-template <class From, class To, bool kConvert>
-__global__ void __launch_bounds__(kCopyThreads) transpose_tiles(Transpose job) {
+/// From and To are words where they are the same.
+template <class From, class To>
+__device__ inline void transpose_tiles_of(const Transpose& job) {
+    constexpr bool kConvert = !std::is_same_v<From, To>;
     To* tile = reinterpret_cast<To*>(ptx::shared_memory());  // (cols, rows)
     constexpr int kPitch = kTilePitch<To>;
     const unsigned row_tile = blockIdx.x % job.row_tiles;
@@ -190,7 +240,7 @@ __global__ void __launch_bounds__(kCopyThreads) transpose_tiles(Transpose job) {
             for (unsigned col = thread % 8 * kElems; col < kTile && col < cols; col += 8 * kElems) {
                 Pack<To, kElems> pack;
                 for (int v = 0; v < kElems; ++v) pack.value[v] = tile[(col + v) * kPitch + row];
-                *reinterpret_cast<Pack<To, kElems>*>(to + row * job.to_row_elems + col) = pack;
+                store_pack(to + row * job.to_row_elems + col, pack);
             }
     } else {
         const unsigned col = thread % kTile;
@@ -198,6 +248,16 @@ __global__ void __launch_bounds__(kCopyThreads) transpose_tiles(Transpose job) {
             for (unsigned row = thread / kTile; row < kTile && row < rows; row += kCopyThreads / kTile)
                 to[row * job.to_row_elems + col] = tile[col * kPitch + row];
     }
+}
+
+__global__ void __launch_bounds__(kCopyThreads) transpose_tiles(const Transpose job) {
+    if (job.from_dtype != job.to_dtype)
+        return with_pair(job.from_dtype, job.to_dtype, [&](auto from, auto to) {
+            transpose_tiles_of<typename decltype(from)::type, typename decltype(to)::type>(job);
+        });
+    if (job.to_dtype == DType::kFloat32)
+        return transpose_tiles_of<std::uint32_t, std::uint32_t>(job);
+    transpose_tiles_of<std::uint16_t, std::uint16_t>(job);
 }
 
 }  // namespace
