@@ -1,4 +1,4 @@
-// What conv2d.cpp calls around the implicit-GEMM kernels (conv2d_pack.cu, conv2d_join.cu).
+// What conv2d.cpp calls around the implicit-GEMM kernels (conv2d_join.cu).
 #pragma once
 
 #include "cuda/conv_kernels.h"
