@@ -1,20 +1,12 @@
-// Depthwise convolution: as many groups as channels, M = K / C filters a channel.
-//
-//   forward      y[p,k]  = sum over r, s of x[h(p,r), k / M] w[k,r,s], + bias, residual, ReLU
-//   grad_input   dx[h,c] = sum over m, r, s of dy[p(h,r), c M + m] w[c M + m,r,s], + bias
-//   grad_weight  dw[k,r,s] = sum over images and p of dy[p,k] x[h(p,r), k / M]
-//
-// Floor: input and output once each; R S multiply-adds an output element are far below the card's
-// ratio of arithmetic to bandwidth. Channels last and aligned with M = 1, a thread has 16 bytes of
-// channels; any other operands go element by element. Weights lie in shared memory as
-// (tap, channel), float32, for the channels of a block.
-//
-// grad_input of stride 1 is a correlation with the kernel turned round; others gather.
+// Convolution without a matrix product: depthwise, whose channels are groups of their own, and
+// naive, for whatever no other kernel accepts. Which kernel, cut how; the kernels are in
+// depthwise_forward.cuh, depthwise_grad_weight.cuh and conv2d_naive.cuh.
 #include <algorithm>
 #include <cstdlib>
 #include <numeric>
 
 #include "core/ceil_div.h"
+#include "cuda/conv2d_naive.cuh"
 #include "cuda/depthwise_forward.cuh"
 #include "cuda/depthwise_grad_weight.cuh"
 #include "cuda/launch.h"
@@ -92,13 +84,38 @@ public:
         arguments_.gather = gather;
         arguments_.partial = static_cast<float*>(workspace);
         channels_ = gather ? conv_.in_channels : conv_.out_channels;
-        packed_ = multiplier == 1 && aligned();
+        arguments_.dtype = conv_.dtype;
+        arguments_.packs = multiplier == 1 && aligned();
+        count_ = arguments_.packs ? static_cast<int>(16 / conv_.element_bytes()) : 1;
     }
 
-    template <class T>
     void run(Stream stream) {
-        if (packed_) run_packs<T, kPackElems<T>>(stream);
-        else run_packs<T, 1>(stream);
+        choose_block();
+        if (plan_.direction == Direction::kGradWeight) return run_weight(stream);
+        DepthwiseArguments& a = arguments_;
+        const std::int64_t taps = conv_.taps() * (a.gather ? a.multiplier : 1);
+        const auto shared = [&] {
+            return static_cast<std::size_t>(taps + 1) * weight_pitch(a.lanes, count_) *
+                   sizeof(float);
+        };
+        while (shared() > kSharedBytes && a.lanes > 1) a.lanes /= 2;
+        const int stride = flipped_ ? 1 : static_cast<int>(conv_.height.stride);
+        const bool even = conv_.height.stride == conv_.width.stride && (!a.gather || flipped_);
+        const bool rows = count_ > 1 && even &&
+                          ((square(conv_, 3) && stride <= 2) || (square(conv_, 5) && stride == 1));
+        const int outputs =
+            rows ? row_outputs(static_cast<int>(conv_.width.kernel), stride, count_) : 1;
+        const std::int64_t cols = ceil_div(a.width.out, outputs);
+        // Four positions a thread share the weights' way to shared memory, where the grid is large.
+        const std::int64_t groups = kDepthwiseThreads / a.lanes;
+        const std::int64_t threads = conv_.batch * a.height.out * cols * (channels_ / count_);
+        const std::int64_t each = threads >= kManyThreads ? 4 * groups : groups;
+        const LaunchShape shape{lay_out(cols, each), kDepthwiseThreads, shared()};
+        if (!rows) return launch<general_kernel>(shape, stream, a);
+        turn_round();
+        if (square(conv_, 5)) return launch<row_kernel<5, 1>>(shape, stream, a);
+        if (stride == 2) return launch<row_kernel<3, 2>>(shape, stream, a);
+        launch<row_kernel<3, 1>>(shape, stream, a);
     }
 
 private:
@@ -113,9 +130,9 @@ private:
     }
 
     /// Blocks of the grid over `cols` positions (or groups of them) a row.
-    unsigned lay_out(int count, std::int64_t cols, std::int64_t each) {
+    unsigned lay_out(std::int64_t cols, std::int64_t each) {
         DepthwiseArguments& a = arguments_;
-        a.channels = static_cast<int>(channels_ / count);
+        a.channels = static_cast<int>(channels_ / count_);
         const std::int64_t chunks = ceil_div(a.channels, a.lanes);
         a.by_chunks = Divider(chunks);
         a.by_cols = Divider(std::max<std::int64_t>(1, cols));
@@ -126,44 +143,11 @@ private:
         return static_cast<unsigned>(chunks * ceil_div(all, std::max<std::int64_t>(1, each)));
     }
 
-    void choose_block(int count) {
+    void choose_block() {
         const Strides& written = arguments_.out_strides;
         arguments_.lanes_inside =
-            count > 1 || std::abs(written.channel_elems) < std::abs(written.width_elems);
-        arguments_.lanes = arguments_.lanes_inside ? choose_lanes(channels_ / count) : 1;
-    }
-
-    template <class T, int kCount>
-    void run_packs(Stream stream) {
-        choose_block(kCount);
-        if (plan_.direction == Direction::kGradWeight) return run_weight<T, kCount>(stream);
-        DepthwiseArguments& a = arguments_;
-        const std::int64_t taps = conv_.taps() * (a.gather ? a.multiplier : 1);
-        const auto shared = [&] {
-            return static_cast<std::size_t>(taps + 1) * weight_pitch(a.lanes, kCount) * sizeof(float);
-        };
-        while (shared() > kSharedBytes && a.lanes > 1) a.lanes /= 2;
-        const int stride = flipped_ ? 1 : static_cast<int>(conv_.height.stride);
-        const bool even = conv_.height.stride == conv_.width.stride && (!a.gather || flipped_);
-        const bool rows = kCount > 1 && even &&
-                          ((square(conv_, 3) && stride <= 2) || (square(conv_, 5) && stride == 1));
-        const int outputs =
-            rows ? row_outputs(static_cast<int>(conv_.width.kernel), stride, kCount) : 1;
-        const std::int64_t cols = ceil_div(a.width.out, outputs);
-        // Four positions a thread share the weights' way to shared memory, where the grid is large.
-        const std::int64_t groups = kDepthwiseThreads / a.lanes;
-        const std::int64_t threads = conv_.batch * a.height.out * cols * (channels_ / kCount);
-        const std::int64_t each = threads >= kManyThreads ? 4 * groups : groups;
-        const LaunchShape shape{lay_out(kCount, cols, each), kDepthwiseThreads, shared()};
-        if constexpr (kCount > 1) {
-            if (rows) {
-                turn_round();
-                if (square(conv_, 5)) return launch<row_kernel<T, kCount, 5, 1>>(shape, stream, a);
-                if (stride == 2) return launch<row_kernel<T, kCount, 3, 2>>(shape, stream, a);
-                return launch<row_kernel<T, kCount, 3, 1>>(shape, stream, a);
-            }
-        }
-        launch<general_kernel<T, kCount>>(shape, stream, a);
+            count_ > 1 || std::abs(written.channel_elems) < std::abs(written.width_elems);
+        arguments_.lanes = arguments_.lanes_inside ? choose_lanes(channels_ / count_) : 1;
     }
 
     /// grad_input of stride 1 as a correlation of grad_output.
@@ -175,27 +159,25 @@ private:
         arguments_.width.pad = static_cast<int>(conv_.width.kernel - 1 - conv_.width.pad_lo);
     }
 
-    template <class T, int kCount>
     void run_weight(Stream stream) {
         DepthwiseArguments& a = arguments_;
         const std::int64_t all = positions(conv_, Direction::kGradWeight);
         const std::int64_t wanted = slices_of(conv_, device(current_device()));
         const std::int64_t each = std::max<std::int64_t>(1, ceil_div(all, wanted));
         const std::int64_t slices = std::max<std::int64_t>(1, ceil_div(all, each));
-        lay_out(kCount, a.width.out, each);
-        LaunchShape shape{dim3(static_cast<unsigned>(ceil_div(a.channels, a.lanes) * slices),
-                               static_cast<unsigned>(conv_.taps())),
-                          kDepthwiseThreads, kDepthwiseThreads * kCount * sizeof(float)};
-        const bool three = kCount > 1 && square(conv_, 3), five = kCount > 1 && square(conv_, 5);
-        if constexpr (kCount > 1) {
-            shape.grid.y = three ? 1 : five ? 5 : shape.grid.y;
-            if (three) launch<weight_kernel<T, kCount, 3, 3>>(shape, stream, a);
-            if (five) launch<weight_kernel<T, kCount, 1, 5>>(shape, stream, a);
-        }
-        if (!three && !five) launch<weight_kernel<T, kCount, 1, 1>>(shape, stream, a);
+        lay_out(a.width.out, each);
+        const bool three = count_ > 1 && square(conv_, 3), five = count_ > 1 && square(conv_, 5);
+        const LaunchShape shape{
+            dim3(static_cast<unsigned>(ceil_div(a.channels, a.lanes) * slices),
+                 three ? 1 : five ? 5 : static_cast<unsigned>(conv_.taps())),
+            kDepthwiseThreads,
+            static_cast<std::size_t>(kDepthwiseThreads * count_) * sizeof(float)};
+        if (three) launch<weight_kernel<3, 3>>(shape, stream, a);
+        else if (five) launch<weight_kernel<1, 5>>(shape, stream, a);
+        else launch<weight_kernel<1, 1>>(shape, stream, a);
         SlicesArguments sums;
         sums.partial = a.partial;
-        sums.weight = pointers_.weight;
+        sums.weight = {pointers_.weight, conv_.dtype};
         sums.strides = plan_.strides.weight;
         sums.slices = static_cast<int>(slices);
         sums.filters = static_cast<int>(conv_.out_channels);
@@ -203,7 +185,7 @@ private:
         sums.width = static_cast<int>(conv_.width.kernel);
         sums.accumulate = pointers_.accumulate;
         const std::int64_t results = conv_.taps() * conv_.out_channels;
-        launch<add_slices_kernel<T>>({static_cast<unsigned>(ceil_div(results, 32)),
+        launch<add_slices_kernel>({static_cast<unsigned>(ceil_div(results, 32)),
                                       32 * kSubSlices, 32 * kSubSlices * sizeof(float)},
                                      stream, sums);
     }
@@ -213,8 +195,30 @@ private:
     const ConvPointers& pointers_;
     DepthwiseArguments arguments_;
     std::int64_t channels_ = 0;
-    bool flipped_ = false, packed_ = false;
+    bool flipped_ = false;
+    int count_ = 1;  // elements of channels that a thread has
 };
+
+/// The results' shape, as batch, channels, height, width, and whether channels lie closest.
+struct Results {
+    std::int64_t batch, channels, height, width;
+    Strides strides;
+};
+
+Results results_of(const CudaConvPlan& plan) {
+    const Conv& conv = plan.problem;
+    switch (plan.direction) {
+        case Direction::kForward:
+            return {conv.batch, conv.out_channels, conv.height.out, conv.width.out,
+                    plan.strides.output};
+        case Direction::kGradInput:
+            return {conv.batch, conv.in_channels, conv.height.in, conv.width.in,
+                    plan.strides.input};
+        default:
+            return {conv.out_channels, conv.group_in(), conv.height.kernel, conv.width.kernel,
+                    plan.strides.weight};
+    }
+}
 
 }  // namespace
 
@@ -242,9 +246,43 @@ std::int64_t depthwise_workspace_bytes(const Conv& conv, Direction direction,
 
 void run_depthwise(const CudaConvPlan& plan, const ConvPointers& pointers, void* workspace,
                    Stream stream) {
-    with_type(plan.problem.dtype, [&](auto tag) {
-        DepthwiseRun(plan, pointers, workspace).run<typename decltype(tag)::type>(stream);
-    });
+    require_kernels(plan.problem.dtype);
+    DepthwiseRun(plan, pointers, workspace).run(stream);
+}
+
+void run_naive(const CudaConvPlan& plan, const ConvPointers& pointers, Stream stream) {
+    const Results results = results_of(plan);
+    const Strides& written = results.strides;
+    const bool inside = std::abs(written.channel_elems) < std::abs(written.width_elems);
+    NaiveArguments a;
+    a.conv = plan.problem;
+    a.direction = plan.direction;
+    a.group_in = plan.problem.group_in();
+    a.group_out = plan.problem.group_out();
+    a.input = plan.strides.input;
+    a.weight = plan.strides.weight;
+    a.output = plan.strides.output;
+    a.residual = plan.strides.residual;
+    const auto operand = [&](const void* data) {
+        return Operand{const_cast<void*>(data), plan.problem.dtype};
+    };
+    a.x = operand(pointers.input);
+    a.w = operand(pointers.weight);
+    a.y = operand(pointers.output);
+    a.bias = operand(pointers.bias);
+    a.residual_data = operand(pointers.residual);
+    require_kernels(plan.problem.dtype);
+    a.relu = pointers.relu;
+    a.accumulate = pointers.accumulate;
+    for_parts(results.batch, results.channels, results.height * results.width,
+              [&](std::int64_t n, std::int64_t images, std::int64_t c, std::int64_t channels) {
+                  a.first_n = n;
+                  a.first_c = c;
+                  a.walk = Walk(images, channels, results.height, results.width, inside, 0);
+                  const LaunchShape shape{(a.walk.items + kNaiveThreads - 1) / kNaiveThreads,
+                                          kNaiveThreads};
+                  launch<naive>(shape, stream, a);
+              });
 }
 
 }  // namespace fastconv::cuda

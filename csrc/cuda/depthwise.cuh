@@ -1,5 +1,18 @@
-// What the kernels of depthwise convolution share (cuda/conv2d_depthwise.cu): how a block's threads
-// lie over channels and positions, and the taps of one position along an axis.
+// Depthwise convolution: as many groups as channels, M = K / C filters a channel.
+//
+//   forward      y[p,k]  = sum over r, s of x[h(p,r), k / M] w[k,r,s], + bias, residual, ReLU
+//   grad_input   dx[h,c] = sum over m, r, s of dy[p(h,r), c M + m] w[c M + m,r,s], + bias
+//   grad_weight  dw[k,r,s] = sum over images and p of dy[p,k] x[h(p,r), k / M]
+//
+// Floor: input and output once each; R S multiply-adds an output element are far below the card's
+// ratio of arithmetic to bandwidth. Channels last and aligned with M = 1, a thread has 16 bytes of
+// channels; any other operands go element by element. Weights lie in shared memory as
+// (tap, channel), float32, for the channels of a block.
+//
+// grad_input of stride 1 is a correlation with the kernel turned round; others gather.
+//
+// Here: what its kernels share: how a block's threads lie over channels and positions, and the taps of
+// one position along an axis.
 #pragma once
 
 #include "cuda/conv_kernels.h"
@@ -32,6 +45,8 @@ struct DepthwiseArguments {
     bool gather = false;   // grad_input by its definition
     bool flipped = false;  // grad_input as a correlation with the kernel turned round
     bool relu = false;
+    bool packs = false;  // a thread has 16 bytes of channels; else one
+    DType dtype = DType::kFloat32;
     bool lanes_inside = true;  // neighbouring threads have neighbouring channels, not positions
     int lanes = 32;            // packs of channels a block, a power of two
     Divider by_chunks;         // of blocks

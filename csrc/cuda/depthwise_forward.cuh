@@ -73,7 +73,7 @@ __device__ void finish(const DepthwiseArguments& a, int channel, const Place& at
 }
 
 template <class T, int kCount, int kKernel, int kStride>
-__global__ void __launch_bounds__(kDepthwiseThreads, 2) row_kernel(const DepthwiseArguments a) {
+__device__ inline void row_of(const DepthwiseArguments& a) {
     constexpr int kRowOutputs = row_outputs(kKernel, kStride, kCount);
     constexpr int kColumns = (kRowOutputs - 1) * kStride + kKernel;
     float* const weights = reinterpret_cast<float*>(ptx::shared_memory());
@@ -133,8 +133,16 @@ __global__ void __launch_bounds__(kDepthwiseThreads, 2) row_kernel(const Depthwi
     }
 }
 
+template <int kKernel, int kStride>
+__global__ void __launch_bounds__(kDepthwiseThreads, 2) row_kernel(const DepthwiseArguments a) {
+    with_stored_type(a.dtype, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        row_of<T, kPackElems<T>, kKernel, kStride>(a);
+    });
+}
+
 template <class T, int kCount>
-__global__ void __launch_bounds__(kDepthwiseThreads) general_kernel(const DepthwiseArguments a) {
+__device__ inline void general_of(const DepthwiseArguments& a) {
     float* const weights = reinterpret_cast<float*>(ptx::shared_memory());
     const DepthwiseThread thread(a);
     stage_weights<T, kCount>(a, thread, weights);
@@ -179,6 +187,12 @@ __global__ void __launch_bounds__(kDepthwiseThreads) general_kernel(const Depthw
         }
         finish<T, kCount>(a, thread.channel, at, sum, bias);
     }
+}
+
+__global__ void __launch_bounds__(kDepthwiseThreads) general_kernel(const DepthwiseArguments a) {
+    with_packs(a.dtype, a.packs, [&](auto tag, auto count) {
+        general_of<typename decltype(tag)::type, decltype(count)::value>(a);
+    });
 }
 
 }  // namespace fastconv::cuda

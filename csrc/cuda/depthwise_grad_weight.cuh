@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cuda/depthwise.cuh"
+#include "cuda/items.cuh"
 
 namespace fastconv::cuda {
 
@@ -12,8 +13,7 @@ constexpr int kSubSlices = 8;  // threads that share a sum of slices
 
 /// Shared memory: (group of positions, lane, channel) floats.
 template <class T, int kCount, int kRows, int kCols>
-__global__ void __launch_bounds__(kDepthwiseThreads, 2) weight_kernel(const DepthwiseArguments a) {
-    const DepthwiseThread thread(a);
+__device__ inline void weight_of(const DepthwiseArguments& a, const DepthwiseThread& thread) {
     // The first of this block's taps.
     const int group_cols = a.width.kernel / kCols;
     const int r0 = static_cast<int>(blockIdx.y) / group_cols * kRows;
@@ -82,15 +82,25 @@ __global__ void __launch_bounds__(kDepthwiseThreads, 2) weight_kernel(const Dept
         }
 }
 
+/// Rows by columns of taps at once; single elements have one, and are not launched with more.
+template <int kRows, int kCols>
+__global__ void __launch_bounds__(kDepthwiseThreads, 2) weight_kernel(const DepthwiseArguments a) {
+    const DepthwiseThread thread(a);
+    with_packs(a.dtype, a.packs, [&](auto tag, auto count) {
+        constexpr int kCount = decltype(count)::value;
+        if constexpr (kRows * kCols == 1 || kCount > 1)
+            weight_of<typename decltype(tag)::type, kCount, kRows, kCols>(a, thread);
+    });
+}
+
 struct SlicesArguments {
     const float* partial = nullptr;  // (slices, taps, filters)
-    void* weight = nullptr;
+    Operand weight;
     Strides strides;
     int slices = 1, filters = 0, taps = 1, width = 1;
     bool accumulate = false;
 };
 
-template <class T>
 __global__ void __launch_bounds__(32 * kSubSlices) add_slices_kernel(const SlicesArguments a) {
     const int lane = threadIdx.x % 32, sub = threadIdx.x / 32;
     const std::int64_t result = std::int64_t{blockIdx.x} * 32 + lane;  // tap * filters + k
@@ -105,10 +115,9 @@ __global__ void __launch_bounds__(32 * kSubSlices) add_slices_kernel(const Slice
     if (sub != 0 || result >= results) return;
     for (int i = 1; i < kSubSlices; ++i) sum += sums[i * 32 + lane];
     const std::int64_t tap = result / a.filters, k = result % a.filters;
-    T& weight = static_cast<T*>(a.weight)[k * a.strides.batch_elems +
-                                          tap / a.width * a.strides.height_elems +
-                                          tap % a.width * a.strides.width_elems];
-    weight = from_float<T>(a.accumulate ? to_float(weight) + sum : sum);
+    const std::int64_t to = k * a.strides.batch_elems + tap / a.width * a.strides.height_elems +
+                            tap % a.width * a.strides.width_elems;
+    store_element(a.weight, to, a.accumulate ? load_element(a.weight, to) + sum : sum);
 }
 
 }  // namespace fastconv::cuda
