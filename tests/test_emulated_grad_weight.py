@@ -13,7 +13,8 @@ pytestmark = [pytest.mark.full, *needs_compiler]
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sources = sorted((ROOT / "csrc" / "cuda").glob("conv2d_grad_weight_*.cu"))
+    kernels = ROOT / "csrc" / "cuda"
+    sources = [kernels / "conv2d_simt.cu", *sorted(kernels.glob("conv2d_grad_weight_*.cu"))]
     made = tmp_path_factory.mktemp("grad_weight") / "grad_weight"
     return build(made, [*sources, EMULATION / "kernels" / "grad_weight.cpp"])
 

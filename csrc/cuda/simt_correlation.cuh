@@ -22,6 +22,8 @@ struct CorrelationParams {
     std::int64_t next_tap_h = 0;  // where that is in the next row of taps
     int tiles_n = 1;
     int first_group = 0;
+    DType dtype = DType::kFloat32;  // of the operands
+    bool vector = false;            // source is read by 16 bytes
     Store store = Store::kAlongCols;
     bool along_depth = false;  // lanes of the scalar path: which neighbours they load
 };

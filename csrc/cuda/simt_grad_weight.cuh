@@ -26,6 +26,8 @@ struct GradWeightParams {
     Moves out, source;
     int tiles_n = 1;
     int first_group = 0;
+    DType dtype = DType::kFloat32;  // of the operands
+    bool vector = false;            // they are read by 16 bytes
     bool along_rows = false;  // lanes of the scalar path: which neighbours they load
 };
 

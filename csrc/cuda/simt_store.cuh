@@ -105,11 +105,11 @@ __device__ inline void store_tile(const CorrelationParams& p, const Sums<Tile>& 
 // ---- host ---------------------------------------------------------------------------------------
 
 /// The order that suits the output, and that the residual allows.
-template <class T>
-Store store_order(const CorrelationArguments& a) {
+inline Store store_order(const CorrelationArguments& a, std::int64_t element_bytes) {
     if (a.partial) return a.cols % 4 == 0 ? Store::kPacks : Store::kAlongCols;
     const auto packs = [&](const void* data, std::int64_t group, const Strides& strides) {
-        return reinterpret_cast<std::uintptr_t>(data) % (4 * sizeof(T)) == 0 && a.cols % 4 == 0 &&
+        const auto bytes = static_cast<std::uintptr_t>(4 * element_bytes);
+        return reinterpret_cast<std::uintptr_t>(data) % bytes == 0 && a.cols % 4 == 0 &&
                group % 4 == 0 && strides.batch_elems % 4 == 0 && strides.height_elems % 4 == 0 &&
                strides.width_elems % 4 == 0 && strides.channel_elems == 1;
     };

@@ -1,5 +1,5 @@
-// Every kernel of grad_weight (csrc/cuda/conv2d_grad_weight_*.cu) in the emulation against a plain
-// loop, exactly: operands are small integers, so that every sum is exact in float32. Elements of
+// Every kernel of grad_weight (csrc/cuda/conv2d_simt.cu, conv2d_grad_weight_*.cu) in the emulation
+// against a plain loop, exactly: operands are small integers, so that every sum is exact in float32. Elements of
 // the operands' buffers that nobody may read are NaN.
 #include <cuda_runtime.h>
 
