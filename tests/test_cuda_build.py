@@ -106,6 +106,33 @@ def test_a_gpu_that_no_code_fits_is_named() -> None:
 
 # ---- how it is built -----------------------------------------------------------------------------
 
+# They keep the build within 4 minutes on two cores and 1.5 GB a compiler: what would be a template
+# parameter for no more than a choice is a branch around the loops instead.
+MOST_FILES, MOST_KERNELS = 12, 150
+
+
+@needs_checkout
+def test_cuda_files_are_few() -> None:
+    files = sorted(path.name for path in (ROOT / "csrc" / "cuda").glob("*.cu"))
+    assert 0 < len(files) <= MOST_FILES, files
+
+
+def launched_kernels(library: str) -> set[str]:
+    """The kernels of a library, by their mangled names, from the symbols of launch.h's wrapper:
+    fastconv::cuda::launch<&kernel, arguments...>, the arguments a pack (J)."""
+    listed = subprocess.run(["nm", library], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r" _ZN8fastconv4cuda6launchIXadL_?Z(\w+?)EEJ", listed))
+
+
+@pytest.mark.skipif(not core.built(), reason="built without CUDA kernels")
+@pytest.mark.skipif(not shutil.which("nm"), reason="no nm")
+def test_kernel_instances_are_few() -> None:
+    kernels = launched_kernels(fc._core.__file__)
+    if not kernels:
+        pytest.skip("the module was stripped of its symbols")
+    assert len(kernels) > 20
+    assert len(kernels) <= MOST_KERNELS, sorted(kernels)
+
 
 @needs_checkout
 def test_a_build_without_cuda_has_every_function() -> None:

@@ -37,9 +37,10 @@ void allow_shared_bytes(std::size_t bytes) {
     if (device < kDevices) allowed[device].store(bytes, std::memory_order_release);
 }
 
-/// launch<kernel>(shape, stream, arguments...). A launch of no blocks is nothing.
+/// launch<kernel>(shape, stream, arguments...). A launch of no blocks is nothing. Not inlined, so that
+/// a library's symbols say which kernels it has (tests/test_cuda_build.py counts them).
 template <auto kKernel, class... Arguments>
-void launch(const LaunchShape& shape, Stream stream, Arguments&&... arguments) {
+[[gnu::noinline]] void launch(const LaunchShape& shape, Stream stream, Arguments&&... arguments) {
     if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
     if (shape.shared_bytes > 48 * 1024)
         allow_shared_bytes<kKernel>(shape.shared_bytes);
