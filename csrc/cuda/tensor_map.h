@@ -24,8 +24,10 @@ struct MappedTensor {
     std::int64_t elems[3]{};
 };
 
-/// Copies of box[0] x ... x box[3] elements; box[0] is 64, the others at most 256.
-TensorMap tiled_map(const MappedTensor& tensor, const int (&box)[4]);
+/// Copies of box[0] x ... x box[3] elements; box[0] is 64, the others at most 256. With steps, 1 .. 8,
+/// the box's elements of dimensions 1 and 2 are so far apart; then box * step is at most 256.
+TensorMap tiled_map(const MappedTensor& tensor, const int (&box)[4], int step_1 = 1,
+                    int step_2 = 1);
 
 /// How copy_im2col walks an image (channels, width, height, batch): the pixels from `first` to `last`
 /// along width and height, `step` apart, before the tap is added: those are -128 .. 127 and

@@ -76,8 +76,9 @@ void BulkLines::next() {
     const MapDescription& map = copy_.map;
     const bool image = map.kind == MapDescription::Kind::kImage;
     for (int d = 0; d < 2; ++d) {
-        at_[d] += image ? map.step[d] : 1;
-        if (at_[d] <= (image ? map.last_pixel[d] : copy_.at[d + 1] + map.lines[d] - 1)) return;
+        at_[d] += map.step[d];
+        const int last = copy_.at[d + 1] + (map.lines[d] - 1) * map.step[d];
+        if (at_[d] <= (image ? map.last_pixel[d] : last)) return;
         at_[d] = image ? map.first_pixel[d] : copy_.at[d + 1];
     }
     ++at_[2];

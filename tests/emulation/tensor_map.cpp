@@ -88,7 +88,7 @@ namespace fastconv::cuda {
 using emulation::Check;
 using emulation::MapDescription;
 
-TensorMap tiled_map(const MappedTensor& tensor, const int (&box)[4]) {
+TensorMap tiled_map(const MappedTensor& tensor, const int (&box)[4], int step_1, int step_2) {
     const Check check("tiled_map");
     MapDescription made = emulation::describe(check, tensor);
     made.kind = MapDescription::Kind::kTiled;
@@ -97,7 +97,13 @@ TensorMap tiled_map(const MappedTensor& tensor, const int (&box)[4]) {
         check.within(emulation::indexed("box", d), box[d], 1, 256);
         made.lines[d - 1] = static_cast<std::uint16_t>(box[d]);
     }
-    made.step[0] = made.step[1] = 1;
+    const int step[2] = {step_1, step_2};
+    for (int d = 0; d < 2; ++d) {
+        const std::string name = emulation::indexed("step", d + 1);
+        check.within(name, step[d], 1, 8);
+        check.within("box * " + name, std::int64_t{box[d + 1]} * step[d], 1, 256);
+        made.step[d] = static_cast<std::uint8_t>(step[d]);
+    }
     return emulation::as_map(made);
 }
 
