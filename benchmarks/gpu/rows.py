@@ -105,7 +105,10 @@ def _convolution(problem: Problem, shape: Convolution, dtype: torch.dtype) -> Pr
             o["g"], like_x.to(o["g"].dtype), o["w"], None, *their, [True, False, False]
         )[0]
     elif direction == "grad_weight":
-        ours = lambda o: fc.conv2d_grad_weight(o["g"], o["x"], w_shape, **geometry)  # noqa: E731
+        # As layers ask for it, and PyTorch answers: in the weight's own memory order.
+        ours = lambda o: fc.conv2d_grad_weight(  # noqa: E731
+            o["g"], o["x"], w_shape, out=torch.empty_like(o["w"]), **geometry
+        )
         plan = lambda o: fc.explain(fc.conv2d_grad_weight, o["g"], o["x"], w_shape, **geometry)  # noqa: E731
         theirs = lambda o: torch.ops.aten.convolution_backward(  # noqa: E731
             o["g"], o["x"], o["w"], None, *their, [False, True, False]
