@@ -84,18 +84,19 @@ constexpr CorrelationKernel correlation_row(const char* name, float efficiency) 
             run_correlation<Tile, k16BitToo>,
             correlate_bytes<Tile>(ScalarSource<float, Tile>::kTableBytes),
             efficiency,
-            true,
-            false};
+            true};
 }
 
 // Registers decide how many blocks fit: 168 or 128 a thread for 8 x 8 sums, 128 below. Efficiencies as
 // measured on an H100 (VGG-16's conv4_2, batch 32, of 59 TFLOP/s at 1.755 GHz). Rejected: 256x128
 // with 16 x 8 sums a thread, 8 or 16 depths a step: within 2 % of 128x128 there, behind it elsewhere.
+// That of 32x128 is an estimate.
 constexpr CorrelationKernel kCorrelations[] = {
     correlation_row<Tile<2, 4, 2, 2, 2>, true>("simt_128x128", 0.81f),
     correlation_row<Tile<2, 2, 2, 2, 3>, false>("simt_128x64", 0.77f),
     correlation_row<Tile<2, 2, 1, 2, 4>, true>("simt_64x64", 0.72f),
     correlation_row<Tile<4, 1, 2, 1, 4>, false>("simt_256x16", 0.48f),
+    correlation_row<Tile<1, 4, 1, 2, 4>, false>("simt_32x128", 0.6f),  // linear layers, few images
 };
 
 // ---- grad_weight --------------------------------------------------------------------------------
