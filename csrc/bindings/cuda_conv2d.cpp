@@ -206,6 +206,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     result["vector"] = plan.vector;
     result["tiles"] = plan.tiles;
     result["splits"] = plan.splits;
+    result["cluster"] = plan.cluster;
     result["phases"] = plan.phases.size();
     result["expected_cycles"] = plan.cycles;
     result["packed_bytes"] = plan.packed_bytes;

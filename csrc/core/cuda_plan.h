@@ -59,6 +59,7 @@ struct CudaConvPlan {
     std::int64_t tiles = 0;  // of all phases' results
     int splits = 1;          // of the sum: partial sums are added in order
     int per_split = 0;       // terms of each but the last
+    int cluster = 1;         // blocks that share a tile's sum and add it up among themselves
     bool stores = false;     // grad_weight: the kernel stores the weight itself
     double cycles = 0;       // what the cost model expects
     std::vector<Correlation> phases;  // forward, grad_weight: one; grad_input: one a phase

@@ -36,7 +36,7 @@ void* at(void* base, std::int64_t bytes) {
     return base == nullptr ? nullptr : static_cast<char*>(base) + bytes;
 }
 
-/// Positions of grad_input that no tap reaches: the bias, or 0.
+/// A phase's positions of grad_input: the bias, or 0.
 void fill_phase(const Correlation& phase, DType dtype, const void* bias, void* out, Stream stream) {
     Tensor tensor;
     tensor.data = at(out, phase.out_first_elems * element_bytes_of(dtype));
@@ -56,6 +56,20 @@ void fill_phase(const Correlation& phase, DType dtype, const void* bias, void* o
     run_copy(repeated, tensor, stream);
 }
 
+/// The positions that no tap reaches, those of the phases from `computed` on. Several phases are not
+/// worth a launch each: then everything, before the others are computed.
+bool fill_all_first(const CudaConvPlan& plan, std::size_t computed, const ConvPointers& pointers,
+                    Stream stream) {
+    if (plan.direction != Direction::kGradInput || plan.phases.size() < computed + 2) return false;
+    Correlation whole = plan.phases.front();
+    whole.out = plan.strides.input;
+    whole.out_first_elems = 0;
+    whole.out_h = plan.problem.height.in;
+    whole.out_w = plan.problem.width.in;
+    fill_phase(whole, plan.problem.dtype, pointers.bias, pointers.input, stream);
+    return true;
+}
+
 CorrelationArguments arguments_of(const CudaConvPlan& plan, const ConvPointers& pointers,
                                   std::size_t index, void* workspace) {
     const Correlation& phase = plan.phases[index];
@@ -73,6 +87,11 @@ CorrelationArguments arguments_of(const CudaConvPlan& plan, const ConvPointers& 
     p.relu = forward && pointers.relu;
     p.weight_pitch = view.pitch;
     p.weight_group_elems = view.packed_group_elems;
+    p.weight_col_elems = view.in_place ? view.col_elems : view.pitch;
+    p.weight_channel_elems = view.in_place ? view.channel_elems : 1;
+    p.weight_tap_w_elems = view.in_place ? view.tap_w_elems : phase.channels;
+    p.weight_tap_h_elems = view.in_place ? view.tap_h_elems : phase.taps_w.count * phase.channels;
+    p.cluster = plan.cluster;
     p.weight = view.in_place ? at(pointers.weight, view.first_elems * bytes)
                              : at(workspace, view.packed_offset);
     // Phases of grad_input may have fewer terms than the first, which the splits were made for.
@@ -92,6 +111,7 @@ void run_correlations(const CudaConvPlan& plan, const ConvPointers& pointers, vo
     std::size_t computed = 0;
     while (computed < plan.phases.size() && depth_of(plan.phases[computed]) > 0) ++computed;
 
+    const bool filled = fill_all_first(plan, computed, pointers, stream);
     if (computed > 0)
         pack_correlation_weights(plan, kernel.layout, pointers.weight, workspace, stream);
     auto* partial = static_cast<float*>(at(workspace, plan.packed_bytes));
@@ -103,17 +123,16 @@ void run_correlations(const CudaConvPlan& plan, const ConvPointers& pointers, vo
         }
         return p;
     };
-    const auto together = static_cast<std::size_t>(
-        std::clamp<std::int64_t>(65535 / first.groups, 1, CorrelationLaunch::kMostPhases));
+    constexpr std::size_t kTogether = CorrelationLaunch::kMostPhases;
     for (std::size_t i = 0; i < computed;) {
-        const std::size_t end = std::min(computed, i + together);
+        const std::size_t end = std::min(computed, i + kTogether);
         CorrelationLaunch launch(next(i));
         while (++i < end) launch.add(next(i));
         kernel.run(launch, plan.arithmetic, plan.vector, stream);
         if (plan.splits > 1) join_correlation_splits(launch, dtype, stream);
     }
     void* out = plan.direction == Direction::kForward ? pointers.output : pointers.input;
-    for (std::size_t i = computed; i < plan.phases.size(); ++i)
+    for (std::size_t i = computed; !filled && i < plan.phases.size(); ++i)
         fill_phase(plan.phases[i], dtype, pointers.bias, out, stream);
 }
 
@@ -128,6 +147,7 @@ void run_grad_weight(const CudaConvPlan& plan, const ConvPointers& pointers, voi
     p.source = pointers.input;
     p.splits = plan.splits;
     p.rows_per_split = plan.per_split;
+    p.cluster = plan.cluster;
     if (plan.stores) {
         p.weight = pointers.weight;
         p.accumulate = pointers.accumulate;

@@ -1,122 +1,164 @@
-// grad_weight on Hopper's tensor cores, for each group by itself (conv_kernels.h):
-//
-//   weight[col, d] = sum over rows of out[row, col] * source[row, d]   cols = K, d = (tap, c)
-//
-// float16 and bfloat16 by wgmma, sums in float32. `out` is grad_output. As
-// conv2d_grad_weight_sm80.cu, whose gather by cp.async it shares, but that the product itself reads
-// both operands from shared memory (grad_weight_warpgroup.cuh).
-//
-// A multiprocessor does 2048 multiply-adds a cycle by wgmma, 1280 by mma.sync. What else 16 rows of
-// a tile take, in cycles, beside those of their products: shared memory, 128 bytes a cycle, read by
-// wgmma (64 columns of out and the tile's depth each) and written by the copies; L2, of which a
-// multiprocessor gets about 44 bytes a cycle when all are busy.
-//
-//             products   shared memory   L2   with a third of the source
-//   128x256        256             256  279  155
-//   128x192        192             208  232  140
-//   128x128        128             160  186  124
-//   64x192          96             128  186   93
-//
-// L2 is the tightest, so copies of the source go through L1: of the three taps of a filter's row two
-// mostly find there what the first one brought (WarpgroupShape::depth_at).
-//
-// Needs sm_90a, which no later architecture runs, 16-bit elements, and channels in chunks of 16
-// bytes. Offsets are in chunks in 32 bits; beyond 32 GiB the element-wise kernels of sm_80 run.
-#include <cstdint>
+// grad_weight by TMA and wgmma by tiles of (filters, depth). Kernels: grad_weight_tma.cuh.
+#include <algorithm>
 #include <iterator>
 #include <stdexcept>
 
-#include "cuda/conv_kernels.h"
-#include "cuda/grad_weight_load.cuh"
-#include "cuda/grad_weight_warpgroup.cuh"
+#include "cuda/device.h"
+#include "cuda/grad_weight_patch.cuh"
 #include "cuda/launch.h"
-#include "cuda/ptx.cuh"
+#include "cuda/tma_operands.h"
 
 namespace fastconv::cuda {
-namespace grad_weight {
+namespace tma {
+namespace {
 
-template <class Tile, class T>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    grad_weight_sm90(const KernelArguments k) {
-    using S = WarpgroupShape<Tile, T>;
-    const GradWeightArguments& a = k.problem;
-    const Block block = block_of<S>(k);
-    const T* out = static_cast<const T*>(a.out) + block.group * a.out_group_elems;
-    const T* source = static_cast<const T*>(a.source) + block.group * a.source_group_elems;
-
-    VectorLoader<S, true> loader(k, out, source, block.col, block.depth, block.row_begin,
-                                 block.row_end);
-    Warpgroup<S> warpgroup;
-    sum_warpgroups<S>(warpgroup, loader, ptx::shared_memory(), block.steps);
-
-    const ResultStore<T> store(k, block);
-    warpgroup.each(k, block.depth, store);
+/// Whether the source's pixels are the rows.
+bool is_pointwise(const GradWeightArguments& a) {
+    return a.taps_h * a.taps_w == 1 && a.step_h == 1 && a.step_w == 1 && a.offset_h == 0 &&
+           a.offset_w == 0 && a.source_h == a.out_h && a.source_w == a.out_w;
 }
 
-// ---- host ------------------------------------------------------------------------------------
+void set_boxes(WeightLaunch& p, int width, int height, int batch) {
+    const int boxes_w = (width - 1) / p.box.width + 1, boxes_h = (height - 1) / p.box.height + 1;
+    p.by_boxes_w = Divider(boxes_w);
+    p.by_boxes_h = Divider(boxes_h);
+    p.steps = boxes_w * boxes_h * ((batch - 1) / p.box.images + 1);
+}
 
-template <class Tile, class T>
-void start_warpgroups(const GradWeightArguments& a, bool vector, Stream stream) {
-    using S = WarpgroupShape<Tile, T>;
-    if (a.groups == 0 || a.cols == 0 || a.depth == 0) return;
-    const Chunks chunks = chunks_of<T>(a, vector);
-    if (!chunks.out || !chunks.source)
-        return grad_weight_kernels_sm80().begin()->run(
-            a, std::is_same_v<T, Half> ? Arithmetic::kFloat16 : Arithmetic::kBFloat16, false,
-            stream);
-    KernelArguments k = kernel_arguments<S, T>(a);
-    k.panel_taps = a.channels % 64 == 0 ? a.taps_h * a.taps_w : 0;
-    if (a.rows > 0) k.chunks = walk_of<int>(a, VectorLoader<S, true>::kPassRows, kPackElems<T>);
+/// Maps and steps by boxes of pixels; of a pointwise problem, by rows in line where they lie so.
+void map_boxes(WeightLaunch& p, const GradWeightArguments& a, bool bfloat16) {
+    int width = a.out_w, height = a.out_h, batch = a.rows / (a.out_h * a.out_w);
+    const std::int64_t cols = std::int64_t{a.groups} * a.cols;
+    const std::int64_t channels = std::int64_t{a.groups} * a.channels;
+    const std::int64_t out_pitch = line_pitch(width, height, batch, a.out_strides);
+    const std::int64_t source_pitch =
+        is_pointwise(a) ? line_pitch(width, height, batch, a.source_strides) : 0;
+    MappedTensor out, source;
+    if (out_pitch != 0 && source_pitch != 0) {
+        width = a.rows;
+        height = batch = 1;
+        p.box = {kStepTerms, 1, 1};
+        out = line_tensor(a.out, bfloat16, cols, a.rows, out_pitch);
+        source = line_tensor(a.source, bfloat16, channels, a.rows, source_pitch);
+    } else {
+        p.box = best_box(width, height, batch, a.step_w, a.step_h);
+        out = image_tensor(a.out, bfloat16, cols, width, height, batch, a.out_strides);
+        source = image_tensor(a.source, bfloat16, channels, a.source_w, a.source_h, batch,
+                              a.source_strides);
+    }
+    const int box[4] = {64, p.box.width, p.box.height, p.box.images};
+    p.out = tiled_map(out, box);
+    p.source = tiled_map(source, box, a.step_w, a.step_h);
+    set_boxes(p, width, height, batch);
+}
+
+/// The same of tiles of 8x8 pixels and the source's patches around them.
+void map_patches(WeightLaunch& p, const GradWeightArguments& a, bool bfloat16) {
+    const int batch = a.rows / (a.out_h * a.out_w);
+    constexpr int kPatch = WeightPatchTile::kPatchWidth;
+    p.box = {8, 8, 1};
+    p.out = tiled_map(image_tensor(a.out, bfloat16, std::int64_t{a.groups} * a.cols, a.out_w,
+                                   a.out_h, batch, a.out_strides),
+                      {64, p.box.width, p.box.height, 1});
+    p.source = tiled_map(image_tensor(a.source, bfloat16, std::int64_t{a.groups} * a.channels,
+                                      a.source_w, a.source_h, batch, a.source_strides),
+                         {64, kPatch, kPatch, 1});
+    set_boxes(p, a.out_w, a.out_h, batch);
+}
+
+template <class T, class Tile>
+void start(const GradWeightArguments& a, Stream stream) {
+    constexpr bool kBFloat16 = std::is_same_v<T, BFloat16>;
+    if (a.groups == 0 || a.cols == 0 || a.depth == 0 || a.rows == 0) return;
+    WeightLaunch p{};
+    const std::int64_t cols = std::int64_t{a.groups} * a.cols;
+    if constexpr (Tile::kPatches > 0) map_patches(p, a, kBFloat16);
+    else map_boxes(p, a, kBFloat16);
+    if (a.weight != nullptr && a.cluster == 1 && (a.groups == 1 || a.cols % 64 == 0)) {
+        p.weight_mapped = true;
+        p.weight_map = tiled_map({a.weight,
+                                  kBFloat16,
+                                  {a.channels, a.taps_h * a.taps_w, cols, 1},
+                                  {a.channels, a.depth, a.depth * cols}},
+                                 {64, 1, 16, 1});
+    }
+    p.weight = a.weight;
+    p.partial = a.partial;
+    p.cols = a.cols;
+    p.depth = a.depth;
+    p.groups = a.groups;
+    p.channels = a.channels;
+    p.taps = a.taps_h * a.taps_w;
+    p.by_taps = Divider(p.taps);
+    p.by_taps_w = Divider(a.taps_w);
+    p.panels = p.taps * ((a.channels - 1) / 64 + 1);
+    p.first_h = a.offset_h;
+    p.first_w = a.offset_w;
+    p.tap_h = a.offset_step_h;
+    p.tap_w = a.offset_step_w;
+    p.step_h = a.step_h;
+    p.step_w = a.step_w;
+    const int col_tiles = (a.cols - 1) / Tile::kBlockRows + 1;
+    const int depth_tiles = (p.panels - 1) / (Tile::kBlockCols / 64) + 1;
+    p.by_col_tiles = Divider(col_tiles);
+    p.by_depth_tiles = Divider(depth_tiles);
+    p.tiles = col_tiles * depth_tiles * p.groups;
+    p.ranks = a.cluster;
+    p.splits = a.splits;
+    p.accumulate = a.accumulate;
     LaunchShape shape;
-    shape.grid = grid_of(k);
-    shape.block = dim3(S::kThreads);
-    shape.shared_bytes = S::kSharedBytes;
-    launch<grad_weight_sm90<Tile, T>>(shape, stream, k);
+    const int blocks = p.ranks > 1 || a.splits > 1
+                           ? p.tiles
+                           : std::min(p.tiles, device(current_device()).multiprocessors);
+    shape.grid = dim3(static_cast<unsigned>(blocks) * static_cast<unsigned>(p.ranks),
+                      static_cast<unsigned>(a.splits));
+    shape.block = dim3(Tile::kThreads);
+    shape.cluster = dim3(static_cast<unsigned>(p.ranks));
+    shape.shared_bytes = Tile::kSharedBytes;
+    if constexpr (Tile::kPatches > 0) launch<grad_weight_patch<T, Tile>>(shape, stream, p);
+    else launch<grad_weight<T, Tile>>(shape, stream, p);
 }
 
 template <class Tile>
-void run_warpgroups(const GradWeightArguments& a, Arithmetic arithmetic, bool vector,
-                    Stream stream) {
+void run(const GradWeightArguments& a, Arithmetic arithmetic, bool, Stream stream) {
     switch (arithmetic) {
-        case Arithmetic::kFloat16: return start_warpgroups<Tile, Half>(a, vector, stream);
-        case Arithmetic::kBFloat16: return start_warpgroups<Tile, BFloat16>(a, vector, stream);
-        default: throw std::logic_error("grad_weight_sm90: float16 or bfloat16 expected");
+        case Arithmetic::kFloat16: return start<Half, Tile>(a, stream);
+        case Arithmetic::kBFloat16: return start<BFloat16, Tile>(a, stream);
+        default: throw std::invalid_argument("tma grad_weight: multiplies 16-bit elements");
     }
 }
 
 template <class Tile>
-constexpr GradWeightKernel row_of(const char* name, float efficiency) {
+constexpr GradWeightKernel row(const char* name, float efficiency) {
     return {name,
             90,
             bit(Arithmetic::kFloat16) | bit(Arithmetic::kBFloat16),
-            Tile::kCols,
-            Tile::kDepth,
-            Tile::kRows,
+            Tile::kBlockRows,
+            Tile::kBlockCols,
+            kStepTerms,
             Tile::kThreads,
-            Tile::kBlocks,
-            run_warpgroups<Tile>,
+            1,
+            run<Tile>,
             Tile::kSharedBytes,
             efficiency,
             false,
             true,
-            90};
+            90,
+            true,
+            Tile::kPatches};
 }
 
-// Efficiencies are of the rate of mma.sync, 0.625 of wgmma's. The source is copied through L1, where
-// taps share it: measured on an H100 (18 layers, batch 32, bfloat16) 64x192 takes 0.86 of the time that
-// it takes without L1 on VGG-16's conv1_2, and the others do not care.
-constexpr GradWeightKernel kWarpgroupKernels[] = {
-    //                block  warpgroups rows stages blocks
-    row_of<WarpgroupTile<128, 256, 2, 64, 4, 1>>("sm90_128x256", 1.25f),  // 192 KiB
-    row_of<WarpgroupTile<128, 192, 2, 64, 4, 1>>("sm90_128x192", 1.29f),  // 160 KiB
-    row_of<WarpgroupTile<128, 128, 2, 64, 3, 2>>("sm90_128x128", 1.10f),  // 96 KiB
-    row_of<WarpgroupTile<64, 192, 1, 32, 4, 3>>("sm90_64x192", 0.95f),    // 64 KiB
+constexpr GradWeightKernel kKernels[] = {
+    row<Tile<2, 128, false, 4>>("tma_256x128", 0.87f), row<Tile<1, 128, false, 6>>("tma_128x128", 0.86f),
+    row<Tile<1, 64, false, 8>>("tma_128x64", 0.66f),   row<Tile<1, 64, true, 8>>("tma_64x128", 0.50f),
+    row<WeightPatchTile>("patch_64x576", 0.92f),
 };
 
-}  // namespace grad_weight
+}  // namespace
+}  // namespace tma
 
 GradWeightKernels grad_weight_kernels_sm90() {
-    return {std::begin(grad_weight::kWarpgroupKernels), std::end(grad_weight::kWarpgroupKernels)};
+    return {std::begin(tma::kKernels), std::end(tma::kKernels)};
 }
 
 }  // namespace fastconv::cuda

@@ -11,6 +11,7 @@
 #include "cuda/conv2d_operands.h"
 #include "cuda/conv2d_pack.h"
 #include "cuda/conv_kernels.h"
+#include "cuda/matrix_problem.h"
 #include "cuda/selection.h"
 
 namespace fastconv::cuda {
@@ -49,6 +50,13 @@ const char* too_large(const Correlation& phase) {
     return fits ? nullptr : "a count of its matrix view exceeds 2^30, or groups 65535";
 }
 
+const char* why_not_patches(const CorrelationKernel& kernel, const CudaConvPlan& plan) {
+    return why_not_patched(plan.phases, kernel.patches, kernel.block_cols);
+}
+const char* why_not_patches(const GradWeightKernel&, const CudaConvPlan& plan) {
+    return why_not_weight_patched(plan.phases.front());
+}
+
 template <class Kernel>
 const char* why_not(const Kernel& kernel, const CudaConvPlan& plan, Arithmetic arithmetic,
                     const DeviceInfo& device) {
@@ -59,21 +67,26 @@ const char* why_not(const Kernel& kernel, const CudaConvPlan& plan, Arithmetic a
         return "needs more shared memory than a block may have here";
     if (!plan.vector && !kernel.scalar)
         return "reads 16 bytes at a time: channels last, aligned, and multiples of 16 bytes";
-    return nullptr;
+    if (!kernel.mapped) return nullptr;
+    for (const Correlation& phase : plan.phases) {
+        if (depth_of(phase) == 0) continue;
+        const char* reason = why_not_mapped(phase, 16 / plan.problem.element_bytes(),
+                                            plan.direction == Direction::kGradWeight);
+        if (reason != nullptr) return reason;
+    }
+    return kernel.patches > 0 ? why_not_patches(kernel, plan) : nullptr;
 }
 
 /// Without splits, to where a correlation's result or an ordered weight lies.
 bool stores(const CorrelationKernel&) { return true; }
 bool stores(const GradWeightKernel& kernel) { return kernel.stores; }
 
-bool together(const CorrelationKernel& kernel) { return kernel.together; }
-bool together(const GradWeightKernel&) { return true; }
-
 /// The best splits where phases, about equal, are launched in turn.
 Split best_split_in_turn(MatrixProblem problem, const TileShape& tile, const DeviceInfo& device,
                          std::int64_t workspace) {
     const std::int64_t phases = std::max<std::int64_t>(problem.phases, 1);
     problem.m = (problem.m + phases - 1) / phases;
+    problem.source_pixels = (problem.source_pixels + phases - 1) / phases;
     problem.phases = 1;
     Split split = best_split(problem, tile, device, workspace / phases);
     split.tiles *= phases;
@@ -96,15 +109,16 @@ void choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const
         problem.tensor_cores = kernel.capability >= 80;
         problem.always_partial = !in_order || !stores(kernel);
         const auto workspace = static_cast<std::int64_t>(workspace_limit());
-        const Split split = together(kernel)
-                                ? best_split(problem, tile_of(kernel), device, workspace)
-                                : best_split_in_turn(problem, tile_of(kernel), device, workspace);
+        const Split split =
+            kernel.mapped ? best_clusters(problem, tile_of(kernel), device, workspace)
+                          : best_split_in_turn(problem, tile_of(kernel), device, workspace);
         if (plan.row != nullptr && split.cycles >= plan.cycles) continue;
         plan.row = &kernel;
         plan.kernel = kernel.name;
         plan.cycles = split.cycles;
         plan.splits = split.splits;
         plan.per_split = split.per_split;
+        plan.cluster = split.cluster;
         plan.stores = split.splits == 1 && !problem.always_partial;
         plan.tiles = split.tiles;
         plan.arithmetic = arithmetic;
@@ -130,25 +144,10 @@ void choose_kernel(CudaConvPlan& plan, const Table& simt, std::initializer_list<
 void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
                        const std::string& forced) {
     const std::int64_t vec = 16 / plan.problem.element_bytes();
-    const Correlation& first = plan.phases.front();
     plan.vector = aligned;
     for (const Correlation& phase : plan.phases)
         plan.vector = plan.vector && source_reads_vectors(phase, vec);
-    MatrixProblem problem;
-    problem.m = 0;
-    problem.n = first.cols;
-    problem.terms = depth_of(first);  // the most
-    problem.phases = 0;
-    std::int64_t products = 0;
-    for (const Correlation& phase : plan.phases) {
-        if (depth_of(phase) == 0) continue;
-        ++problem.phases;
-        problem.m += rows_of(phase);
-        products += rows_of(phase) * depth_of(phase);
-    }
-    problem.mean_terms = problem.m == 0 ? 0 : static_cast<double>(products) / problem.m;
-    problem.groups = first.groups;
-    problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
+    const MatrixProblem problem = correlations_problem(plan);
     choose_kernel(plan, correlation_kernels_simt(),
                   {correlation_kernels_sm90(), correlation_kernels_sm80()}, problem, device, forced);
 
@@ -174,13 +173,7 @@ void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned
     const std::int64_t vec = 16 / plan.problem.element_bytes();
     const Correlation& view = plan.phases.front();
     plan.vector = aligned && source_reads_vectors(view, vec) && out_reads_vectors(view, vec);
-    MatrixProblem problem;
-    problem.m = view.cols;
-    problem.n = depth_of(view);
-    problem.terms = rows_of(view);
-    problem.groups = view.groups;
-    problem.element_bytes = static_cast<int>(plan.problem.element_bytes());
-    problem.always_partial = !lies_in_order(view, plan.strides.weight);
+    const MatrixProblem problem = grad_weight_problem(plan);
     choose_kernel(plan, grad_weight_kernels_simt(),
                   {grad_weight_kernels_sm90(), grad_weight_kernels_sm80()}, problem, device, forced);
     if (!plan.stores)

@@ -99,8 +99,7 @@ constexpr CorrelationKernel row(const char* name, float efficiency,
             run,
             Tile::kSharedBytes,
             efficiency,
-            scalar,
-            false};
+            scalar};
 }
 
 //                             block     warp    stages, blocks a multiprocessor

@@ -1,48 +1,66 @@
-// The wgmma correlations of conv_kernels.h by their tiles: which there are, how they are launched.
-// Kernels: correlation_sm90.cuh.
+// The correlations by TMA and wgmma of conv_kernels.h by their tiles. Kernels: correlation_tma.cuh.
 //
-//   tile      warpgroups of         stages  shared  blocks  for
-//   128x256   2 of 64x256           4       192 KB  1       many filters
-//   256x128   2 of (filters) 64x256 4       192 KB  1       many positions, 128 filters
-//   128x128   2 of 64x128           3        96 KB  2       most layers
-//   256x64    2 of (filters) 64x128 2        80 KB  2       64 filters
-//   128x64    1 of (filters) 64x128 3        72 KB  3       64 filters, few positions
-//   64x128    1 of 64x128           3        72 KB  3       few positions, many filters
+//   tile           a warpgroup's products   stages   for
+//   tma_128x256    1 x 64x256               4        many filters
+//   tma_128x192    1 x 64x192               4        192 filters, 320, 384
+//   tma_128x128    1 x 64x128               6        fewer positions
+//   tma_256x64     2 x 64x64                4        64 filters
+//   tma_64x128     1 x 64x64                8        few positions
+//   patch_256x128  2 x 64x128               to 8     3x3 and 5x5 taps on large images, 128 filters
+//   patch_256x64   2 x 64x64                to 8     the same, 64 filters
 #include <algorithm>
 #include <iterator>
 #include <stdexcept>
 
-#include "cuda/correlation_sm90.cuh"
+#include "cuda/conv2d_operands.h"
+#include "cuda/correlation_patch.cuh"
+#include "cuda/correlation_tma.cuh"
 #include "cuda/device.h"
 #include "cuda/launch.h"
 
 namespace fastconv::cuda {
+namespace tma {
 namespace {
+
+/// A block a multiprocessor, which takes tiles in turn; or a cluster a tile.
+template <class Tile>
+LaunchShape shape_of(const Launch& p) {
+    LaunchShape shape;
+    const int blocks = p.ranks > 1 ? p.tiles
+                                   : std::min(p.tiles, device(current_device()).multiprocessors);
+    shape.grid = dim3(static_cast<unsigned>(blocks) * static_cast<unsigned>(p.ranks));
+    shape.block = dim3(Tile::kThreads);
+    shape.cluster = dim3(static_cast<unsigned>(p.ranks));
+    shape.shared_bytes = Tile::kSharedBytes;
+    return shape;
+}
 
 template <class T, class Tile>
 void start(const CorrelationLaunch& phases, Stream stream) {
-    const int rows = phases.most_rows(), cols = phases.first.cols;
-    if (rows == 0 || cols == 0) return;
-    LaunchShape shape;
-    const int row_tiles = (rows - 1) / Tile::kBlockRows + 1;
-    const int col_tiles = (cols - 1) / Tile::kBlockCols + 1;
-    shape.grid = dim3(static_cast<unsigned>(row_tiles) * static_cast<unsigned>(col_tiles),
-                      static_cast<unsigned>(phases.phases * phases.first.groups),
-                      static_cast<unsigned>(phases.most_splits()));
-    shape.block = dim3(Tile::kThreads);
-    shape.shared_bytes = Tile::kSharedBytes;
-    const sm80::Store store = phases.store(
-        [](const CorrelationArguments& p) { return sm80::store_of(p, sizeof(T)); });
-    launch<sm90::correlation<T, Tile>>(shape, stream, phases, store);
+    if (phases.most_rows() == 0 || phases.first.cols == 0) return;
+    constexpr bool kBFloat16 = std::is_same_v<T, BFloat16>;
+    if constexpr (Tile::kPatches > 0) {
+        static_assert(Tile::kRingBytes >= kPatchRingBytes && kProducers <= kLeastWeightStages,
+                      "what why_not_patched counts on");
+        PatchLaunch p = patch_launch(phases, kBFloat16, Tile::kBlockRows, Tile::kBlockCols);
+        p.shape.weight_stages = Tile::weight_stages(p.shape.bytes);
+        const LaunchShape shape = shape_of<Tile>(p.launch);
+        if (p.launch.cols_contiguous) launch<correlation_patch<T, Tile, true>>(shape, stream, p);
+        else launch<correlation_patch<T, Tile, false>>(shape, stream, p);
+    } else {
+        const Launch p = line_launch(phases, kBFloat16, Tile::kBlockRows, Tile::kBlockCols);
+        const LaunchShape shape = shape_of<Tile>(p);
+        if (p.cols_contiguous) launch<correlation<T, Tile, true>>(shape, stream, p);
+        else launch<correlation<T, Tile, false>>(shape, stream, p);
+    }
 }
 
 template <class Tile>
-void run(const CorrelationLaunch& phases, Arithmetic arithmetic, bool vector, Stream stream) {
-    if (!vector) throw std::invalid_argument("sm90 correlation: reads 16 bytes at a time");
+void run(const CorrelationLaunch& phases, Arithmetic arithmetic, bool, Stream stream) {
     switch (arithmetic) {
         case Arithmetic::kFloat16: return start<Half, Tile>(phases, stream);
         case Arithmetic::kBFloat16: return start<BFloat16, Tile>(phases, stream);
-        default: throw std::invalid_argument("sm90 correlation: multiplies 16-bit elements");
+        default: throw std::invalid_argument("tma correlation: multiplies 16-bit elements");
     }
 }
 
@@ -53,38 +71,33 @@ constexpr CorrelationKernel row(const char* name, float efficiency) {
             bit(Arithmetic::kFloat16) | bit(Arithmetic::kBFloat16),
             Tile::kBlockRows,
             Tile::kBlockCols,
-            sm90::kRowBytes / 2,
+            kStepTerms,
             Tile::kThreads,
-            Tile::kBlocks,
-            WeightLayout::kColDepth,
+            1,
+            WeightLayout::kMapped,
             run<Tile>,
             Tile::kSharedBytes,
             efficiency,
             false,
+            90,
             true,
-            90};
+            Tile::kPatches};
 }
 
-//                              block    filters first, N, threads, stages, in flight, blocks
-using Tile128x256 = sm90::Tile<128, 256, false, 256, 256, 4, 1, 1>;
-using Tile256x128 = sm90::Tile<256, 128, true, 256, 256, 4, 1, 1>;
-using Tile128x128 = sm90::Tile<128, 128, false, 128, 256, 3, 0, 2>;
-using Tile256x64 = sm90::Tile<256, 64, true, 128, 256, 2, 0, 2>;
-using Tile128x64 = sm90::Tile<128, 64, true, 128, 128, 3, 0, 3>;
-using Tile64x128 = sm90::Tile<64, 128, false, 128, 128, 3, 1, 3>;
-
-// Efficiency: of the rate that mma.sync has in the cost model (selection.cpp), fitted with it.
+// Efficiencies: selection.cpp's fit; that of 128x192 is taken to be its neighbours'.
 constexpr CorrelationKernel kKernels[] = {
-    row<Tile128x256>("sm90_128x256", 1.3f),
-    row<Tile256x128>("sm90_256x128", 1.17f),
-    row<Tile128x128>("sm90_128x128", 1.06f),
-    row<Tile256x64>("sm90_256x64", 0.7f),
-    row<Tile128x64>("sm90_128x64", 0.97f),
-    row<Tile64x128>("sm90_64x128", 0.9f),
+    row<Tile<1, 256, false, 4>>("tma_128x256", 0.91f),
+    row<Tile<1, 192, false, 4>>("tma_128x192", 0.9f),
+    row<Tile<1, 128, false, 6>>("tma_128x128", 0.89f),
+    row<Tile<2, 64, false, 4>>("tma_256x64", 0.67f),
+    row<Tile<1, 64, true, 8>>("tma_64x128", 0.85f),
+    row<PatchTile<2, 128>>("patch_256x128", 0.93f),
+    row<PatchTile<2, 64>>("patch_256x64", 0.80f),
 };
 
 }  // namespace
+}  // namespace tma
 
-Kernels correlation_kernels_sm90() { return {std::begin(kKernels), std::end(kKernels)}; }
+Kernels correlation_kernels_sm90() { return {std::begin(tma::kKernels), std::end(tma::kKernels)}; }
 
 }  // namespace fastconv::cuda

@@ -27,6 +27,9 @@ struct CorrelationPhase {
     float* partial = nullptr;  // (splits, groups, rows, cols): sums of depth_per_split terms each
     std::int64_t weight_pitch = 0;        // elements from one row of the packed weight to the next
     std::int64_t weight_group_elems = 0;  // from one group's packed weight to the next's
+    // Of kMapped: from one column, channel, tap to the next; taps may run backwards.
+    std::int64_t weight_col_elems = 0, weight_channel_elems = 0;
+    std::int64_t weight_tap_h_elems = 0, weight_tap_w_elems = 0;
 
     int rows = 0, depth = 0;  // depth: of one group
     int out_h = 0, out_w = 0;
@@ -50,18 +53,18 @@ struct CorrelationArguments : CorrelationPhase {
     std::int64_t source_group_elems = 0, out_group_elems = 0, residual_group_elems = 0;
 
     int depth_per_split = 0;  // a multiple of the kernel's block_depth
+    int cluster = 1;          // blocks that share a tile's sum and add it up themselves
     bool relu = false;
 };
 
 /// What a kernel is launched with: one correlation, or the phases of one grad_input, which alone
 /// would each leave most of a device idle: the one with most taps, whose blocks are the longest,
-/// first. Kernels that are `together` have the blocks of phase x and group y at blockIdx.y
-/// x * groups + y.
+/// first.
 struct CorrelationLaunch {
     static constexpr int kMostPhases = 4;  // those of stride 2
     CorrelationArguments first;
     CorrelationPhase further[kMostPhases - 1];
-    int phases = 1;  // phases * groups <= 65535
+    int phases = 1;
 
     CorrelationLaunch(const CorrelationArguments& only) : first(only) {}
     void add(const CorrelationPhase& phase) { further[phases++ - 1] = phase; }
@@ -93,6 +96,8 @@ struct CorrelationLaunch {
 enum class WeightLayout : std::uint8_t {
     kColDepth,  // (cols, depth), depth fastest, pitch a multiple of 16 bytes
     kDepthCol,  // (depth, cols), cols fastest, pitch a multiple of 16 bytes
+    kMapped,    // in place where channels or columns are neighbours and other strides multiples of
+                // 16 bytes; else as kColDepth
 };
 
 constexpr unsigned bit(Arithmetic a) { return 1u << static_cast<unsigned>(a); }
@@ -112,8 +117,10 @@ struct CorrelationKernel {
     std::int64_t shared_bytes;
     float efficiency;  // share of the cost model's rate that a full device reaches (selection.cpp)
     bool scalar;       // also does without `vector`
-    bool together;     // a launch computes all its phases; else they are launched in turn
     int last_capability = 1000;  // the newest devices that have its instructions
+    bool mapped = false;         // by TMA (why_not_mapped): phases at once, only clusters share a
+                                 // sum; others launch phases in turn
+    int patches = 0;             // of a block: the source once for all taps (why_not_patched)
 };
 
 /// A target's rows, for range-for.
@@ -127,7 +134,7 @@ struct KernelTable {
 using Kernels = KernelTable<CorrelationKernel>;
 Kernels correlation_kernels_simt();  // float32, and 16-bit storage with float32 arithmetic
 Kernels correlation_kernels_sm80();  // mma.sync: tf32, 3xTF32, float16, bfloat16
-Kernels correlation_kernels_sm90();  // wgmma, of 9.0 alone: float16, bfloat16
+Kernels correlation_kernels_sm90();  // wgmma and TMA, of 9.0 alone: float16, bfloat16
 
 /// grad_weight of one correlation; `out` is grad_output. To partial sums, which conv2d.cpp has
 /// added in order and stored into the weight, or to the weight itself.
@@ -149,6 +156,7 @@ struct GradWeightArguments {
 
     int splits = 1;
     int rows_per_split = 0;  // a multiple of the kernel's block_rows
+    int cluster = 1;         // blocks that share a split's sum and add it up themselves
 };
 
 struct GradWeightKernel {
@@ -167,12 +175,14 @@ struct GradWeightKernel {
     bool scalar;
     bool stores = false;  // can take `weight` instead of `partial`
     int last_capability = 1000;
+    bool mapped = false;
+    int patches = 0;
 };
 
 using GradWeightKernels = KernelTable<GradWeightKernel>;
 GradWeightKernels grad_weight_kernels_simt();
 GradWeightKernels grad_weight_kernels_sm80();
-GradWeightKernels grad_weight_kernels_sm90();  // wgmma, of 9.0 alone: float16, bfloat16
+GradWeightKernels grad_weight_kernels_sm90();  // wgmma and TMA, of 9.0 alone: float16, bfloat16
 
 /// Depthwise: one channel a group, with one filter or several, in all directions. Accepts or not;
 /// where it does, run_depthwise wants a workspace of that many bytes.

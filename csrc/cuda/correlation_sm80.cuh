@@ -106,18 +106,20 @@ public:
                 sum, [&](int i, int r) { return float_of(a[i][r]); },
                 [&](int j, int r) { return float_of(b[j / 2][j % 2 * 2 + r]); });
             if constexpr (kPart == 3) sums_.close();
-            return;
-        } else if constexpr (sizeof(T) == 4) {
-            for (auto& fragment : a) round(fragment);
-            for (auto& fragment : b) round(fragment);
+        } else {
+            if constexpr (sizeof(T) == 4) {
+                for (auto& fragment : a) round(fragment);
+                for (auto& fragment : b) round(fragment);
+            }
+#pragma unroll
+            for (int j = 0; j < kColPairs; ++j)
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+#pragma unroll
+                    for (int i = 0; i < kRowTiles; ++i)
+                        multiply(sum[i][2 * j + half], a[i], b[j][2 * half], b[j][2 * half + 1],
+                                 T{});
         }
-#pragma unroll
-        for (int j = 0; j < kColPairs; ++j)
-#pragma unroll
-            for (int half = 0; half < 2; ++half)
-#pragma unroll
-                for (int i = 0; i < kRowTiles; ++i)
-                    multiply(sum[i][2 * j + half], a[i], b[j][2 * half], b[j][2 * half + 1], T{});
     }
     template <class Sums>
     __device__ void write(Sums& sums) const {

@@ -4,8 +4,7 @@
 //
 // A tile lies as (rows, channels), channels fastest, in chunks of 16 bytes. Chunk c of row r stands
 // at place c ^ swizzle(r), so that eight neighbouring rows of one chunk, and eight chunks of one
-// row, are in different banks. Eight chunks stand in one line of 128 bytes; a row's lines follow
-// one another (sm80), or are as far apart as the Shape's panels (sm90).
+// row, are in different banks.
 #pragma once
 
 #include <cstdint>
@@ -63,14 +62,13 @@ struct VectorLoader {
             col_valid[c] = col + (lane + c * kLanes) * kElems < k.problem.cols;
         for (int c = 0; c < kSourceChunks; ++c) {
             const Tap tap =
-                tap_of(k.problem, Shape::depth_at(k, depth, (lane + c * kLanes) * kElems));
+                tap_of(k.problem, depth + (lane + c * kLanes) * kElems);
             tap_y[c] = tap.y;
             tap_x[c] = tap.x;
             tap_offset[c] = static_cast<int>(tap.offset / kElems);
         }
-        const int in_line = (lane % 8 ^ swizzle<T>(row)) * 16;
-        out_bytes = row * Shape::kOutPitch + lane / 8 * Shape::kOutPanel + in_line;
-        source_bytes = row * Shape::kSourcePitch + lane / 8 * Shape::kSourcePanel + in_line;
+        out_bytes = tile_bytes<T, Shape::kCols>(row, lane);
+        source_bytes = tile_bytes<T, Shape::kDepth>(row, lane);
         place.start(k.problem, k.chunks, row_begin + row);
     }
 
@@ -83,8 +81,7 @@ struct VectorLoader {
 #pragma unroll
             for (int c = 0; c < kOutChunks; ++c)
                 ptx::cp_async_16(
-                    out_tile + out_bytes + pass * kPassRows * Shape::kOutPitch +
-                        c * kLanes / 8 * Shape::kOutPanel,
+                    out_tile + out_bytes + pass * kPassRows * Shape::kOutPitch + c * kLanes * 16,
                     out + std::int64_t{place.out} * 16 + c * kLanes * 16,
                     row_valid & col_valid[c]);
 #pragma unroll
@@ -92,12 +89,10 @@ struct VectorLoader {
                 const bool valid = row_valid & inside(a, place.i * a.step_h + tap_y[c],
                                                       place.j * a.step_w + tap_x[c]);
                 unsigned char* to = source_tile + source_bytes +
-                                    pass * kPassRows * Shape::kSourcePitch +
-                                    c * kLanes / 8 * Shape::kSourcePanel;
+                                    pass * kPassRows * Shape::kSourcePitch + c * kLanes * 16;
                 const unsigned char* from =
                     source + std::int64_t{place.source + tap_offset[c]} * 16;
-                if constexpr (Shape::kSourceCached) ptx::cp_async_16_cached(to, from, valid);
-                else ptx::cp_async_16(to, from, valid);
+                ptx::cp_async_16(to, from, valid);
             }
             place.advance(a, k.chunks);
         }

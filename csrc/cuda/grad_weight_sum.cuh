@@ -38,19 +38,12 @@ struct Shape {
     static constexpr int kStages = Tile::kStages, kThreads = Tile::kThreads;
     static constexpr int kOutPitch = kCols * static_cast<int>(sizeof(T));  // bytes, as all below
     static constexpr int kSourcePitch = kDepth * static_cast<int>(sizeof(T));
-    static constexpr int kOutPanel = 128, kSourcePanel = 128;  // from a line of a row to the next
     static constexpr int kOutBytes = kRows * kOutPitch;
     static constexpr int kStageBytes = kOutBytes + kRows * kSourcePitch;
     // Of VectorLoader: at most two chunks of the source, each with a tap in three registers.
     static constexpr int kLanes = (kDepth > 128 ? kDepth / 2 : 64) / kPackElems<T>;
-    static constexpr bool kSourceCached = false;
     static constexpr int kTaps = kDepth + kDepth / kPackElems<T>;  // of ElementLoader's table
     static constexpr int kTableBytes = kTaps * static_cast<int>(sizeof(Tap));
-
-    /// The result's depth at `depth` of the block's tile, which begins at `first`.
-    __device__ static int depth_at(const KernelArguments&, int first, int depth) {
-        return first + depth;
-    }
 };
 
 /// The sums of one warp and where it reads in a stage.

@@ -114,7 +114,14 @@ struct Fragments<Shape, float> {  // TF32, once or three times
             return a[m / 2][r / 2].value[m % 2 * 2 + r % 2];
         };
         const auto right_of = [this](int n, int h) { return b[n / 4][h].value[n % 4]; };
-        if constexpr (Shape::k3xTf32) return multiply_3xtf32(sums, left_of, right_of);
+        if constexpr (Shape::k3xTf32) multiply_3xtf32(sums, left_of, right_of);
+        else multiply_tf32(sums, left_of, right_of);
+    }
+
+    template <class Left, class Right>
+    __device__ static void multiply_tf32(
+        float (&sums)[Shape::kWarpCols / 16][Shape::kWarpDepth / 8][4], const Left& left_of,
+        const Right& right_of) {
         std::uint32_t right[Shape::kWarpDepth / 8][2];
 #pragma unroll
         for (int n = 0; n < Shape::kWarpDepth / 8; ++n)

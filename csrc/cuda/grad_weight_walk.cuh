@@ -34,7 +34,6 @@ struct KernelArguments {
     Walk<int> chunks;                            // of a thread of VectorLoader
     Walk<std::int64_t> out_elems, source_elems;  // of threads of the ElementLoaders
     bool out_channels_fast, source_channels_fast;  // neighbouring threads: chunks, else rows
-    int panel_taps;  // 0, or taps whose panels of 64 channels follow one another (sm90)
     bool whole_runs;  // the result's rows and its address are multiples of 4 elements
 };
 

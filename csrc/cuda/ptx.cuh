@@ -82,12 +82,6 @@ __device__ inline void cp_async_16(void* shared, const void* global, bool valid)
                  "l"(global), "r"(valid ? 16 : 0));
 }
 
-/// As cp_async_16, through L1, for bytes that are soon read again.
-__device__ inline void cp_async_16_cached(void* shared, const void* global, bool valid) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
-                 "l"(global), "r"(valid ? 16 : 0));
-}
-
 /// 4 bytes, as cp_async_16, through L1.
 __device__ inline void cp_async_4(void* shared, const void* global, bool valid) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)),

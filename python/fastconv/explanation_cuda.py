@@ -29,10 +29,13 @@ class CudaExplanation:
     input_shape, weight_shape, output_shape : tuple of int
     vector : bool
         Whether operands are read 16 bytes at a time.
-    tiles, splits : int
-        Blocks of a launch, and the parts that the sum over depth is cut into, added in order.
+    tiles, splits, cluster : int
+        Tiles of the result; parts of the sum over depth, which another kernel adds in order; blocks
+        that share the sum of a tile's part and add it up among themselves, in order too. There are
+        `tiles * splits * cluster` pieces of work: a block each, but that kernels by TMA without
+        clusters have a block a multiprocessor, which takes several in turn.
     waves : float
-        Blocks a multiprocessor.
+        Pieces of work a multiprocessor.
     workspace_bytes, packed_bytes : int
         Memory beside the operands, and what of it holds the weights in the kernel's order.
     macs, flops, bytes : int
@@ -58,6 +61,7 @@ class CudaExplanation:
     vector: bool
     tiles: int
     splits: int
+    cluster: int
     multiprocessors: int
     workspace_bytes: int
     packed_bytes: int
@@ -75,20 +79,21 @@ class CudaExplanation:
 
     @property
     def waves(self) -> float:
-        return self.tiles * self.splits / self.multiprocessors
+        return self.tiles * self.splits * self.cluster / self.multiprocessors
 
     def __str__(self) -> str:
         order = "channels last" if self.channels_last else "C order"
         precision = f" ({self.precision} precision)" if self.dtype == "float32" else ""
         reading = "16 bytes at a time" if self.vector else "element by element"
         splits = f" x {self.splits} parts of the depth" if self.splits > 1 else ""
+        cluster = f" x {self.cluster} blocks of a cluster" if self.cluster > 1 else ""
         products = f" in {self.arithmetic}" if self.dtype == "float32" else ""
         lines = [
             f"{self.function} {self.dtype}{precision} {order}: x {self.input_shape}, "
             f"weight {self.weight_shape}, y {self.output_shape}",
             f"  plan       {self.algorithm}, kernel {self.kernel}{products}, on {self.device}",
-            *(f"  rejected   {name}: {_reason(name, why)}" for name, why in self.rejected.items()),
-            f"  blocks     {self.tiles} tiles{splits}, {self.waves:.2f} blocks a multiprocessor; "
+            *(f"  rejected   {', '.join(names)}: {why}" for why, names in self._reasons().items()),
+            f"  blocks     {self.tiles} tiles{splits}{cluster}, {self.waves:.2f} a multiprocessor; "
             f"operands read {reading}",
             f"  memory     {self.workspace_bytes / 1e6:.2f} MB workspace, of which packed weights "
             f"{self.packed_bytes / 1e6:.2f} MB",
@@ -96,6 +101,13 @@ class CudaExplanation:
             f"{self.intensity:.1f} FLOP/B",
         ]
         return "\n".join(lines)
+
+    def _reasons(self) -> dict[str, list[str]]:
+        """Why, and what was rejected for it."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.rejected.items():
+            reasons.setdefault(why.removeprefix(f"{name}: "), []).append(name)
+        return reasons
 
 
 def explain_on_device(
@@ -119,7 +131,7 @@ def explain_on_device(
         direction, x, weight, y, numbers, dtype, channels_last, algorithm, precision_index(),
         forced_kernel(), capability, multiprocessors,
     )  # fmt: skip
-    same = ("algorithm", "kernel", "arithmetic", "rejected", "vector", "tiles", "splits")
+    same = ("algorithm", "kernel", "arithmetic", "rejected", "vector", "tiles", "splits", "cluster")
     return CudaExplanation(
         function=function, dtype=dtype, precision=get_float32_precision(),
         device=f"a GPU of capability {capability // 10}.{capability % 10} with {multiprocessors} "
@@ -145,7 +157,3 @@ def _device(device: str | int) -> tuple[int, int]:
     facts = cuda_core.device(int(found[1] or 0) if found else device)
     major, minor = facts["compute_capability"]
     return 10 * major + minor, facts["multiprocessors"]
-
-
-def _reason(name: str, why: str) -> str:
-    return why.removeprefix(f"{name}: ")
