@@ -393,6 +393,8 @@ CONV_FEW = [
 CONV_CUDA = [
     conv("n2c16h9w8-k40r3s3-pad1"),  # rows 144, channels in whole 16 bytes
     conv("n1c24h8w16-k72r1s1"),  # rows 128
+    conv("n1c72h8w16-k24r3s3-pad1"),  # whole tiles of 8x8; channels beyond 64
+    conv("n3c16h10w10-k72r3s3"),  # the same without padding
     conv("n1c8h11w12-k136r3s3-pad1"),  # rows 132, cols 136: two tiles of 128 each way
     conv("n1c3h13w11-k9r3s3-st2-pad1"),  # a first layer: channels element by element
     conv("n1c19h7w13-k17r3s3-pad1"),

@@ -2,7 +2,7 @@
 sanitizer): odd sizes, tails of every tile, both memory orders. Values are compared too.
 
     compute-sanitizer --tool memcheck python tests/sanitized.py              all families
-    compute-sanitizer --tool racecheck python tests/sanitized.py sm90 pool   some
+    compute-sanitizer --tool racecheck python tests/sanitized.py tma pool    some
     python tests/sanitized.py --list
 
 A family is the first word of a convolution kernel's name (`fc.cuda.kernels`), or one of OTHERS. The
@@ -25,6 +25,7 @@ CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((2, 16, 10, 9), (24, 8, 3, 3), {"stride": 2, "padding": 1, "groups": 2}),
     ((3, 64, 7, 7), (136, 64, 1, 1), {}),
     ((2, 64, 13, 14), (192, 64, 3, 3), {"padding": 1}),
+    ((2, 72, 8, 16), (72, 72, 3, 3), {"padding": 1}),  # whole tiles of 8x8 pixels
     ((2, 128, 13, 11), (64, 128, 3, 3), {"stride": 2, "padding": 1}),
     ((2, 128, 9, 9), (256, 128, 1, 1), {"stride": 2}),
     ((2, 128, 8, 7), (256, 64, 3, 3), {"padding": 1, "groups": 2}),

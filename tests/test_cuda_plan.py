@@ -51,11 +51,13 @@ def test_a_device_gets_kernels_that_it_has(layer: tuple[int, ...], direction: in
     assert targets[75] == "simt"
     for capability in (80, 86, 100, 120):  # wgmma is an instruction of 9.0 alone
         assert targets[capability] in ("sm80", "simt")
+    if layer[1] % 64 == 0:  # whole panels of channels
+        assert targets[90] in ("tma", "patch")
 
 
 def test_large_layers_take_the_large_tiles_of_their_target() -> None:
     large = (32, 512, 28, 512, 3, 1)
-    assert plan(large)["kernel"] == "sm90_128x256"
+    assert plan(large)["kernel"] in ("tma_128x256", "tma_256x128")
     assert plan(large, capability=80, multiprocessors=108)["kernel"].startswith("sm80_")
     assert plan(large, dtype="float32")["kernel"] == "simt_128x128"
     assert plan(large, dtype="float32", precision=2)["kernel"].startswith("sm80_")
@@ -92,10 +94,10 @@ def test_high_precision_takes_three_tf32_products_where_they_are_faster() -> Non
 def test_the_reasons_are_in_words() -> None:
     first = plan((32, 3, 224, 64, 7, 2))
     assert not first["vector"]
-    assert "16 bytes" in first["rejected"]["sm90_128x256"]
+    assert "16 bytes" in first["rejected"]["tma_128x256"]
     assert "groups" in first["rejected"]["depthwise"]
-    with pytest.raises(ValueError, match=r"kernel 'sm90_128x256': .*16 bytes"):
-        plan((32, 3, 224, 64, 7, 2), kernel="sm90_128x256")
+    with pytest.raises(ValueError, match=r"kernel 'tma_128x256': .*16 bytes"):
+        plan((32, 3, 224, 64, 7, 2), kernel="tma_128x256")
     with pytest.raises(ValueError, match="no kernel of that name"):
         plan((32, 64, 56, 64, 3, 1), kernel="sm80_17x4")
     with pytest.raises(ValueError, match=r"newer device"):
@@ -130,9 +132,30 @@ def test_partial_sums_fit_into_the_workspace(layer: tuple[int, ...], direction: 
 
 def test_a_sum_is_split_only_to_fill_the_device() -> None:
     small = (1, 512, 7, 512, 3, 1)
-    assert plan(small)["splits"] > 1
-    assert plan(small, multiprocessors=1)["splits"] == 1
-    assert plan((32, 512, 28, 512, 3, 1))["splits"] == 1
+    assert plan(small, capability=80)["splits"] > 1
+    assert plan(small)["cluster"] > 1
+    for found in (plan(small, multiprocessors=1), plan((32, 512, 28, 512, 3, 1))):
+        assert (found["splits"], found["cluster"]) == (1, 1)
+    # Of forward and grad_input by TMA, clusters alone share a sum: there is nothing to join.
+    for direction in (FORWARD, GRAD_INPUT):
+        assert plan(small, direction)["splits"] == 1
+        assert plan(small, direction)["workspace_bytes"] == 0
+    assert plan(small, capability=80, multiprocessors=1)["splits"] == 1
+    assert plan((32, 512, 28, 512, 3, 1), capability=80)["splits"] == 1
+    few_filters = (32, 64, 56, 64, 1, 1)  # a tile or two of the weight
+    assert plan(few_filters, GRAD_WEIGHT)["splits"] > 16
+    assert plan((32, 512, 7, 2048, 1, 1), GRAD_WEIGHT)["splits"] == 1
+
+
+@pytest.mark.parametrize("batch", [1, 32, 256])
+@pytest.mark.parametrize("direction", [FORWARD, GRAD_INPUT, GRAD_WEIGHT])
+def test_hopper_copies_whole_panels_of_channels_by_tma(batch: int, direction: int) -> None:
+    for size, channels, filters, r, stride in [
+        (56, 64, 64, 3, 1), (56, 256, 64, 1, 1), (28, 256, 256, 3, 2), (14, 256, 1024, 1, 1),
+        (7, 512, 512, 3, 1), (1, 4096, 1024, 1, 1),
+    ]:  # fmt: skip
+        kernel = plan((batch, channels, size, filters, r, stride), direction)["kernel"]
+        assert kernel.startswith(("tma_", "patch_")), (size, channels, filters, kernel)
 
 
 def test_phases_of_a_strided_gradient() -> None:
@@ -148,14 +171,51 @@ def test_explain_prints_it() -> None:
             device="cuda:90x132",
         )
     )  # fmt: skip
-    assert "sm90_" in text
+    assert "kernel patch_" in text  # few filters: the source is brought once for all taps
     assert "9.0" in text
+    small = fc.explain(
+        fc.conv2d, (1, 512, 7, 7), (512, 512, 3, 3), padding=1, dtype="bfloat16",
+        device="cuda:90x132",
+    )  # fmt: skip
+    assert f"4 tiles x {small.cluster} blocks of a cluster" in str(small)
+    assert small.waves == 4 * small.cluster / 132
 
 
 def test_phases_of_a_strided_grad_input_are_planned_together() -> None:
     """Four of 32 * 14 * 14 rows: a quarter of them alone would fill a device only in splits."""
     layer = (32, 256, 28, 256, 3, 2)
-    found = plan(layer, GRAD_INPUT, kernel="sm90_128x128")
+    found = plan(layer, GRAD_INPUT, kernel="tma_128x128")
     assert (found["tiles"], found["splits"]) == (4 * 49 * 2, 1)
     small = (32, 512, 14, 512, 3, 2)
-    assert plan(small, GRAD_INPUT, kernel="sm90_128x128")["tiles"] == 4 * 13 * 4
+    assert plan(small, GRAD_INPUT, kernel="tma_128x128")["tiles"] == 4 * 13 * 4
+
+
+def test_reasons_of_kernels_by_tma() -> None:
+    """Each in words, after the kernel's name."""
+    layers = {
+        "stores 16 bytes at a time": ((2, 64, 16, 60, 3, 1), FORWARD),
+        "is for a stride of 1": ((2, 64, 16, 64, 3, 2), FORWARD),
+        "is for several taps": ((2, 64, 16, 64, 1, 1), FORWARD),
+        "too many tiles of 8x8": ((2**25, 8, 1, 8, 3, 1), FORWARD),
+        "do not fit into shared memory": ((2, 64, 32, 64, 15, 1), FORWARD),
+        "is for 3x3 taps next to each other": ((2, 64, 16, 64, 5, 1), GRAD_WEIGHT),
+        "is for results of whole 8x8 tiles": ((2, 64, 14, 64, 3, 1), GRAD_WEIGHT),
+        "needs an older device's instructions": ((2, 64, 16, 64, 3, 1), FORWARD),
+    }
+    for why, (layer, direction) in layers.items():
+        found = plan(layer, direction, capability=100 if "older" in why else 90)
+        rejected = {name: reason for name, reason in found["rejected"].items() if why in reason}
+        assert rejected, why
+        assert all(name.startswith(("tma_", "patch_")) for name in rejected), rejected
+
+
+def test_explain_gives_a_reason_once() -> None:
+    text = str(
+        fc.explain(
+            fc.conv2d, (2, 64, 16, 16), (60, 64, 3, 3), padding=1, dtype="bfloat16",
+            device="cuda:90x132",
+        )
+    )  # fmt: skip
+    assert text.count("stores 16 bytes at a time") == 1
+    by_tma = [k for k in fc.cuda.kernels(fc.conv2d) if k.startswith(("tma_", "patch_"))]
+    assert f"rejected   {', '.join(by_tma)}: stores" in text

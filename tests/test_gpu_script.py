@@ -105,8 +105,8 @@ needs_kernels = pytest.mark.skipif(not fc.cuda.is_available(), reason="no CUDA a
 def test_families_for_the_sanitizer() -> None:
     """Those that are quick in the emulation too."""
     known = sanitized("--list").stdout.split()
-    assert {"sm80", "sm90", "simt", "pool"} <= set(known)
-    quick = [name for name in known if name not in ("sm80", "sm90", "simt", "naive", "tma")]
+    assert {"sm80", "tma", "patch", "simt", "pool"} <= set(known)
+    quick = [name for name in known if name not in ("sm80", "tma", "patch", "simt", "naive")]
     done = sanitized(*quick)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == quick

@@ -1,30 +1,20 @@
 // Every kernel of grad_weight (csrc/cuda/conv2d_simt.cu, conv2d_grad_weight_*.cu) in the emulation
-// against a plain loop, exactly: operands are small integers, so that every sum is exact in float32. Elements of
-// the operands' buffers that nobody may read are NaN.
-#include <cuda_runtime.h>
-
+// against a plain loop, exactly (operands.h). Elements of the operands' buffers that nobody may read
+// are NaN.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
 #include "../../cpp/check.h"
-#include "cuda/conv_kernels.h"
-#include "cuda/device.h"
+#include "cuda/conv2d_operands.h"
 #include "cuda/scalar.cuh"
+#include "operands.h"
 
 namespace fastconv::cuda {
-
-void check(cudaError_t status, const char* what) {
-    if (status == cudaSuccess) return;
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
-}
-
-int current_device() { return 0; }
-
 namespace {
+
+using emulated::Buffer;
+using emulated::small_integer;
 
 enum class Order { kChannelsLast, kPlanes };
 
@@ -36,6 +26,7 @@ struct Problem {
     int splits = 1;
     Order order = Order::kChannelsLast;
     int more = 0;  // channels of a pixel that are nobody's
+    int cluster = 1;  // of kernels by TMA
 };
 
 // The larger tiles see most of them as tails.
@@ -61,24 +52,19 @@ const Problem kProblems[] = {
     {"one channel", 2, 1, 5, 1, 11, 10, 5, 5, 1, 1, 1, 1, 0, 0, 2, Order::kPlanes},
     {"odd", 1, 10, 5, 2, 6, 7, 3, 3, 1, 1, 1, 1, 1, 1, 2, Order::kChannelsLast, 3},
     {"planes", 1, 70, 67, 1, 5, 6, 2, 3, 1, 1, 1, 2, 1, 2, 2, Order::kPlanes},
-};
-
-int small_integer(unsigned& state) {
-    state = state * 1664525u + 1013904223u;
-    return static_cast<int>(state >> 16) % 5 - 2;
-}
-
-template <class T>
-struct Buffer {
-    T* data = nullptr;
-    explicit Buffer(std::int64_t elems) {
-        const std::size_t bytes = static_cast<std::size_t>(elems) * sizeof(T);
-        check(cudaMalloc(reinterpret_cast<void**>(&data), bytes > 0 ? bytes : 16), "cudaMalloc");
-        std::memset(data, 0xff, bytes);
-    }
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-    ~Buffer() { cudaFree(data); }
+    {"several tiles a block", 1, 136, 264, 1, 7, 5, 3, 1, 1, 1, 1, 1, 1, 0},
+    {"images that do not fill a step", 5, 16, 24, 1, 3, 5, 3, 3, 1, 1, 1, 1, 1, 1},
+    {"whole tiles", 2, 72, 72, 1, 16, 8, 3, 3, 1, 1, 1, 1, 1, 1, 2},
+    {"whole tiles, no padding", 1, 64, 136, 1, 10, 18, 3, 3, 1, 1, 1, 1, 0, 0},
+    {"whole tiles, groups", 3, 64, 64, 2, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, Order::kChannelsLast, 8},
+    {"whole tiles, cluster of 4", 3, 136, 24, 1, 8, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1,
+     Order::kChannelsLast, 0, 4},
+    {"cluster of 2", 3, 24, 72, 1, 9, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, Order::kChannelsLast, 0, 2},
+    {"cluster of 4, splits", 2, 72, 24, 1, 17, 13, 3, 3, 2, 1, 1, 1, 1, 1, 2, Order::kChannelsLast, 0,
+     4},
+    {"cluster of 8", 2, 40, 136, 1, 18, 17, 3, 2, 1, 1, 1, 1, 1, 1, 1, Order::kChannelsLast, 0, 8},
+    {"cluster of 8, one step", 1, 8, 8, 1, 4, 4, 3, 3, 1, 1, 1, 1, 1, 1, 1, Order::kChannelsLast, 0,
+     8},
 };
 
 /// A (batch, channels, height, width) operand of small integers, NaN between its channels.
@@ -168,13 +154,15 @@ void test(const GradWeightKernel& kernel, Arithmetic arithmetic, bool vector, co
     const std::int64_t elements = std::int64_t{q.groups} * q.cols * p.depth;
     const Buffer<float> partial(q.splits * elements);
     const bool added = result == Result::kAdded;
-    const Buffer<T> weight(elements + added);
+    const int ahead = !added ? 0 : kernel.mapped ? 8 : 1;  // unaligned, where the kernel may be
+    const Buffer<T> weight(elements + ahead);
     if (result == Result::kPartial) p.partial = partial.data;
-    else p.weight = weight.data + added;  // unaligned
+    else p.weight = weight.data + ahead;
+    p.cluster = q.cluster;
     p.accumulate = added;
     const auto before = [](std::int64_t e) { return static_cast<float>(e % 13); };
     for (std::int64_t e = 0; added && e < elements; ++e)
-        weight.data[e + 1] = from_float<T>(before(e));
+        weight.data[e + ahead] = from_float<T>(before(e));
 
     kernel.run(p, arithmetic, vector, 0);
     check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
@@ -191,7 +179,7 @@ void test(const GradWeightKernel& kernel, Arithmetic arithmetic, bool vector, co
             wrong += !(got == sum);
         } else {
             const float rounded = to_float(from_float<T>(sum + (added ? before(e) : 0.0f)));
-            wrong += !(to_float(weight.data[e + added]) == rounded);
+            wrong += !(to_float(weight.data[e + ahead]) == rounded);
         }
     }
     if (wrong != 0)
@@ -216,10 +204,23 @@ bool takes(const Problem& q, bool vector, int elems) {
                        q.cols % elems == 0 && q.more % elems == 0);
 }
 
+/// What kernels by TMA ask for beyond operands that come 16 bytes at a time.
+bool takes(const GradWeightKernel& kernel, const Problem& q) {
+    if (!kernel.mapped) return q.cluster == 1;
+    Correlation view;
+    view.out_h = q.source_h + 2 * q.pad_h - (q.taps_h - 1) * q.dilation_h;
+    view.out_w = q.source_w + 2 * q.pad_w - (q.taps_w - 1) * q.dilation_w;
+    if (q.batch == 0 || view.out_h <= 0 || view.out_w <= 0) return false;
+    view.taps_h = {q.taps_h, q.step_h, 0, q.dilation_h};
+    view.taps_w = {q.taps_w, q.step_w, 0, q.dilation_w};
+    return kernel.patches == 0 || why_not_weight_patched(view) == nullptr;
+}
+
 void test_kernels(const GradWeightKernels& kernels, const char* part) {
     for (const GradWeightKernel& kernel : kernels) {
         if (part != nullptr && std::strstr(kernel.name, part) == nullptr) continue;
-        for (const Problem& problem : kProblems)
+        for (const Problem& problem : kProblems) {
+            if (!takes(kernel, problem)) continue;
             for (const bool vector : {true, false}) {
                 if (!vector && !kernel.scalar) continue;
                 if (takes(problem, vector, 8)) {
@@ -232,6 +233,7 @@ void test_kernels(const GradWeightKernels& kernels, const char* part) {
                     test_results<float>(kernel, Arithmetic::kFloat32, vector, problem);
                 }
             }
+        }
     }
 }
 

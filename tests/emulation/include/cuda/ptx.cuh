@@ -62,9 +62,6 @@ inline float square_root_approx(float x) { return std::sqrt(without_subnormals(x
 inline void cp_async_16(void* shared, const void* global, bool valid, FASTCONV_SITE) {
     emulation::copy_async(shared, global, 16, valid, file, line);
 }
-inline void cp_async_16_cached(void* shared, const void* global, bool valid, FASTCONV_SITE) {
-    emulation::copy_async(shared, global, 16, valid, file, line);
-}
 inline void cp_async_4(void* shared, const void* global, bool valid, FASTCONV_SITE) {
     emulation::copy_async(shared, global, 4, valid, file, line);
 }

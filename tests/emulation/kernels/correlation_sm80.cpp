@@ -1,30 +1,20 @@
-// Every tensor-core correlation kernel (csrc/cuda/conv2d_sm80.cu, conv2d_sm90.cu) in the
-// emulation, against a plain loop and exactly: operands are small integers, so that every sum is
-// exact in float32 and only the store rounds. Elements of the output's buffer that are not the
-// output's must keep what was there.
-#include <cuda_runtime.h>
-
+// Every correlation by mma.sync (csrc/cuda/conv2d_sm80.cu) in the emulation, against a plain loop and
+// exactly (operands.h). Elements of the output's buffer that are not the output's must keep what was
+// there.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <string>
 #include <vector>
 
 #include "../../cpp/check.h"
 #include "cuda/conv_kernels.h"
-#include "cuda/device.h"
 #include "cuda/scalar.cuh"
+#include "operands.h"
 
 namespace fastconv::cuda {
-
-void check(cudaError_t status, const char* what) {
-    if (status == cudaSuccess) return;
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
-}
-
-int current_device() { return 0; }
-
 namespace {
+
+using emulated::small_integer;
 
 enum class Order { kChannelsLast, kPlanes };
 
@@ -109,11 +99,6 @@ struct View {
                       i * strides.height_elems + j * strides.width_elems];
     }
 };
-
-int small_integer(unsigned& state) {
-    state = state * 1664525u + 1013904223u;
-    return static_cast<int>(state >> 16) % 5 - 2;
-}
 
 template <class T>
 void test(const CorrelationKernel& kernel, Arithmetic arithmetic, bool vector, const Problem& q) {
@@ -273,9 +258,8 @@ int main(int argc, char** argv) {
     using namespace fastconv::cuda;
     for (const char* order : {"ascending", "descending", "random:1"}) {
         setenv("FASTCONV_EMULATION_ORDER", order, 1);
-        for (const Kernels& table : {correlation_kernels_sm80(), correlation_kernels_sm90()})
-            for (const CorrelationKernel& kernel : table)
-                if (argc < 2 || std::strstr(kernel.name, argv[1]) != nullptr) test(kernel);
+        for (const CorrelationKernel& kernel : correlation_kernels_sm80())
+            if (argc < 2 || std::strstr(kernel.name, argv[1]) != nullptr) test(kernel);
     }
     return report();
 }
