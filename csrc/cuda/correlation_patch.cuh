@@ -31,7 +31,7 @@ struct PatchTile {
     static constexpr int kPatches = kBlockRows / 64;
     static constexpr int kWeightBytes = kBlockCols * kLineBytes;
     static constexpr int kStagingBytes = kWarps * 4096;
-    static constexpr int kBarrierBytes = 8 * 2 * (kPatchStages + kMostWeightStages);
+    static constexpr int kBarrierBytes = 8 * (2 * (kPatchStages + kMostWeightStages) + 1);
     static constexpr int kSumPitch = kBlockCols + 8;
     static constexpr int kSharedBytes = 227 * 1024;
     /// What is left for patches and weights.
@@ -48,7 +48,7 @@ template <class Tile>
 struct PatchRing {
     unsigned char* stages;  // of patches: where blocks of a cluster leave their sums
     unsigned char* weights;
-    ptx::Barrier *full_patch, *empty_patch, *full, *empty;
+    ptx::Barrier *full_patch, *empty_patch, *full, *empty, *multiplied;
 
     __device__ explicit PatchRing(const PatchShape& shape)
         : stages(ptx::shared_memory() + Tile::kStagingBytes),
@@ -56,7 +56,8 @@ struct PatchRing {
           full_patch(reinterpret_cast<ptx::Barrier*>(stages + Tile::kRingBytes)),
           empty_patch(full_patch + kPatchStages),
           full(empty_patch + kPatchStages),
-          empty(full + kMostWeightStages) {}
+          empty(full + kMostWeightStages),
+          multiplied(empty + kMostWeightStages) {}
 
     /// By all threads; ends with a barrier.
     __device__ void start() {
@@ -69,6 +70,7 @@ struct PatchRing {
                 ptx::barrier_init(full + i, 1);
                 ptx::barrier_init(empty + i, Tile::kWarps);
             }
+            ptx::barrier_init(multiplied, Tile::kWarps);
             ptx::fence_barrier_init();
         }
         __syncthreads();

@@ -25,7 +25,7 @@ struct WeightPatchTile {
     static constexpr int kStageBytes = kRowBytes + (kPatchLines * kLineBytes + 1023) / 1024 * 1024;
     static constexpr int kRingBytes = kStages * kStageBytes;
     static constexpr int kStagingBytes = kWarps * 4096;
-    static constexpr int kBarrierBytes = 2 * kStages * 8;
+    static constexpr int kBarrierBytes = (2 * kStages + 1) * 8;
     static constexpr int kSharedBytes = kRingBytes + kStagingBytes + kBarrierBytes;
     static constexpr int kSumPitch = kBlockCols + 8;
     static constexpr int kPatches = 1;

@@ -91,12 +91,11 @@ __device__ void copy_weight_steps(const WeightLaunch& p, const WeightWork& work,
         auto b = static_cast<std::uint32_t>(panel.tap < 0 ? 0 : panel.tap);
         const auto a = static_cast<int>(p.by_taps_w.split(b));
         tap_pixels[i] = a * p.tap_h << 8 | static_cast<int>(b) * p.tap_w;
-        channel[i] = work.group * p.channels + panel.channel;
+        // Channels that are not there arrive as zeros. No copy is left out instead: ptxas 13.0 made the
+        // copies' conditions predicates, and read one of them before it was set (seen on an H100).
+        channel[i] = panel.tap < 0 ? p.groups * p.channels : work.group * p.channels + panel.channel;
     }
-    // What is beyond the result's end is multiplied as it happens to be, and not stored.
-    const int row_panels = min(kRowPanels, (p.cols - work.col + 63) / 64);
-    const int col_panels = min(kColPanels, p.panels - work.panel);
-    const int bytes = (row_panels + col_panels) * p.box.pixels() * kLineBytes;
+    const int bytes = (kRowPanels + kColPanels) * p.box.pixels() * kLineBytes;
     for (int step = 0; step < work.steps; ++step, place.advance(Tile::kStages)) {
         if (!turn.take()) continue;
         const BoxPlace at(p, work.begin + step);
@@ -106,17 +105,13 @@ __device__ void copy_weight_steps(const WeightLaunch& p, const WeightWork& work,
         ptx::Barrier* full = ring.full + place.stage;
         ptx::barrier_arrive_expect(full, bytes);
 #pragma unroll
-        for (int panel = 0; panel < kRowPanels; ++panel) {
-            if (panel >= row_panels) break;
+        for (int panel = 0; panel < kRowPanels; ++panel)
             ptx::copy_tile(stage + panel * kPanelBytes, p.out,
                            work.group * p.cols + work.col + panel * 64, at.j, at.i, at.n, full);
-        }
 #pragma unroll
-        for (int panel = 0; panel < kColPanels; ++panel) {
-            if (panel >= col_panels) break;
+        for (int panel = 0; panel < kColPanels; ++panel)
             ptx::copy_tile(stage + Tile::kRowBytes + panel * kPanelBytes, p.source, channel[panel],
                            w + (tap_pixels[panel] & 255), h + (tap_pixels[panel] >> 8), at.n, full);
-        }
     }
 }
 

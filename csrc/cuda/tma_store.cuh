@@ -223,9 +223,6 @@ __device__ inline void store_shared_sums(const Store& store, const float* shared
     }
 }
 
-/// By both roles, in the same place of the program.
-__device__ inline void wait_for_block() { __syncthreads(); }
-
 /// The multiplying threads' end of a tile.
 template <class T, class Tile, class Ring, class Sums, class Store>
 __device__ inline void finish_tile(const Ring& ring, const Sums& sums, const Store& store,
@@ -238,7 +235,9 @@ __device__ inline void finish_tile(const Ring& ring, const Sums& sums, const Sto
         return;
     }
     auto* shared = reinterpret_cast<float*>(ring.stages);
-    wait_for_block();  // the other warpgroup may still multiply what stands there
+    // The other warpgroups may still multiply what stands there. A cluster has but one tile.
+    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(ring.multiplied);
+    ptx::barrier_wait(ring.multiplied, 0);
     leave_sums<Tile>(sums, shared);
     ptx::cluster_barrier();
     store_shared_sums<Tile>(store, shared, rank, ranks);
@@ -253,7 +252,6 @@ __device__ inline void finish_block() {
 /// The producer warps' end of a tile: finish_tile's barriers, which are for all threads.
 __device__ inline void attend_tile(int ranks) {
     if (ranks == 1) return;
-    wait_for_block();
     ptx::cluster_barrier();
     ptx::cluster_barrier();
 }

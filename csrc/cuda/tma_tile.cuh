@@ -46,7 +46,7 @@ struct Tile {
     static constexpr int kStageBytes = (kBlockRows + kBlockCols) * kLineBytes;
     static constexpr int kRingBytes = kStages * kStageBytes;
     static constexpr int kStagingBytes = kWarps * 4096;  // sums on their way out (tma_store.cuh)
-    static constexpr int kBarrierBytes = 2 * kStages * 8;
+    static constexpr int kBarrierBytes = (2 * kStages + 1) * 8;
     static constexpr int kSharedBytes = kRingBytes + kStagingBytes + kBarrierBytes;
     static constexpr int kSumPitch = kBlockCols + 8;  // floats, where blocks add up their sums
     static_assert(kBlockRows * kSumPitch * 4 <= kRingBytes, "all sums fit where the ring was");
@@ -61,6 +61,7 @@ struct Ring {
     ptx::Barrier* full = reinterpret_cast<ptx::Barrier*>(stages + Tile::kRingBytes +
                                                          Tile::kStagingBytes);
     ptx::Barrier* empty = full + Tile::kStages;
+    ptx::Barrier* multiplied = empty + Tile::kStages;  // by all warps: the tile is
 
     /// By all threads; ends with a barrier.
     __device__ void start() {
@@ -69,6 +70,7 @@ struct Ring {
                 ptx::barrier_init(full + i, 1);
                 ptx::barrier_init(empty + i, Tile::kWarps);
             }
+            ptx::barrier_init(multiplied, Tile::kWarps);
             ptx::fence_barrier_init();
         }
         __syncthreads();
