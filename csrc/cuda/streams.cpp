@@ -120,7 +120,9 @@ bool is_capturing(Stream stream) {
 }
 
 void begin_capture(Stream stream) {
-    check(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal),
+    // Arrays of other streams may be made and released meanwhile, which at once is right for them and
+    // the stricter modes forbid (seen on an H100: an allocation in a captured training step).
+    check(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeRelaxed),
           "cudaStreamBeginCapture");
 }
 
