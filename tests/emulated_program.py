@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import ctypes
 import functools
 import os
 import shutil
@@ -13,12 +14,16 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import Array
 
 ROOT = Path(__file__).resolve().parent.parent
 EMULATION = ROOT / "tests" / "emulation"
 COMPILER = os.environ.get("CXX", "g++")
+ORDERS = ["ascending", "descending", "random:1", "random:2"]
+HOPPER = "-gencode=arch=compute_90a,code=sm_90a"
 
 needs_compiler = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only"),
@@ -87,6 +92,48 @@ def build_for_gpu(made: Path, source: Path, architecture: str, *others: Path) ->
     command += ["-Xcompiler", "-fPIC", "-shared", "-I", str(ROOT / "csrc")]
     run([*command, str(source), *map(str, others), "-o", str(made)])
     return made
+
+
+def load(path: Path, functions: Iterable[str]) -> ctypes.CDLL:
+    """The library; those of ``functions`` that it has return an error's text."""
+    library = ctypes.CDLL(str(path))
+    for name in functions:
+        if hasattr(library, name):
+            getattr(library, name).restype = ctypes.c_char_p
+    return library
+
+
+def case_fixtures(
+    case: str, *functions: str, architecture: str = HOPPER, maps: bool = False
+) -> tuple[Any, Any]:
+    """The fixtures ``emulated``, the library of all cases, and ``library``, which is that and, on a
+    GPU, ``cases/<case>.cu`` by nvcc, with what makes tensor maps there."""
+    source = EMULATION / "cases" / f"{case}.cu"
+    others = [ROOT / "csrc" / "cuda" / "tensor_map.cpp", EMULATION / "cases" / "check.cpp"]
+
+    @pytest.fixture(scope="module")
+    def emulated() -> ctypes.CDLL:
+        return load(cases(), functions)
+
+    @pytest.fixture(scope="module", params=["emulated", "gpu"])
+    def library(
+        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> ctypes.CDLL:
+        if request.param == "emulated":
+            return load(cases(), functions)
+        made = tmp_path_factory.mktemp(f"{case}_gpu") / f"{case}.so"
+        built = build_for_gpu(made, source, architecture, *(others if maps else []))
+        return load(built, functions)
+
+    return emulated, library
+
+
+def address(array: Array) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def ints(*values: int) -> ctypes.Array[ctypes.c_int]:
+    return (ctypes.c_int * len(values))(*values)
 
 
 def check_exact(program: Path, arguments: Sequence[str], copies: str) -> None:

@@ -8,40 +8,16 @@ nvcc."""
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 
 import numpy as np
 import pytest
-from emulated_program import EMULATION, build_for_gpu, cases, needs_compiler
+from emulated_program import ORDERS, case_fixtures, needs_compiler
 
 pytestmark = needs_compiler
-SOURCE = EMULATION / "cases" / "cluster.cu"
-ORDERS = ["ascending", "descending", "random:1", "random:2"]
 BUGS = ["none", "no barrier before", "no barrier after"]
 
 
-def load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    for name in ("tma_sum", "tma_ranks", "tma_misuse", "tma_launch"):
-        if hasattr(library, name):
-            getattr(library, name).restype = ctypes.c_char_p
-    return library
-
-
-@pytest.fixture(scope="module")
-def emulated() -> ctypes.CDLL:
-    return load(cases())
-
-
-@pytest.fixture(scope="module", params=["emulated", "gpu"])
-def library(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
-    if request.param == "emulated":
-        found: ctypes.CDLL = request.getfixturevalue("emulated")
-        return found
-    made = tmp_path_factory.mktemp("cluster_gpu") / "cluster.so"
-    return load(build_for_gpu(made, SOURCE, "-gencode=arch=compute_90a,code=sm_90a"))
+emulated, library = case_fixtures("cluster", "tma_sum", "tma_ranks", "tma_misuse", "tma_launch")
 
 
 def sum_cluster(library: ctypes.CDLL, ranks: int, bug: str = "none") -> str:

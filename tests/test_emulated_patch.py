@@ -4,33 +4,17 @@ emulation and, with `FASTCONV_TEST_GPU=1`, on a real GPU of compute capability 9
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from emulated_program import EMULATION, ROOT, build_for_gpu, cases, needs_compiler
+from emulated_program import case_fixtures, needs_compiler
 from support import Array
 
 pytestmark = needs_compiler
-SOURCE = EMULATION / "cases" / "wgmma_patch.cu"
 
 
-def load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.wgmma_patch.restype = ctypes.c_char_p
-    return library
-
-
-@pytest.fixture(scope="module", params=["emulated", "gpu"])
-def library(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
-    if request.param == "emulated":
-        return load(cases())
-    made = tmp_path_factory.mktemp("patch_gpu") / "patch.so"
-    maps = [ROOT / "csrc" / "cuda" / "tensor_map.cpp", EMULATION / "cases" / "check.cpp"]
-    return load(build_for_gpu(made, SOURCE, "-gencode=arch=compute_90a,code=sm_90a", *maps))
+library = case_fixtures("wgmma_patch", "wgmma_patch", maps=True)[1]
 
 
 class Patch(NamedTuple):

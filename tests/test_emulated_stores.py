@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
-from emulated_program import EMULATION, ROOT, build_for_gpu, cases, needs_compiler
-from support import Array
+from emulated_program import ORDERS, address, case_fixtures, ints, needs_compiler
 
 pytestmark = needs_compiler
-SOURCE = EMULATION / "cases" / "store.cu"
-ORDERS = ["ascending", "descending", "random:1", "random:2"]
 
 BUGS = [
     "none",
@@ -32,35 +28,7 @@ BUGS = [
 ]
 
 
-def load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.tma_scatter.restype = library.tma_store.restype = ctypes.c_char_p
-    return library
-
-
-@pytest.fixture(scope="module")
-def emulated() -> ctypes.CDLL:
-    return load(cases())
-
-
-@pytest.fixture(scope="module", params=["emulated", "gpu"])
-def library(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
-    if request.param == "emulated":
-        found: ctypes.CDLL = request.getfixturevalue("emulated")
-        return found
-    made = tmp_path_factory.mktemp("store_gpu") / "store.so"
-    maps = [ROOT / "csrc" / "cuda" / "tensor_map.cpp", EMULATION / "cases" / "check.cpp"]
-    return load(build_for_gpu(made, SOURCE, "-gencode=arch=compute_90a,code=sm_90a", *maps))
-
-
-def address(array: Array) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-def ints(*values: int) -> ctypes.Array[ctypes.c_int]:
-    return (ctypes.c_int * len(values))(*values)
+emulated, library = case_fixtures("store", "tma_scatter", "tma_store", maps=True)
 
 
 def test_stored_matrices(library: ctypes.CDLL, rng: np.random.Generator) -> None:

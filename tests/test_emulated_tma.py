@@ -6,17 +6,14 @@ their definitions, and that it catches the mistakes it is there to catch.
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from emulated_program import EMULATION, ROOT, build_for_gpu, cases, needs_compiler
+from emulated_program import ORDERS, address, case_fixtures, ints, needs_compiler
 from support import Array
 
 pytestmark = needs_compiler
-SOURCE = EMULATION / "cases" / "tma.cu"
-ORDERS = ["ascending", "descending", "random:1", "random:2"]
 
 BUGS = [
     "none",
@@ -31,35 +28,7 @@ BUGS = [
 ]
 
 
-def load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.tma_copy.restype = library.tma_convolve.restype = ctypes.c_char_p
-    return library
-
-
-@pytest.fixture(scope="module")
-def emulated() -> ctypes.CDLL:
-    return load(cases())
-
-
-@pytest.fixture(scope="module", params=["emulated", "gpu"])
-def library(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
-    if request.param == "emulated":
-        found: ctypes.CDLL = request.getfixturevalue("emulated")
-        return found
-    made = tmp_path_factory.mktemp("tma_gpu") / "tma.so"
-    maps = [ROOT / "csrc" / "cuda" / "tensor_map.cpp", EMULATION / "cases" / "check.cpp"]
-    return load(build_for_gpu(made, SOURCE, "-gencode=arch=compute_90a,code=sm_90a", *maps))
-
-
-def address(array: Array) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-def ints(*values: int) -> ctypes.Array[ctypes.c_int]:
-    return (ctypes.c_int * len(values))(*values)
+emulated, library = case_fixtures("tma", "tma_copy", "tma_convolve", maps=True)
 
 
 # ---- one copy -----------------------------------------------------------------------------------

@@ -6,15 +6,13 @@ and that it catches the mistakes it is there to catch.
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 
 import numpy as np
 import pytest
-from emulated_program import EMULATION, build_for_gpu, cases, needs_compiler
+from emulated_program import case_fixtures, needs_compiler
 from support import Array
 
 pytestmark = needs_compiler
-SOURCE = EMULATION / "cases" / "wgmma.cu"
 
 BUGS = [
     "none",
@@ -30,26 +28,7 @@ BUGS = [
 ]
 
 
-def load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.warpgroup_multiply.restype = ctypes.c_char_p
-    return library
-
-
-@pytest.fixture(scope="module")
-def emulated() -> ctypes.CDLL:
-    return load(cases())
-
-
-@pytest.fixture(scope="module", params=["emulated", "gpu"])
-def library(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
-    if request.param == "emulated":
-        found: ctypes.CDLL = request.getfixturevalue("emulated")
-        return found
-    made = tmp_path_factory.mktemp("wgmma_gpu") / "wgmma.so"
-    return load(build_for_gpu(made, SOURCE, "-gencode=arch=compute_90a,code=sm_90a"))
+emulated, library = case_fixtures("wgmma", "warpgroup_multiply")
 
 
 def multiply(

@@ -8,40 +8,17 @@ from __future__ import annotations
 import concurrent.futures
 import ctypes
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-from emulated_program import EMULATION, build_for_gpu, cases, needs_compiler
+from emulated_program import ORDERS, case_fixtures, needs_compiler
 from support import Array
 
 pytestmark = needs_compiler
 
-ORDERS = ["ascending", "descending", "random:1", "random:2"]
-
-
-@pytest.fixture(scope="session")
-def emulated() -> ctypes.CDLL:
-    return load(cases())
-
-
-def load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    for name in ("conform", "misuse", "multiply_with_bug"):
-        if hasattr(library, name):
-            getattr(library, name).restype = ctypes.c_char_p
-    return library
-
-
-@pytest.fixture(scope="session", params=["emulated", "gpu"])
-def library(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> ctypes.CDLL:
-    if request.param == "emulated":
-        found: ctypes.CDLL = request.getfixturevalue("emulated")
-        return found
-    made = tmp_path_factory.mktemp("gpu") / "cases.so"
-    return load(build_for_gpu(made, EMULATION / "cases" / "conformance.cu", "-arch=native"))
+emulated, library = case_fixtures(
+    "conformance", "conform", "misuse", "multiply_with_bug", architecture="-arch=native"
+)
 
 
 def conform(library: ctypes.CDLL, name: str, given: Array, out: Array) -> Array:
