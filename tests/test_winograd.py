@@ -269,6 +269,16 @@ def test_same_bits_for_any_thread_count_and_batch(isa, rng):
             assert np.array_equal(one[0], expected[n])
 
 
+@pytest.mark.parametrize("channels", [65, 127, 128, 129, 193, 256, 300])
+def test_chunks_of_channels_have_the_bits_of_whole_blocks(channels, isa, rng):
+    """A task transforms 64 channels at a time; of weights packed ahead 128 are summed at once."""
+    x, weight = normals((1, channels, 8, 7), rng), normals((40, channels, 3, 3), rng)
+    options = {"padding": 1, "algorithm": "winograd4"}
+    assert fc.explain(fc.conv2d, x, weight, **options).workspace_bytes == 0
+    packed = fc.conv2d(x, fc.pack_weight(weight), **options)
+    assert np.array_equal(fc.conv2d(x, weight, **options), packed)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "channels", "r"),
     [

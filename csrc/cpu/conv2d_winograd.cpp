@@ -36,7 +36,9 @@
 namespace fastconv::cpu {
 namespace {
 
-constexpr std::int64_t kMostTiles = 48;  // a multiple of the tile's 6 rows
+// Of a block, multiples of the register tile's 6 rows; beyond the usual ones only where that reads weights
+// so much less often that it gains 1 %.
+constexpr std::int64_t kUsualTiles = 48, kMostTiles = 66;
 
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
 // Fitted to single-core measurements. Products count 12 more channels than there are, for starting and
@@ -84,8 +86,10 @@ double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, do
     return own + kMeet + (elements < kElementsInL2 ? elements * others * kFromOther : 0);
 }
 
-// V and M of a block beyond these (600 KB) crowd L2 where U is there too.
-constexpr double kBlockElems = 150e3;
+/// V and M of a block beyond 600 KB crowd L2 where U is there too; beyond 1 MB they wait for L3.
+double crowding_cost(double block_elems) {
+    return block_elems < 150e3 ? 0 : (block_elems < 260e3 ? 7 : 15) * block_elems;
+}
 
 /// The ways to cut tiles into blocks and columns into parts, and who transforms the weights unless they were
 /// packed ahead: all threads once a call, or each task for itself. All give the same bits.
@@ -111,9 +115,8 @@ public:
         const double tiles = static_cast<double>(block_tiles);
         const double block_elems =
             variant_.points() * tiles * (channels_ + std::min(cols, static_cast<double>(panels_.width)));
-        const double crowded = block_elems > kBlockElems ? 3 * block_elems : 0;
         const double task =
-            crowded + channels_ * cols * (by_task ? made_ : read_) +
+            crowding_cost(block_elems) + channels_ * cols * (by_task ? made_ : read_) +
             tiles_cost(variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
         return (by_task ? 0 : once_) + task * static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
     }
@@ -135,23 +138,25 @@ bool split(ConvPlan& plan, bool once, bool by_task) {
     const Splits splits(plan);
     const std::int64_t tiles = winograd.tiles() * plan.phases[0].batch;
     double best = 0;
-    for (std::int64_t size = kMostTiles; size >= 6; size -= 6)
+    for (std::int64_t size = kMostTiles; size >= 6; size -= 6) {
+        double accepted = size >= kUsualTiles ? 1.01 : 0.99;
         for (const bool tasks_transform : {false, true}) {
             if (tasks_transform ? !by_task : !once) continue;
             for (std::int64_t parts = 1; parts <= splits.most_parts(tasks_transform); parts *= 2) {
                 const std::int64_t blocks = ceil_div(tiles, size), block_tiles = ceil_div(tiles, blocks);
                 const double time = splits.time(blocks, block_tiles, parts, tasks_transform);
-                if (best != 0 && time >= best * 0.99) continue;
+                if (best != 0 && time >= best * accepted) continue;
                 const WinogradPlan before = winograd;
                 winograd.blocks = blocks;
                 winograd.block_tiles = block_tiles;
                 winograd.parts = parts;
                 winograd.weights_by_task = tasks_transform;
-                if (winograd_layout(plan, winograd_variant(plan)).bytes > kMaxThreadScratch)
+                if (winograd_layout(plan, winograd_variant(plan)).bytes > kMaxBlockScratch)
                     winograd = before;
-                else best = time;
+                else best = time, accepted = 0.99;
             }
         }
+    }
     return best > 0;
 }
 
@@ -172,7 +177,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols);
     const double weights = channels * cols * plan.image_share(1);
-    const double blocks = std::ceil(tiles / kMostTiles);
+    const double blocks = std::ceil(tiles / kUsualTiles);
     const double by_task = tiles_cost(variant, tiles, channels, cols, chunks_of(channels)) +
                            weights * blocks * weight_cost(plan, variant);
     const double once =
@@ -213,7 +218,7 @@ const char* complete(ConvPlan& plan) {
     WinogradPlan& winograd = plan.winograd;
     winograd.pitch = (ceil_div(phase.channels, kernels.gemm->lanes) + 1) * kernels.gemm->lanes;
     if (!cut(plan))
-        return "winograd: a block of tiles needs more scratch than a thread may have (4 MB)";
+        return "winograd: a block of tiles needs more scratch than a thread may have (8 MB)";
     plan.packed_elems = packed_elems<float>(phase, kernels);
     if (!winograd.weights_by_task)
         winograd.transformed_elems = TransformedWeights(plan).elems();

@@ -12,7 +12,8 @@
 //
 // The pointers make the tile blind to rank, stride, padding (a pointer at a line of zeros) and
 // dilation. Depth comes in blocks: all but the first add the `sum` of the blocks before, all but the
-// last leave theirs there, the last adds bias and residual, applies ReLU and writes `out`.
+// last leave theirs there, the last adds bias and residual, applies ReLU and writes `out`. A block that
+// comes in pieces is summed as if it came at once: each piece but the first goes on with the sums `begun`.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +42,7 @@ struct GemmTile {
     T* sum = nullptr;  // (rows, width) partial sums of the depth blocks so far
     bool first = true;
     bool last = true;
+    const T* begun = nullptr;  // (rows, width) sums of this block's pieces so far, which go on; null: none
 
     T* const* out = nullptr;  // used by the last block only: pointer of row i
     std::int64_t out_offset = 0;  // elements added to out's and residual's pointers (a column)

@@ -29,7 +29,7 @@ constexpr int kMostWinogradTile = 6;  // m
 template <class T>
 struct WinogradInput {
     const T* pixels[kMostWinogradAlpha * kMostWinogradAlpha];  // lines of zeros outside the image
-    std::int64_t channels = 0;
+    std::int64_t first = 0, channels = 0;  // of each pixel
     T* points = nullptr;  // V[0][tile]; channels are padded with zeros to whole vectors
     std::int64_t point_elems = 0;
 };

@@ -36,7 +36,7 @@ public:
     void run() {
         std::fill_n(at<float>(layout_.zeros), phase_.channels, 0.0f);
         for_segments([this](const TileSegment& segment) { transform_input(segment); });
-        point_at_rows(at<const float*>(layout_.v_rows), layout_.v, layout_.v_point_elems, winograd_.pitch);
+        point_at_rows(at<const float*>(layout_.v_rows), layout_.v, layout_.v_point_elems, layout_.v_pitch);
         std::int64_t begin = 0, end = panels_.count;
         if (winograd_.weights_by_task) {
             panels_ = Panels<float>::of_part(*kernels_.gemm, phase_.cols, part_, winograd_.parts);
@@ -74,14 +74,20 @@ private:
                                 phase_.channels, variant_.alpha(), variant_.m, segment,
                                 at<float>(layout_.strip), at<float>(layout_.zeros));
         WinogradInput<float> tile;
-        tile.channels = phase_.channels;
         tile.point_elems = layout_.v_point_elems;
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
             pixels.find(t, tile.pixels);
-            tile.points = at<float>(layout_.v) + (segment.first + t) * winograd_.pitch;
-            variant_.input(tile);
+            tile.points = at<float>(layout_.v) + (segment.first + t) * layout_.v_pitch;
+            for (tile.first = 0; tile.first < phase_.channels; tile.first += step()) {
+                tile.channels = std::min(step(), phase_.channels - tile.first);
+                variant_.input(tile);
+                tile.points += layout_.v_chunk_elems;
+            }
         }
     }
+
+    // Channels that are multiplied at a time.
+    std::int64_t step() const { return winograd_.weights_by_task ? kWinogradChunk : phase_.channels; }
 
     // M = V U for every point, (point, tile, width).
     void multiply(std::int64_t panel) {
@@ -90,9 +96,8 @@ private:
             point_at_rows(at<float*>(layout_.m_rows), layout_.m, layout_.m_point_elems, width);
         m_width_ = width;
         const bool by_task = winograd_.weights_by_task;
-        const std::int64_t step = by_task ? kWinogradChunk : phase_.channels;
-        for (std::int64_t c = 0; c < phase_.channels; c += step) {
-            const std::int64_t channels = std::min(step, phase_.channels - c);
+        for (std::int64_t c = 0; c < phase_.channels; c += step()) {
+            const std::int64_t channels = std::min(step(), phase_.channels - c);
             const std::int64_t point_elems = odd_lines(channels * width);
             const float* u = at<float>(layout_.u);
             if (by_task)
@@ -105,12 +110,15 @@ private:
         }
     }
 
-    // A tile's sums of kWinogradChunk channels are added up in L1; those of chunks that come one at a time,
-    // in M.
+    // All channels, or a chunk of them. The sums of the blocks before are added up in L1; of chunks, which
+    // come one at a time, in M, and those of a block that goes on are in `begun` until then.
     void multiply_point(const float* u, std::int64_t point_elems, std::int64_t point,
                         std::int64_t first, std::int64_t channels, std::int64_t width) {
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
         const std::int64_t row_tiles = ceil_div(tiles_, kernels_.gemm->max_rows[vectors]);
+        const bool by_task = winograd_.weights_by_task;
+        const bool goes_on = by_task && first + channels < phase_.channels &&
+                             (first + channels) % kWinogradBlock != 0;
         GemmTile<float> tile;
         tile.segments = 1;
         tile.cols = width;
@@ -118,14 +126,21 @@ private:
             const std::int64_t next = tiles_ * (t + 1) / row_tiles;
             tile.rows = at<const float*>(layout_.v_rows) + point * tiles_ + row;
             tile.out = at<float*>(layout_.m_rows) + point * tiles_ + row;
-            tile.sum = winograd_.weights_by_task ? tile.out[0] : at<float>(layout_.sum);
-            for (std::int64_t c = first; c < first + channels; c += kWinogradChunk) {
-                tile.row_offset = c;
-                tile.depth = std::min(kWinogradChunk, first + channels - c);
-                tile.first = c == 0;
+            float* const begun = at<float>(layout_.begun) + point * layout_.m_point_elems + row * width;
+            tile.sum = goes_on ? begun : by_task ? tile.out[0] : at<float>(layout_.sum);
+            if (by_task && first % kWinogradBlock != 0) tile.begun = begun;
+            for (std::int64_t c = first; c < first + channels; c += kWinogradBlock) {
+                tile.row_offset = c - first + first / step() * layout_.v_chunk_elems;
+                tile.depth = std::min(kWinogradBlock, first + channels - c);
+                tile.first = c < kWinogradBlock || goes_on;
                 tile.last = c + tile.depth == phase_.channels;
                 tile.panel = u + (c - first) * width;
-                fetch_ahead(tile, tile.panel + point_elems, width, t, row_tiles);
+                if (by_task) {
+                    tile.ahead = tile.rows[0] + tile.row_offset + layout_.v_point_elems;
+                    tile.ahead_step = next - row;
+                } else {
+                    fetch_ahead(tile, tile.panel + point_elems, width, t, row_tiles);
+                }
                 kernels_.gemm->tile[vectors][next - row](tile);
             }
             row = next;
@@ -238,10 +253,15 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
         layout.bytes += (static_cast<std::size_t>(elements) * size + 63) / 64 * 64;
         return begin;
     };
-    layout.v_point_elems = odd_lines(winograd.block_tiles * winograd.pitch);
+    const bool chunks = winograd.weights_by_task && phase.channels > kWinogradChunk;
+    layout.v_pitch = chunks ? kWinogradChunk : winograd.pitch;
+    layout.v_point_elems = odd_lines(winograd.block_tiles * layout.v_pitch);
+    layout.v_chunk_elems = variant.points() * layout.v_point_elems;
     layout.m_point_elems = odd_lines(winograd.block_tiles * width);
-    layout.v = take(variant.points() * layout.v_point_elems, sizeof(float));
+    layout.v = take((chunks ? ceil_div(phase.channels, kWinogradChunk) : 1) * layout.v_chunk_elems,
+                    sizeof(float));
     layout.m = take(variant.points() * layout.m_point_elems, sizeof(float));
+    layout.begun = take(chunks ? variant.points() * layout.m_point_elems : 0, sizeof(float));
     layout.sum = take(GemmKernels<float>::kMaxRows * width, sizeof(float));
     layout.v_rows = take(rows, sizeof(float*));
     layout.m_rows = take(rows, sizeof(float*));

@@ -12,7 +12,9 @@ struct WinogradLayout {
     std::size_t v = 0, m = 0;            // transformed tiles (point, tile, c) and (point, tile, k)
     std::size_t u = 0;                   // (point, chunk, width), with weights_by_task
     std::size_t weights = 0;             // of WinogradWeights, with weights_by_task
-    std::int64_t v_point_elems = 0, m_point_elems = 0;
+    std::int64_t v_pitch = 0, v_point_elems = 0, v_chunk_elems = 0;  // chunks: with weights_by_task
+    std::int64_t m_point_elems = 0;
+    std::size_t begun = 0;               // as m: sums of a block of channels, with weights_by_task
     std::size_t sum = 0;                 // of a register tile
     std::size_t v_rows = 0, m_rows = 0;  // pointers to their rows (point, tile)
     std::size_t zeros = 0, strip = 0;    // a line of zeros; a segment's source, channels last

@@ -48,17 +48,12 @@ bool WinogradWeights::in_place() const {
     return weight_.col_elems == 1 && row == variant_.r * tap;
 }
 
-void WinogradWeights::transform_in_place(const PanelPiece<float>& piece, float* points,
-                                         std::int64_t point_elems) const {
-    const float* taps = weight_.data + piece.group * weight_.group_elems + piece.col +
-                        phase_.taps_h.kernel * weight_.row_elems +
-                        phase_.taps_w.kernel * weight_.tap_elems;
-    WinogradWeight<float> line;
-    line.tap_elems = phase_.taps_w.kernel_step * weight_.tap_elems;
-    line.point_elems = point_elems;
+void WinogradWeights::transform_lines(const PanelPiece<float>& piece, WinogradWeight<float>& line,
+                                      const float* taps, std::int64_t channel_elems,
+                                      float* points) const {
     line.vectors = static_cast<int>(piece.width / kernels_.gemm->lanes);
     for (std::int64_t c = 0; c < piece.channels; ++c) {
-        line.taps = taps + (piece.channel + c) * weight_.channel_elems;
+        line.taps = taps + c * channel_elems;
         line.points = points + c * piece.width;
         variant_.weight(line);
     }
@@ -66,24 +61,25 @@ void WinogradWeights::transform_in_place(const PanelPiece<float>& piece, float* 
 
 void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
                                 float* scratch) const {
-    if (in_place() && piece.cols == piece.width)
-        return transform_in_place(piece, points, point_elems);
-    const std::int64_t first = piece.channel, channels = piece.channels;
-    piece.to = scratch;
-    piece.tap_elems = kTransformChannels * piece.width;
-    float* staged = scratch + variant_.r * variant_.r * piece.tap_elems;
     WinogradWeight<float> line;
-    line.tap_elems = piece.tap_elems;
     line.point_elems = point_elems;
-    line.vectors = static_cast<int>(piece.width / kernels_.gemm->lanes);
-    for (std::int64_t c = 0; c < channels; c += kTransformChannels) {
-        piece.channel = first + c;
-        piece.channels = std::min(kTransformChannels, channels - c);
-        pack_panel(phase_, kernels_, weight_, piece, staged);
-        for (std::int64_t i = 0; i < piece.channels; ++i) {
-            line.taps = scratch + i * piece.width;
-            line.points = points + (c + i) * piece.width;
-            variant_.weight(line);
+    if (in_place() && piece.cols == piece.width) {
+        line.tap_elems = phase_.taps_w.kernel_step * weight_.tap_elems;
+        const float* taps = weight_.data + piece.group * weight_.group_elems + piece.col +
+                            phase_.taps_h.kernel * weight_.row_elems +
+                            phase_.taps_w.kernel * weight_.tap_elems +
+                            piece.channel * weight_.channel_elems;
+        transform_lines(piece, line, taps, weight_.channel_elems, points);
+    } else {
+        const std::int64_t first = piece.channel, channels = piece.channels;
+        piece.to = scratch;
+        line.tap_elems = piece.tap_elems = kTransformChannels * piece.width;
+        float* staged = scratch + variant_.r * variant_.r * piece.tap_elems;
+        for (std::int64_t c = 0; c < channels; c += kTransformChannels) {
+            piece.channel = first + c;
+            piece.channels = std::min(kTransformChannels, channels - c);
+            pack_panel(phase_, kernels_, weight_, piece, staged);
+            transform_lines(piece, line, scratch, piece.width, points + c * piece.width);
         }
     }
 }

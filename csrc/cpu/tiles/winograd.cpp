@@ -27,7 +27,7 @@ void input(const WinogradInput<T>& tile) {
             Vec<T> d[kAlpha], v[kAlpha];
 #pragma GCC unroll 8
             for (int y = 0; y < kAlpha; ++y) {
-                const T* pixel = tile.pixels[y * kAlpha + x] + c;
+                const T* pixel = tile.pixels[y * kAlpha + x] + tile.first + c;
                 d[y] = lanes == kLanes ? Vec<T>::load(pixel) : Vec<T>::load(pixel, lanes);
             }
             Points<kAlpha>::template input<T>(d, v);
