@@ -63,8 +63,8 @@ struct BatchNorm {
     int axis = 1;
     bool training = true;
     double momentum = 0.1, eps = 1e-5;
-    bool relu = false;  // y = max(normalized x, 0), on the CPU
-    const Tensor* residual = nullptr;  // y = max(normalized x + residual, 0), where relu is set
+    bool relu = false;  // y = max(normalized x, 0)
+    const Tensor* residual = nullptr;  // y = max(normalized x + residual, 0), where relu is set; on the CPU
 };
 struct BatchNormBackward {
     Tensor grad_output, x, mean, rstd, grad_input, grad_weight, grad_bias;  // the last three written

@@ -74,7 +74,9 @@ def test_any_memory_order(order, rng):
 
 @pytest.mark.parametrize("p", [0.0, 0.4, 1.0])
 def test_dropout_is_the_cpu_s_to_the_bit(p, rng):
-    for shape in [(1,), (1023,), (3, 8, 5, 7), (0, 3), (2, 3, 4)]:
+    # Channels last, maps of a multiple of four pixels take a counter for four of them.
+    maps = [(3, 8, 5, 7), (2, 16, 4, 6), (1, 24, 2, 2), (3, 8, 6, 10), (2, 12, 3, 4)]
+    for shape in [(1,), (1023,), (0, 3), (2, 3, 4), *maps]:
         x = integers(shape, rng) + 4
         kept = reference.dropout(x, p, seed=11)
         for dtype in DTYPES:

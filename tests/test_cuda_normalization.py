@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cuda_support import DTYPES, ORDERS, Poisoned, host, on_gpu, rounded, rounding
 from fastconv import reference
+from fastconv.ops.normalization import batch_norm_relu
 from support import assert_exact, assert_within_bound, integers, normals
 
 pytestmark = pytest.mark.kernels
@@ -62,6 +63,22 @@ def test_training(shape, dtype, shift, rng):
         for name in ("running_mean", "running_var"):  # the reference has updated its own
             bound = 16 * FLOAT32 * (np.abs(wide[name]) + size)
             assert_within_bound(host(own[name]), wide[name], bound)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_relu_in_its_pass_has_the_bits_of_one_after_it(shape, dtype, training, rng):
+    x, given = rounded(normals(shape, rng), dtype), vectors(channels_of(shape), rng)
+    x.flat[1] = np.nan
+    for order in ("C", "channels_last"):
+        own = [{name: on_gpu(v) for name, v in given.items()} for _ in range(2)]
+        array = on_gpu(x, dtype, order)
+        joined = batch_norm_relu(array, training=training, **own[0])
+        apart = fc.batch_norm(array, training=training, **own[1])
+        assert_exact(host(joined[0]), host(fc.relu(apart[0])))
+        for name, value in own[0].items():
+            assert_exact(host(value), host(own[1][name]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

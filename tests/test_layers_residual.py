@@ -7,6 +7,7 @@ import fastconv as fc
 import numpy as np
 import pytest
 from fastconv import _core
+from fastconv.layers import arithmetic
 from fastconv.models.parts import ResidualBlock
 
 L = fc.layers
@@ -154,3 +155,20 @@ def test_a_backward_of_ones_own_is_called() -> None:
     model = L.Residual(layer)
     grad = np.ones_like(model(x))
     np.testing.assert_array_equal(model.backward(grad), layer.backward(grad) + grad)
+
+
+@pytest.mark.parametrize("name", ["add", "add_relu", "subtract", "multiply"])
+def test_arithmetic_between_layers_takes_arrays_of_any_family(name: str) -> None:
+    class Exported:  # no arithmetic of its own
+        def __init__(self, array: Array) -> None:
+            self.array = array
+
+        def __dlpack__(self, **options: object) -> object:
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self) -> object:
+            return self.array.__dlpack_device__()
+
+    a, b = (np.arange(6, dtype=np.float32).reshape(2, 3) - shift for shift in (2, 4))
+    function = getattr(arithmetic, name)
+    np.testing.assert_array_equal(function(Exported(a), Exported(b)), function(a, b))

@@ -33,7 +33,7 @@ struct Vector {
 void batch_norm(const CudaArray& x, const CudaArray& y, const CudaArray& mean,
                 const CudaArray& rstd, const CudaArray* weight, const CudaArray* bias,
                 const CudaArray* running_mean, const CudaArray* running_var, int axis,
-                bool training, double momentum, double eps) {
+                bool training, double momentum, double eps, bool relu) {
     require_alike(x, y);
     require_axis(x, axis);
     const Vector means(&mean, true, x, axis), rstds(&rstd, true, x, axis);
@@ -54,6 +54,7 @@ void batch_norm(const CudaArray& x, const CudaArray& y, const CudaArray& mean,
     problem.training = training;
     problem.momentum = momentum;
     problem.eps = eps;
+    problem.relu = relu;
     const CudaCall call({&x, &y, &mean, &rstd, weight, bias, running_mean, running_var});
     py::gil_scoped_release release;
     cuda::run_batch_norm(problem, call.stream());
@@ -121,7 +122,8 @@ void bind_cuda_normalization(py::module_& module) {
     module.def("batch_norm", &batch_norm, py::arg("x"), py::arg("y"), py::arg("mean"),
                py::arg("rstd"), py::arg("weight").none(true), py::arg("bias").none(true),
                py::arg("running_mean").none(true), py::arg("running_var").none(true),
-               py::arg("axis"), py::arg("training"), py::arg("momentum"), py::arg("eps"));
+               py::arg("axis"), py::arg("training"), py::arg("momentum"), py::arg("eps"),
+               py::arg("relu") = false);
     module.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),
                py::arg("mean"), py::arg("rstd"), py::arg("weight").none(true),
                py::arg("grad_input"), py::arg("grad_weight"), py::arg("grad_bias"),

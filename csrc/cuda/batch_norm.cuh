@@ -1,7 +1,7 @@
 // Batch normalization and its gradient, over arrays of any strides. Per channel, M positions:
 //
 //     mean = sum(x) / M, var = sum((x - mean)^2) / M, rstd = 1 / sqrt(var + eps)
-//     y = (x - mean) * rstd * weight + bias
+//     y = (x - mean) * rstd * weight + bias, or its positive part
 //     dbias = sum(g)        dweight = rstd * sum(g * (x - mean))
 //     dx = weight * rstd * (g - sum(g) / M - (x - mean) * rstd^2 * sum(g * (x - mean)) / M)
 //     dx = weight * rstd * g                                                       in evaluation
@@ -27,9 +27,10 @@ struct WriteArguments {
     ChannelWalk walk;  // of out, x and, where given, grad
     Operand out, x, grad;
     const ChannelParameters* parameters;  // (C)
+    bool relu;  // forward
 };
 
-// out = (x - mean) * scale + offset, or (grad - offset - (x - mean) * slope) * scale.
+// out = relu?((x - mean) * scale + offset), or (grad - offset - (x - mean) * slope) * scale.
 template <class T, bool kBackward>
 __device__ inline void channel_write_of(const WriteArguments& arguments) {
     constexpr int kElems = kItemElems<T>;
@@ -65,6 +66,7 @@ __device__ inline void channel_write_of(const WriteArguments& arguments) {
                         fmaf(-d, by[i].slope, grad[u].at(i) - by[i].offset) * by[i].scale;
                 else
                     value[i] = fmaf(d, by[i].scale, by[i].offset);
+                if (arguments.relu && value[i] <= 0) value[i] = 0.0f;
             }
             Access<T>::store(arguments.out, out[u], value);
         }

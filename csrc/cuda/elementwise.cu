@@ -2,7 +2,8 @@
 // (elementwise_kernels.cuh).
 //
 //     dropout  y[i] = x[i] * scale where word i mod 4 of Philox4x32-10(counter i / 4, key seed) is at
-//              least threshold, else 0; i in C order of the shape
+//              least threshold, else 0; i in C order of the shape. A counter serves four elements in C
+//              order and channels last, there four pixels of a channel, else each element its own
 //     sgd      g += decay p;  v = momentum v + g;  p -= rate (nesterov ? g + momentum v : v)
 //              in PyTorch's order, rounded where the CPU rounds
 // Bytes moved, per byte of the array: relu and its like 2, with two operands 3; dropout 2.
@@ -21,6 +22,21 @@ void run_dense(const ElementwiseArguments& by, Stream stream) {
                                    from(by.b, 2), by.walk.count};
     if (by.b.data) return launch<elementwise_dense<2>>(shape_for(by.walk), stream, arguments);
     launch<elementwise_dense<1>>(shape_for(by.walk), stream, arguments);
+}
+
+/// Makes four items with neighbouring positions, the third operand's, one of the walk, where they come in
+/// whole fours: the dimension of those positions, or -1.
+int in_fours(Layout& layout, std::int64_t position_step) {
+    int along = -1;
+    if (position_step % 4 != 0 || layout.first[2] % 4 != 0) return -1;
+    for (int d = 0; d < layout.rank; ++d) {
+        if (layout.elems[2][d] == 1) along = d;
+        else if (layout.elems[2][d] % 4 != 0) return -1;
+    }
+    if (along < 0 || layout.size[along] % 4 != 0) return -1;
+    layout.size[along] /= 4;
+    for (int k = 0; k < layout.operands; ++k) layout.elems[k][along] *= 4;
+    return along;
 }
 
 }  // namespace
@@ -70,6 +86,8 @@ void run_dropout(const Tensor& x, const Tensor& y, std::uint64_t seed, std::uint
     arguments.vector = layout.comes_in_packs(pack, 2) && is_aligned(arguments.y, pack) &&
                        is_aligned(arguments.x, pack);
     if (arguments.vector) layout.in_packs(pack, 2);
+    const int along = arguments.vector ? in_fours(layout, arguments.position_step) : -1;
+    for (int k = 0; k < 2 && along >= 0; ++k) arguments.four_items[k] = layout.elems[k][along] / 4;
     for_pieces(layout, [&](const Layout& piece) {
         arguments.walk = walk_of(piece);
         launch<dropout>(shape_for(arguments.walk), stream, arguments);

@@ -120,9 +120,16 @@ struct DropoutArguments {
     StridedWalk walk;            // of y, x and the position, which counts elements
     std::int64_t position_step;  // between an item's elements
     bool vector;                 // items are 16 bytes
+    // Not 0: the walk's items are the first of four, so far apart in y and x, whose positions follow each
+    // other from a multiple of four on (channels last).
+    std::int64_t four_items[2];
     std::uint64_t seed;
     std::uint32_t threshold;
     float scale;  // 0 where all are dropped
+
+    __device__ float apply(std::uint32_t word, float value) const {
+        return word >= threshold && scale != 0 ? value * scale : 0.0f;
+    }
 };
 
 template <class T>
@@ -137,8 +144,7 @@ __device__ inline void draw(const DropoutArguments& arguments, std::int64_t posi
         const auto element = static_cast<std::uint64_t>(position + i * step);
         if (!fours || i % 4 == 0) words = philox(element / 4, arguments.seed);
         const std::uint32_t word = fours ? words.word[i % 4] : words.pick(element % 4);
-        const bool kept = word >= arguments.threshold && arguments.scale != 0;
-        y[i] = kept ? x[i] * arguments.scale : 0.0f;
+        y[i] = arguments.apply(word, x[i]);
     }
 }
 
@@ -165,7 +171,42 @@ __device__ inline void dropout_of(const DropoutArguments& arguments) {
     }
 }
 
+// A counter's four words go to four items: one counter for four elements where neighbours in memory, which
+// are channels, each have another.
+template <class T>
+__device__ inline void dropout_fours_of(const DropoutArguments& arguments) {
+    constexpr int kElems = kItemElems<T>;
+#pragma unroll 1
+    for (int u = 0; u < kLoads; ++u) {
+        if (item_of(u) >= arguments.walk.count) continue;
+        std::int64_t at[3];
+        locate(arguments.walk, item_of(u), at);
+        typename Access<T>::Item x[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+            x[j] = Access<T>::load(arguments.x, at[1] + j * arguments.four_items[1]);
+        Pack<T, kElems> y[4];
+#pragma unroll
+        for (int i = 0; i < kElems; ++i) {
+            const auto first = static_cast<std::uint64_t>(at[2] + i * arguments.position_step);
+            const Words words = philox(first / 4, arguments.seed);
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+                y[j].value[i] = from_float<T>(arguments.apply(words.word[j], x[j].at(i)));
+        }
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+            store_pack(static_cast<T*>(arguments.y.data) +
+                           (at[0] + j * arguments.four_items[0]) * kElems,
+                       y[j]);
+    }
+}
+
 __global__ void __launch_bounds__(kThreads, 4) dropout(const DropoutArguments arguments) {
+    if (arguments.four_items[0] != 0)
+        return with_stored_type(arguments.y.dtype, [&](auto tag) {
+            dropout_fours_of<typename decltype(tag)::type>(arguments);
+        });
     with_items(arguments.y.dtype, arguments.vector,
                [&](auto tag) { dropout_of<typename decltype(tag)::type>(arguments); });
 }

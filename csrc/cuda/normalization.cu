@@ -31,7 +31,7 @@ void sum_blocks(const SumArguments& arguments, Stream stream) {
 
 // `grad` null: the forward formula.
 void write(const Tensor& out, const Tensor& x, const Tensor* grad, int axis,
-           const ChannelParameters* parameters, Stream stream) {
+           const ChannelParameters* parameters, bool relu, Stream stream) {
     Operand operands[3];
     WriteArguments arguments{};
     arguments.walk = grad ? walk_channels({&out, &x, grad}, axis, kWriteBlocksBackward, operands)
@@ -40,6 +40,7 @@ void write(const Tensor& out, const Tensor& x, const Tensor* grad, int axis,
     arguments.x = operands[1];
     arguments.grad = operands[2];
     arguments.parameters = parameters;
+    arguments.relu = relu;
     const LaunchShape shape{arguments.walk.grid(), arguments.walk.block()};
     if (grad) return launch<channel_write<true>>(shape, stream, arguments);
     launch<channel_write<false>>(shape, stream, arguments);
@@ -178,7 +179,7 @@ void run_batch_norm(const BatchNorm& call, Stream stream) {
     by.eps = call.eps;
     by.parameters = parameters;
     join(by, stream);
-    write(call.y, call.x, nullptr, call.axis, parameters, stream);
+    write(call.y, call.x, nullptr, call.axis, parameters, call.relu, stream);
 }
 
 void run_batch_norm_backward(const BatchNormBackward& call, Stream stream) {
@@ -213,9 +214,9 @@ void run_batch_norm_backward(const BatchNormBackward& call, Stream stream) {
     join(by, stream);
     // In evaluation nothing depends on x: the gradient takes its place in the forward formula.
     if (call.training)
-        write(call.grad_input, call.x, &call.grad_output, call.axis, parameters, stream);
+        write(call.grad_input, call.x, &call.grad_output, call.axis, parameters, false, stream);
     else
-        write(call.grad_input, call.grad_output, nullptr, call.axis, parameters, stream);
+        write(call.grad_input, call.grad_output, nullptr, call.axis, parameters, false, stream);
 }
 
 void run_response_norm(const ResponseNorm& call, const Tensor& y, Stream stream) {

@@ -8,6 +8,7 @@ from typing import Any
 import fastconv as fc
 import torch
 import torch.nn.functional as F
+from fastconv.ops.normalization import batch_norm_relu
 
 from ..rows import device, images
 from .row import Operands, Row, Sizes, of_graph, row, size_of, through_autograd, with_graph
@@ -31,11 +32,9 @@ def _batch_norm(sizes: Sizes, dtype: torch.dtype) -> Iterator[Row]:
         o["var"] = torch.rand(channels, device=device()) + 0.5
         return {**o, "rstd": (o["var"] + 1e-5).rsqrt()}
 
-    def ours(o: Operands, training: bool) -> Any:
+    def ours(o: Operands, training: bool, function: Any = fc.batch_norm) -> Any:
         running = {} if training else {"running_mean": o["mean"], "running_var": o["var"]}
-        return fc.batch_norm(
-            o["x"], weight=o["weight"], bias=o["bias"], training=training, **running
-        )[0]
+        return function(o["x"], weight=o["weight"], bias=o["bias"], training=training, **running)[0]
 
     def theirs(o: Operands, training: bool) -> Any:
         running = (None, None) if training else (o["mean"], o["var"])
@@ -48,7 +47,7 @@ def _batch_norm(sizes: Sizes, dtype: torch.dtype) -> Iterator[Row]:
         )  # fmt: skip
         yield row(
             f"batch_norm_relu_{mode}", "forward", passes * size, make,
-            lambda o, t=training: fc.relu(ours(o, t)),
+            lambda o, t=training: ours(o, t, batch_norm_relu),
             lambda o, t=training: torch.relu_(theirs(o, t)),
         )  # fmt: skip
 

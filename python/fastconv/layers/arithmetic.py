@@ -7,7 +7,8 @@ through NumPy's own expressions, of which arrays on a CUDA device have none.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,22 +21,22 @@ from fastconv.ops.families import give, import_any
 
 def add(a: Any, b: Any) -> Any:
     """a + b, arrays of one shape, in a's memory order."""
-    return _combined("add", a, b) if _has_kernels(a, b) else a + b
+    return _combined("add", a, b, operator.add)
 
 
 def add_relu(a: Any, b: Any) -> Any:
     """max(a + b, 0), arrays of one shape, in a's memory order."""
-    return _combined("add_relu", a, b) if _has_kernels(a, b) else ops.relu(a + b)
+    return _combined("add_relu", a, b, lambda x, y: ops.relu(x + y))
 
 
 def subtract(a: Any, b: Any) -> Any:
     """a - b, arrays of one shape, in a's memory order."""
-    return _combined("subtract", a, b) if _has_kernels(a, b) else a - b
+    return _combined("subtract", a, b, operator.sub)
 
 
 def multiply(a: Any, b: Any) -> Any:
     """a * b element by element, arrays of one shape, in a's memory order."""
-    return _combined("multiply", a, b) if _has_kernels(a, b) else a * b
+    return _combined("multiply", a, b, operator.mul)
 
 
 def multiply_into(product: Any, factor: Any) -> None:
@@ -64,10 +65,14 @@ def _has_kernels(a: Any, b: Any) -> bool:
     )
 
 
-def _combined(kernel: str, a: Any, b: Any) -> Any:
-    result = empty_like(a)
-    getattr(kernels_for(a), kernel)(a, b, result)
-    return result
+def _combined(kernel: str, a: Any, b: Any, plain: Callable[[Any, Any], Any]) -> Any:
+    """By the kernel of that name, on arrays of any family, else by ``plain``."""
+    x, y = import_any(kernel, "a", a), import_any(kernel, "b", b)
+    if not _has_kernels(x, y):
+        return plain(a, b)
+    result = empty_like(x)
+    getattr(kernels_for(x), kernel)(x, y, result)
+    return give(result, a)
 
 
 def add_into(total: Any, term: Any) -> None:

@@ -13,7 +13,6 @@ from fastconv.layers.arguments import arguments, positive
 from fastconv.layers.base import Layer
 from fastconv.layers.gradients import accumulate
 from fastconv.layers.parameter import Parameter
-from fastconv.ops.devices import on_device
 from fastconv.ops.normalization import (
     batch_norm_add_relu,
     batch_norm_add_relu_backward,
@@ -56,10 +55,9 @@ class BatchNorm2d(Layer):
         return self._normalize(x, ops.batch_norm, relu=False)
 
     def forward_relu(self, x: Any, relu: ReLU) -> Any:
-        if on_device(x):  # its kernels have no ReLU in them
-            return relu.forward(self.forward(x))
-        y = self._normalize(x, batch_norm_relu, relu=True)
-        relu.save(None)
+        finds_mask = isinstance(x, np.ndarray)  # in backward, from x; on a device by the output
+        y = self._normalize(x, batch_norm_relu, relu=finds_mask)
+        relu.save(None if finds_mask else y)
         return y
 
     def forward_add_relu(self, x: Any, side: Any) -> Any:

@@ -84,7 +84,7 @@ def batch_norm_relu(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Any, Any, Any]:
-    """`relu(batch_norm(x, ...))` in the same passes over memory; NumPy arrays only."""
+    """`relu(batch_norm(x, ...))` in the same passes over memory."""
     running = (running_mean, running_var)
     name = "batch_norm"
     return _forward(name, x, weight, bias, running, training, momentum, eps, None, relu=True)
@@ -195,7 +195,8 @@ def batch_norm_relu_backward(
     grad_output: Any, x: Any, mean: Any, rstd: Any, *, weight: Any = None, bias: Any = None
 ) -> tuple[Any, Any, Any]:
     """The gradients of `batch_norm_relu` in training: those of `relu_backward` and
-    `batch_norm_backward`, without the output of either and in the passes of the second."""
+    `batch_norm_backward`, without the output of either and in the passes of the second; NumPy
+    arrays only."""
     return _backward(grad_output, x, mean, rstd, weight, True, None, relu=True, bias=bias)
 
 
