@@ -14,6 +14,7 @@ from typing import Any
 import fastconv as fc
 import torch
 import torch.nn.functional as F
+from fastconv.ops.elementwise import empty_like
 
 from ..operations.convolution import Convolution
 from ..operations.linear import Linear
@@ -107,7 +108,7 @@ def _convolution(problem: Problem, shape: Convolution, dtype: torch.dtype) -> Pr
     elif direction == "grad_weight":
         # As layers ask for it, and PyTorch answers: in the weight's own memory order.
         ours = lambda o: fc.conv2d_grad_weight(  # noqa: E731
-            o["g"], o["x"], w_shape, out=torch.empty_like(o["w"]), **geometry
+            o["g"], o["x"], w_shape, out=_like(o["w"]), **geometry
         )
         plan = lambda o: fc.explain(fc.conv2d_grad_weight, o["g"], o["x"], w_shape, **geometry)  # noqa: E731
         theirs = lambda o: torch.ops.aten.convolution_backward(  # noqa: E731
@@ -117,6 +118,11 @@ def _convolution(problem: Problem, shape: Convolution, dtype: torch.dtype) -> Pr
         raise LookupError(direction)
     sets = several(make, 2 * problem.bytes_moved)
     return Prepared(ours, theirs, sets, 0, 0, direction, plan)
+
+
+def _like(array: Any) -> Any:
+    """A new array of its shape, dtype and memory order."""
+    return torch.empty_like(array) if isinstance(array, torch.Tensor) else empty_like(array)
 
 
 def _pooling(problem: Problem, shape: Pooling, dtype: torch.dtype) -> Prepared:
