@@ -36,8 +36,8 @@
 namespace fastconv::cpu {
 namespace {
 
-// Of a block, multiples of the register tile's 6 rows; beyond the usual ones only where that reads weights
-// so much less often that it gains 1 %.
+// Of a block, multiples of the register tile's 6 rows; beyond the usual ones only where U, read once a
+// block, is not in L2 anyway, and where that gains 1 %.
 constexpr std::int64_t kUsualTiles = 48, kMostTiles = 66;
 
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
@@ -67,9 +67,13 @@ double weight_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) 
 
 constexpr double kElementsInL2 = 1 << 18, kElementsInL3 = 1 << 22;  // of U: 1 MB, 16 MB
 
+bool in_l2(const WinogradVariant<float>& variant, double weights) {
+    return variant.points() * weights < kElementsInL2;
+}
+
 /// Reading a weight's points, each block anew.
 double read_cost(const WinogradVariant<float>& variant, double weights) {
-    return variant.points() * (variant.points() * weights < kElementsInL2 ? 1 : 9);
+    return variant.points() * (in_l2(variant, weights) ? 1 : 9);
 }
 
 /// Transforming all weights once a call, the points leaving the core's caches: 14 or 40 to write one, 29 to
@@ -103,6 +107,8 @@ public:
           weights_(channels_ * cols_ * static_cast<double>(phase_.groups)),
           made_(weight_cost(plan, variant_)), read_(read_cost(variant_, weights_)),
           once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)) {}
+
+    std::int64_t most_tiles() const { return in_l2(variant_, weights_) ? kUsualTiles : kMostTiles; }
 
     std::int64_t most_parts(bool by_task) const {
         return std::max<std::int64_t>(1, by_task ? vectors_ : panels_.count);
@@ -138,7 +144,7 @@ bool split(ConvPlan& plan, bool once, bool by_task) {
     const Splits splits(plan);
     const std::int64_t tiles = winograd.tiles() * plan.phases[0].batch;
     double best = 0;
-    for (std::int64_t size = kMostTiles; size >= 6; size -= 6) {
+    for (std::int64_t size = splits.most_tiles(); size >= 6; size -= 6) {
         double accepted = size >= kUsualTiles ? 1.01 : 0.99;
         for (const bool tasks_transform : {false, true}) {
             if (tasks_transform ? !by_task : !once) continue;
