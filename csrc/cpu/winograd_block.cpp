@@ -122,15 +122,20 @@ private:
         GemmTile<float> tile;
         tile.segments = 1;
         tile.cols = width;
+        tile.sum = at<float>(layout_.sum);
+        const std::int64_t chunk_elems = by_task ? first / kWinogradChunk * layout_.v_chunk_elems : 0;
         for (std::int64_t t = 0, row = 0; t < row_tiles; ++t) {
             const std::int64_t next = tiles_ * (t + 1) / row_tiles;
             tile.rows = at<const float*>(layout_.v_rows) + point * tiles_ + row;
             tile.out = at<float*>(layout_.m_rows) + point * tiles_ + row;
-            float* const begun = at<float>(layout_.begun) + point * layout_.m_point_elems + row * width;
-            tile.sum = goes_on ? begun : by_task ? tile.out[0] : at<float>(layout_.sum);
-            if (by_task && first % kWinogradBlock != 0) tile.begun = begun;
+            if (by_task) {
+                float* const begun =
+                    at<float>(layout_.begun) + point * layout_.m_point_elems + row * width;
+                tile.sum = goes_on ? begun : tile.out[0];
+                tile.begun = first % kWinogradBlock != 0 ? begun : nullptr;
+            }
             for (std::int64_t c = first; c < first + channels; c += kWinogradBlock) {
-                tile.row_offset = c - first + first / step() * layout_.v_chunk_elems;
+                tile.row_offset = c - first + chunk_elems;
                 tile.depth = std::min(kWinogradBlock, first + channels - c);
                 tile.first = c < kWinogradBlock || goes_on;
                 tile.last = c + tile.depth == phase_.channels;

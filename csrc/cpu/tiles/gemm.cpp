@@ -160,8 +160,14 @@ void gemm_tile(const GemmTile<T>& tile) {
 #pragma GCC unroll 12
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v)
-            acc[i][v] = tile.begun ? Vec<T>::load(tile.begun + i * kWidth + v * kLanes) : Vec<T>::zero();
+        for (int v = 0; v < Vectors; ++v) acc[i][v] = Vec<T>::zero();
+    if (tile.begun) {
+#pragma GCC unroll 12
+        for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v)
+                acc[i][v] = Vec<T>::load(tile.begun + i * kWidth + v * kLanes);
+    }
 
     if (tile.last) {
         fetch_rows<T, Rows, Vectors>(tile.out, tile.out_offset);

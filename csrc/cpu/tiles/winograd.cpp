@@ -21,13 +21,14 @@ void input(const WinogradInput<T>& tile) {
     constexpr int kLanes = Vec<T>::kLanes;
     for (std::int64_t c = 0; c < tile.channels; c += kLanes) {
         const int lanes = lanes_left<T>(tile.channels, c);
+        const std::int64_t channel = tile.first + c;
         Vec<T> half[kAlpha][kAlpha];
 #pragma GCC unroll 8
         for (int x = 0; x < kAlpha; ++x) {
             Vec<T> d[kAlpha], v[kAlpha];
 #pragma GCC unroll 8
             for (int y = 0; y < kAlpha; ++y) {
-                const T* pixel = tile.pixels[y * kAlpha + x] + tile.first + c;
+                const T* pixel = tile.pixels[y * kAlpha + x] + channel;
                 d[y] = lanes == kLanes ? Vec<T>::load(pixel) : Vec<T>::load(pixel, lanes);
             }
             Points<kAlpha>::template input<T>(d, v);
