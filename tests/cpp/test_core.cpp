@@ -176,10 +176,10 @@ void scratch_belongs_to_a_thread() {
         CHECK(memory[0] == static_cast<unsigned char>(task) && memory[bytes - 1] == memory[0]);
     });
     CHECK(thread_scratch(1000) == thread_scratch(500));  // kept, not freed
-    CHECK(thread_scratch(kMaxThreadScratch) != nullptr);
+    CHECK(thread_scratch(kMaxBlockScratch) != nullptr);
     bool refused = false;
     try {
-        thread_scratch(kMaxThreadScratch + 1);
+        thread_scratch(kMaxBlockScratch + 1);
     } catch (const std::length_error&) {
         refused = true;
     }
