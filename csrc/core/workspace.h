@@ -18,11 +18,11 @@ enum class Use : unsigned char { kCall, kResult };
 std::size_t idle_workspace_bytes(Use use = Use::kCall);  // what the list keeps now
 void release_idle_workspaces();                          // both lists
 
-// 64-byte aligned, from 4 MB, or `huge_from` bytes, on huge pages where the system has some: fewer misses
-// of the TLB while transformed weights stream by (3 to 9 % of a Winograd convolution of 512 channels).
-// std::free gives it back; std::bad_alloc.
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
-void* allocate_aligned(std::size_t bytes, std::size_t huge_from = 2 * kHugePage);  // as NumPy asks for them
+// 64-byte aligned, from 4 MB (as NumPy) or `huge_from` bytes on, on huge pages where the system has
+// some: fewer misses of the TLB while transformed weights stream by (3 to 9 % of a Winograd convolution
+// of 512 channels). std::free gives it back; std::bad_alloc.
+void* allocate_aligned(std::size_t bytes, std::size_t huge_from = 2 * kHugePage);
 
 class Workspace {
 public:
