@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     how = top.add_argument_group("how")
     how.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     how.add_argument("--threads", type=int, metavar="N", help="for every library (all processors)")
-    how.add_argument("--isa", choices=["scalar", "avx2", "avx512"], help="limit fastconv and PyTorch to it")  # fmt: skip  # noqa: E501
+    how.add_argument("--isa", choices=["scalar", "avx2", "avx512", "amx"], help="limit fastconv and PyTorch to it")  # fmt: skip  # noqa: E501
     how.add_argument("--own-process", type=_names, metavar="PEERS", help="run these peers in processes of their own (none; for the suite networks all others)")  # fmt: skip  # noqa: E501
     how.add_argument("--quick", action="store_true", help="few layers, few samples, under two minutes; on cuda every layer of five networks in bfloat16 at batch 32, 256 and 1, some two minutes")  # fmt: skip  # noqa: E501
     how.add_argument("--seconds", type=float, metavar="S", help="sampling time for one problem (2, quick 0.6)")  # fmt: skip  # noqa: E501

@@ -32,7 +32,11 @@ MAY_INCLUDE = {
         re.compile(r"<(immintrin\.h|cstddef|cstdint|cstring)>"),
         re.compile(r'"cpu/(kernels(_\w+)?\.h|families\.def|tiles/\w+\.h)"'),
     ],
-    "cpu": [STANDARD_OR_POSIX, re.compile(r'"(core/|cpu/(?!tiles/)|ops\.h|isa_list\.def)')],
+    "cpu": [
+        STANDARD_OR_POSIX,
+        re.compile(r"<cpuid\.h>"),
+        re.compile(r'"(core/|cpu/(?!tiles/)|ops\.h|isa_list\.def)'),
+    ],
     "cuda": [
         STANDARD_OR_POSIX,
         re.compile(r"<cuda\w*(/\w+)*(\.h)?>"),

@@ -66,7 +66,7 @@ def test_automatic_choice_is_the_best_supported() -> None:
 @pytest.mark.parametrize("name", _core.supported_isas())
 def test_isa_is_forced(name: str) -> None:
     # The number of lanes is a constant of each instruction set's own tile files.
-    lanes = {"scalar": 4, "avx2": 8, "avx512": 16}[name]
+    lanes = {"scalar": 4, "avx2": 8, "avx512": 16, "amx": 16}[name]
     with fc.isa(name):
         assert (fc.get_isa(), _core.vector_lanes()) == (name, lanes)
     fc.set_isa(name)

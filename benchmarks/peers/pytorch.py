@@ -29,7 +29,8 @@ from . import Prepared, Settings
 LIMITS: dict[str, dict[str, str]] = {
     "scalar": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "avx512": {},
+    "avx512": {},  # oneDNN multiplies float32 by matrix tiles only where one asks for bfloat16
+    "amx": {},
 }
 
 CHANNELS_LAST, C_ORDER = "channels_last", "C order"

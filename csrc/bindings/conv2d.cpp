@@ -10,6 +10,7 @@
 #include "bindings/tensor.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
+#include "cpu/kernels_split.h"
 #include "ops.h"
 
 namespace fastconv {
@@ -133,6 +134,12 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
         entry["merge"] = phase.merge;
         entry["segments_per_block"] = phase.segments_per_block;
         entry["depth_per_block"] = phase.depth_per_block;
+        const bool split = phase.split && plan.planes.rows == 0;
+        entry["split"] = split;
+        if (split) {
+            entry["segments_per_block"] = 1;
+            entry["depth_per_block"] = phase.split_steps_per_block * cpu::kSplitStep;
+        }
         entry["block"] = py::make_tuple(phase.block_n, phase.block_h, phase.block_w);
         entry["parts"] = phase.parts;
         entry["tasks"] = phase.tasks();

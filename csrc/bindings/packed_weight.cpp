@@ -50,11 +50,11 @@ py::tuple PackedConvWeight::formats() const {
     py::list names;
     for (int format = 0; format < kFormats; ++format) {
         if (!buffers_[format].load()) continue;
-        if (format == 0) {
-            names.append("panels");
+        if (format < 2) {
+            names.append(format == 0 ? "panels" : "split");
             continue;
         }
-        const auto& variant = isa_.kernels<float>().winograd->variants[format - 1];
+        const auto& variant = isa_.kernels<float>().winograd->variants[format - 2];
         names.append("F(" + std::to_string(variant.m) + "," + std::to_string(variant.r) + ")");
     }
     return py::tuple(names);

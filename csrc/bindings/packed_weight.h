@@ -33,7 +33,7 @@ public:
     std::size_t bytes() const;
 
 private:
-    static constexpr int kFormats = 1 + cpu::WinogradKernels<float>::kVariants;
+    static constexpr int kFormats = 2 + cpu::WinogradKernels<float>::kVariants;
     struct Buffer {
         explicit Buffer(std::size_t size);
         Buffer(const Buffer&) = delete;

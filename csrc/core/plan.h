@@ -77,6 +77,9 @@ struct Correlation {
     std::int64_t depth = 0;  // elements a segment
     std::int64_t segments_per_block = 0;
     std::int64_t depth_per_block = 0;
+    bool split = false;  // float32 as three bfloat16 on matrix tiles (cpu/correlation_split.h)
+    std::int64_t split_steps_per_block = 0;
+    bool split_rows_first = false;  // all panels by 32 rows before the next 32; else all rows by a panel
     std::int64_t block_n = 1;                 // images a task, whole ones where there are several
     std::int64_t block_h = 1, block_w = 1;    // output positions a task, of each image
     std::int64_t blocks_h = 0, blocks_w = 0;
@@ -190,7 +193,7 @@ struct ConvPlan {
     DepthwiseBlocking depthwise;
     PlanesBlocking planes;                // of direct, where it takes them
     std::int64_t packed_elems = 0;        // of the packed weights
-    int packed_format = 0;  // with weights packed ahead: 0 panels, 1 + v transformed by Winograd's v
+    int packed_format = 0;  // with weights packed ahead: 0 panels, 1 split, 2 + v transformed by Winograd's v
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch
     ConvStrides strides;
     const char* rejected[kAlgorithms] = {};  // why not; nullptr: could do it

@@ -115,7 +115,7 @@ void run_conv2d(const ConvPlan& plan, const ConvPointers& pointers, void* worksp
 }
 
 void pack_conv2d(const ConvPlan& plan, const void* weight, void* packed) {
-    if (plan.packed_format == 0) pack_panels(plan, weight, packed);
+    if (plan.packed_format <= 1) pack_panels(plan, weight, packed);
     else pack_transformed(plan, weight, packed);
 }
 

@@ -16,6 +16,7 @@
 #include "cpu/col2im.h"
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
+#include "cpu/correlation_split.h"
 #include "cpu/planes.h"
 
 namespace fastconv::cpu {
@@ -26,8 +27,48 @@ constexpr const char* kTooLarge =
 
 // Packed weights beyond the workspace's limit, which `auto` would decline for some batches and threads
 // only, are packed by the tasks, a depth block at a time, even where it would take staging to do it well.
+Packing packing_of(std::size_t bytes, bool packed_ahead) {
+    if (packed_ahead) return Packing::kAhead;
+    return bytes <= workspace_limit() ? Packing::kAllOrTask : Packing::kTask;
+}
+
+// On matrix tiles, if every phase is worth it.
+bool finish_split(ConvPlan& plan, bool packed_ahead) {
+    const Kernels<float>& kernels = plan.isa->kernels<float>();
+    std::vector<Correlation> phases = plan.phases;
+    std::int64_t bytes = 0;
+    for (Correlation& phase : phases) {
+        settle(phase);
+        choose_segments(phase);
+        const std::int64_t positions = phase.batch * phase.out_h * phase.out_w;
+        if (plan.problem.batch == 0) return false;
+        if (split_share(phase, kernels, positions / plan.problem.batch) == 1) return false;
+        phase.split = true;
+        phase.split_steps_per_block = split_block_steps(phase);
+        phase.packed_first_elems = bytes / static_cast<std::int64_t>(sizeof(float));
+        bytes += split_packed_bytes(phase);
+    }
+    const Packing packing = packing_of(static_cast<std::size_t>(bytes), packed_ahead);
+    std::size_t workspace = 0;
+    for (Correlation& phase : phases) {
+        phase.staging_elems =
+            packing == Packing::kTask
+                ? 0
+                : pack_staging_elems(phase, kernels, weight_view<float>(plan, nullptr));
+        if (!block_split(phase, kernels, plan.threads, packing)) return false;
+        if (!phase.pack_by_task) workspace = static_cast<std::size_t>(bytes);
+    }
+    plan.phases = phases;
+    plan.packed_elems = bytes / static_cast<std::int64_t>(sizeof(float));
+    plan.packed_format = packed_ahead ? 1 : 0;
+    plan.workspace_bytes = workspace;
+    return true;
+}
+
 template <class T>
 const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
+    if constexpr (sizeof(T) == 4)
+        if (finish_split(plan, packed_ahead)) return nullptr;
     const Kernels<T>& kernels = plan.isa->kernels<T>();
     plan.packed_elems = 0;
     for (Correlation& phase : plan.phases) {
@@ -36,9 +77,7 @@ const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
         plan.packed_elems += packed_elems<T>(phase, kernels);
     }
     const std::size_t bytes = static_cast<std::size_t>(plan.packed_elems) * sizeof(T);
-    const Packing packing = packed_ahead                 ? Packing::kAhead
-                            : bytes <= workspace_limit() ? Packing::kAllOrTask
-                                                         : Packing::kTask;
+    const Packing packing = packing_of(bytes, packed_ahead);
     plan.workspace_bytes = 0;
     for (Correlation& phase : plan.phases) {
         phase.staging_elems =
@@ -90,10 +129,18 @@ const char* plan_pointwise(ConvPlan& plan) {
 
 template <class T>
 void pack(const ConvPlan& plan, const void* weight, T* packed, bool all) {
-    for (const Correlation& phase : plan.phases)
+    for (const Correlation& phase : plan.phases) {
+        if constexpr (sizeof(T) == 4)
+            if (phase.split) {
+                if (!all && phase.pack_by_task) continue;
+                pack_split(phase, plan.isa->kernels<T>(), weight_view<T>(plan, weight),
+                           reinterpret_cast<char*>(packed + phase.packed_first_elems), plan.threads);
+                continue;
+            }
         if (all || !phase.pack_by_task)
             pack_correlation(phase, plan.isa->kernels<T>(), weight_view<T>(plan, weight),
                              packed + phase.packed_first_elems, plan.threads);
+    }
 }
 
 template <class T>

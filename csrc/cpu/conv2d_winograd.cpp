@@ -24,6 +24,7 @@
 #include "cpu/col2im.h"
 #include "cpu/conv2d.h"
 #include "cpu/correlation.h"
+#include "cpu/correlation_split.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/kernels_winograd.h"
 #include "cpu/panels.h"
@@ -233,7 +234,7 @@ const char* complete(ConvPlan& plan) {
 }
 
 void prepack(ConvPlan& plan) {
-    plan.packed_format = 1 + plan.winograd.variant;
+    plan.packed_format = 2 + plan.winograd.variant;
     plan.packed_elems = TransformedWeights(plan).elems();
     plan.winograd.weights_by_task = false;
     plan.winograd.transformed_elems = 0;
@@ -242,16 +243,6 @@ void prepack(ConvPlan& plan) {
 }
 
 // ---- whether it pays: one image by itself, on one thread ------------------------------------------
-
-// Direct leaves out what lies in the padding for all positions of a tile.
-double products_share(const Correlation& phase, const Kernels<float>& kernels) {
-    constexpr std::int64_t kWholeImage = 252;  // positions of a task
-    Correlation block = phase;
-    block.gather = false;
-    block.blocks_w = 1;
-    block.blocks_h = phase.out_h * phase.out_w <= kWholeImage ? 1 : 2;
-    return choose_order(block, widest_tile_rows(*kernels.gemm)).share;
-}
 
 double direct_cost(const ConvPlan& plan) {
     const Correlation& phase = plan.phases[0];
@@ -262,8 +253,15 @@ double direct_cost(const ConvPlan& plan) {
     const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
     // A tap's row pointers take as long as eight of its channels; below 16 a kernel row is one segment.
     const double start = phase.channels < 16 ? 0 : 8 / static_cast<double>(phase.channels);
-    return rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) * products_share(phase, kernels) +
-           kPackTap * taps * weights * plan.image_share(1);
+    const double register_tile =
+        rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) * products_share(phase, kernels) +
+        kPackTap * taps * weights * plan.image_share(1);
+    // Each tap is split for itself, and weights of 6 bytes are read: 3x3 gains less than the model says.
+    constexpr double kOptimism = 1.25;
+    Correlation direct = phase;
+    choose_segments(direct);
+    const double share = split_share(direct, kernels, phase.out_h * phase.out_w);
+    return register_tile * std::min(1.0, kOptimism * share);
 }
 
 const char* decline(const ConvPlan& plan) {

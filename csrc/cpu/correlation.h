@@ -18,15 +18,26 @@ enum class Packing { kAhead, kAllOrTask, kTask };
 template <class T>
 bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads, Packing packing);
 
+/// Cuts the depth into segments and blocks: from the shape alone.
+void choose_segments(Correlation& phase);
+
+/// Blocks of about `rows` positions, cut evenly: some whole images, or a part of one.
+void choose_block(Correlation& phase, std::int64_t rows);
+
+/// Of the products of all taps at all positions those that the register tile computes: it leaves out what
+/// lies in the padding for all positions of a tile.
+double products_share(const Correlation& phase, const Kernels<float>& kernels);
+
 /// Where a task's scratch has what, in bytes from its beginning.
 struct ScratchLayout {
     std::size_t pointers = 0;  // (segments, rows) pointers into the source or the strip; with merge (rows)
     std::size_t out_pointers = 0;
     std::size_t residual_pointers = 0;
-    std::size_t sum = 0;       // (rows, panel width)
+    std::size_t sum = 0;       // (rows, panel width); split (panels, rows, panel width)
     std::size_t residual = 0;  // (rows, panel width), where the residual's channels are strided
     std::size_t order = 0, ends = 0, moved = 0;  // of order_positions(), and pointers being moved
     std::size_t panel = 0, staging = 0;  // of pack_panel(), with pack_by_task
+    std::size_t split_rows = 0, split_lines = 0, split_raw = 0, split_fresh = 0, split_raw_columns = 0;  // cpu/correlation_split.h
     std::size_t strip = 0;     // (block_n, strip_h, strip_w, channels), or one line of zeros: (channels)
     std::int64_t strip_h = 0;
     std::int64_t strip_w = 0;

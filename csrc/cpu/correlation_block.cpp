@@ -7,6 +7,7 @@
 #include "core/ceil_div.h"
 #include "core/parallel.h"
 #include "cpu/correlation.h"
+#include "cpu/correlation_split.h"
 #include "cpu/panels.h"
 #include "cpu/position_order.h"
 #include "cpu/strip.h"
@@ -32,43 +33,6 @@ constexpr std::int64_t kFewestRows = 24;
 // packed already gain nothing by it.
 constexpr std::int64_t kMoreImages = 2;
 constexpr std::size_t kScratchBytes = kMaxThreadScratch * 3 / 4;
-
-void choose_segments(Correlation& phase) {
-    const bool unit = phase.source.channel_elems == 1 || phase.channels == 1;
-    const bool neighbours = phase.taps_w.count > 1 && phase.taps_w.offset_step == 1;
-    phase.gather = !unit || (neighbours && phase.channels < kMergeBelowChannels);
-    if (phase.taps_h.count * phase.taps_w.count == 0) phase.gather = false;
-    phase.merge = phase.gather && neighbours;
-    phase.segments = phase.taps_h.count * (phase.merge ? 1 : phase.taps_w.count);
-    phase.depth = phase.channels * (phase.merge ? phase.taps_w.count : 1);
-    phase.depth_per_block = phase.depth;
-    phase.segments_per_block = phase.segments;
-    if (phase.segments * phase.depth <= kDepthBlockMost) return;
-    if (phase.depth > kDepthBlockMost) {
-        phase.segments_per_block = 1;
-        phase.depth_per_block = ceil_div(phase.depth, ceil_div(phase.depth, kDepthBlock));
-        return;
-    }
-    const std::int64_t most = std::max<std::int64_t>(1, kDepthBlock / phase.depth);
-    phase.segments_per_block = ceil_div(phase.segments, ceil_div(phase.segments, most));
-}
-
-// Blocks of about `rows` positions, cut evenly: some whole images, or a part of one. On 7x7 maps a panel
-// of weights is then read for four images at once, not for each.
-void choose_block(Correlation& phase, std::int64_t rows) {
-    const std::int64_t images =
-        std::clamp<std::int64_t>(rows / (phase.out_h * phase.out_w), 1, phase.batch);
-    phase.block_n = ceil_div(phase.batch, ceil_div(phase.batch, images));
-    if (phase.out_w >= rows) {
-        phase.blocks_w = ceil_div(phase.out_w, rows);
-        phase.blocks_h = phase.out_h;
-    } else {
-        phase.blocks_w = 1;
-        phase.blocks_h = ceil_div(phase.out_h, std::max<std::int64_t>(1, rows / phase.out_w));
-    }
-    phase.block_w = ceil_div(phase.out_w, phase.blocks_w);
-    phase.block_h = ceil_div(phase.out_h, phase.blocks_h);
-}
 
 // In multiply-adds: packing a weight, and reading one that another core has packed. On two cores of a Xeon
 // 1x1 832 -> 192 on 7x7 took 98 us with panels packed by all threads first, 66 with panels that each
@@ -113,6 +77,51 @@ void for_packings(Correlation& phase, const Kernels<T>& kernels, std::int64_t pa
 }
 
 }  // namespace
+
+void choose_segments(Correlation& phase) {
+    const bool unit = phase.source.channel_elems == 1 || phase.channels == 1;
+    const bool neighbours = phase.taps_w.count > 1 && phase.taps_w.offset_step == 1;
+    phase.gather = !unit || (neighbours && phase.channels < kMergeBelowChannels);
+    if (phase.taps_h.count * phase.taps_w.count == 0) phase.gather = false;
+    phase.merge = phase.gather && neighbours;
+    phase.segments = phase.taps_h.count * (phase.merge ? 1 : phase.taps_w.count);
+    phase.depth = phase.channels * (phase.merge ? phase.taps_w.count : 1);
+    phase.depth_per_block = phase.depth;
+    phase.segments_per_block = phase.segments;
+    if (phase.segments * phase.depth <= kDepthBlockMost) return;
+    if (phase.depth > kDepthBlockMost) {
+        phase.segments_per_block = 1;
+        phase.depth_per_block = ceil_div(phase.depth, ceil_div(phase.depth, kDepthBlock));
+        return;
+    }
+    const std::int64_t most = std::max<std::int64_t>(1, kDepthBlock / phase.depth);
+    phase.segments_per_block = ceil_div(phase.segments, ceil_div(phase.segments, most));
+}
+
+// On 7x7 maps a panel
+// of weights is then read for four images at once, not for each.
+void choose_block(Correlation& phase, std::int64_t rows) {
+    const std::int64_t images =
+        std::clamp<std::int64_t>(rows / (phase.out_h * phase.out_w), 1, phase.batch);
+    phase.block_n = ceil_div(phase.batch, ceil_div(phase.batch, images));
+    if (phase.out_w >= rows) {
+        phase.blocks_w = ceil_div(phase.out_w, rows);
+        phase.blocks_h = phase.out_h;
+    } else {
+        phase.blocks_w = 1;
+        phase.blocks_h = ceil_div(phase.out_h, std::max<std::int64_t>(1, rows / phase.out_w));
+    }
+    phase.block_w = ceil_div(phase.out_w, phase.blocks_w);
+    phase.block_h = ceil_div(phase.out_h, phase.blocks_h);
+}
+
+double products_share(const Correlation& phase, const Kernels<float>& kernels) {
+    Correlation block = phase;
+    block.gather = false;
+    block.blocks_w = 1;
+    block.blocks_h = phase.out_h * phase.out_w <= kMostRows ? 1 : 2;
+    return choose_order(block, widest_tile_rows(*kernels.gemm)).share;
+}
 
 template <class T>
 bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads,
@@ -179,19 +188,33 @@ ScratchLayout scratch_layout(const Correlation& phase, const Kernels<T>& kernels
         return begin;
     };
     const std::int64_t rows = phase.rows();
-    const std::int64_t width = widest_panel(*kernels.gemm);
+    const std::int64_t width = phase.split ? kSplitPanel : widest_panel(*kernels.gemm);
     layout.pointers = take(rows * (phase.merge ? 1 : phase.segments), sizeof(T*));
     layout.out_pointers = take(rows, sizeof(T*));
     layout.residual_pointers = take(rows, sizeof(T*));
-    layout.sum = take(rows * width, sizeof(T));
+    layout.sum = take(rows * (phase.split ? split_sum_cols(phase) : width), sizeof(T));
     layout.residual = take(phase.residual.channel_elems == 1 ? 0 : rows * width, sizeof(T));
     layout.order = take(phase.order == PositionOrder::kRows ? 0 : rows, sizeof(std::int32_t));
     layout.ends = take(rows + 1, sizeof(std::int32_t));
     layout.moved = take(phase.order == PositionOrder::kRows ? 0 : rows, sizeof(T*));
     const std::int64_t lines = packs_by_block(phase) ? phase.segments_per_block * phase.depth_per_block
                                                      : phase.segments * phase.depth;
-    layout.panel = take(phase.pack_by_task ? lines * width : 0, sizeof(T));
-    layout.staging = take(phase.pack_by_task ? phase.staging_elems : 0, sizeof(T));
+    const bool packs = phase.pack_by_task && !phase.split;
+    layout.panel = take(packs ? lines * width : 0, sizeof(T));
+    layout.staging = take(packs ? phase.staging_elems : 0, sizeof(T));
+    if (phase.split) {
+        layout.split_rows = take(split_kept_chunks(phase) * split_chunk_bytes(phase), 1);
+        layout.split_lines =
+            take(split_whole_steps(phase) ? 0 : kSplitRows * phase.split_steps_per_block * kSplitStep,
+                 sizeof(T));
+        layout.split_raw = take(split_kept_chunks(phase), sizeof(std::uint32_t));
+        layout.split_fresh = take(2 * kSplitRows * kSplitPanel, sizeof(T));
+        layout.panel = take(phase.pack_by_task ? split_task_panels(phase) * phase.split_steps_per_block *
+                                                     2 * kSplitTileBytes
+                                               : 0, 1);
+        layout.staging = take(phase.pack_by_task ? split_line_elems(phase) : 0, sizeof(T));
+        layout.split_raw_columns = take(phase.pack_by_task ? 2 * split_task_panels(phase) : 0, 1);
+    }
     layout.strip_h = (phase.block_h - 1) * phase.strip_step_h() + 1;
     layout.strip_w = (phase.block_w - 1) * phase.strip_step_w() + 1;
     if (phase.taps_h.count > 0) layout.strip_h += phase.taps_h.last_offset() - phase.taps_h.offset;

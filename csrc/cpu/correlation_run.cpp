@@ -14,7 +14,8 @@
 
 #include "core/parallel.h"
 #include "cpu/correlation.h"
-#include "cpu/correlation_pointers.h"
+#include "cpu/correlation_output.h"
+#include "cpu/correlation_split.h"
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/panels.h"
@@ -34,15 +35,15 @@ struct Operands {
 };
 
 template <class T>
-class BlockTask : BlockPointers<T> {
-    using Base = BlockPointers<T>;
+class BlockTask : BlockOutput<T> {
+    using Base = BlockOutput<T>;
     using Base::phase_, Base::layout_, Base::stretches_, Base::part_, Base::group_, Base::image_,
-        Base::rows_;
+        Base::rows_, Base::kernels_;
 
 public:
     BlockTask(const Correlation& phase, const Kernels<T>& kernels, const Operands<T>& operands,
               std::int64_t task)
-        : Base(phase, kernels, task), kernels_(kernels), operands_(operands),
+        : Base(phase, kernels, operands.epilogue, operands.out, task), operands_(operands),
           panels_(*kernels.gemm, phase.cols) {}
 
     void run() {
@@ -74,47 +75,21 @@ private:
         const std::int64_t cols = panels_.panel_cols(panel);
         const std::int64_t col = panels_.first_col(panel);
         T* sum = this->template at<T>(layout_.sum);
-        T* out = operands_.out + phase_.out_first_elems + image_ * phase_.out.batch_elems +
-                 group_ * phase_.out_group_elems + col * phase_.out.channel_elems;
-        const bool through_sum = phase_.out.channel_elems != 1;
 
         GemmTile<T> tile;
         tile.row_pitch = phase_.merge ? 0 : rows_;
         if (phase_.merge)
             tile.segment_elems = phase_.taps_h.offset_step * layout_.strip_w * phase_.channels;
         if (!phase_.gather && phase_.segments > 1) tile.zeros = this->template at<T>(layout_.strip);
-        tile.sum = sum;
-        tile.cols = cols;
-        tile.relu = operands_.epilogue.relu;
-        if (operands_.epilogue.bias)
-            tile.bias = operands_.epilogue.bias + group_ * phase_.cols + col;
-        // In place, the first panel's pointers serve all, each at its column.
-        const bool has_residual = operands_.epilogue.residual != nullptr;
-        const bool in_place = !through_sum && (!has_residual || phase_.residual.channel_elems == 1);
-        const bool pointed = in_place && panel != first_panel_;
-        if (in_place) tile.out_offset = col;
-        T** out_pointers = this->template at<T*>(layout_.out_pointers);
-        if (through_sum)
-            for (std::int64_t r = 0; r < rows_; ++r) out_pointers[r] = sum + r * width;
-        else if (!pointed)
-            this->point_into_output(in_place ? out - col : out, phase_.out, out_pointers);
-        if (!pointed) this->reorder(out_pointers);
-        const T** residual = nullptr;
-        if (has_residual)
-            residual = pointed ? this->template at<const T*>(layout_.residual_pointers)
-                               : point_residual(in_place ? 0 : col, cols, width);
-
+        const typename Base::PanelColumns columns{col, cols, width, panel == first_panel_};
+        this->point_out(tile, columns, sum);
         if (phase_.segments * phase_.depth == 0) {
             tile.segments = 0;
-            run_tiles(tile, {panel}, residual);
+            run_tiles(tile, {panel});
         } else {
-            run_blocks(tile, panel, residual);
+            run_blocks(tile, panel);
         }
-        const auto move = [&](std::int64_t position, std::int64_t count, std::int64_t elem) {
-            kernels_.copy->copy(count, cols, {sum + position * width, width, 1},
-                                {out + elem, phase_.out.width_elems, phase_.out.channel_elems});
-        };
-        if (through_sum) this->for_runs(phase_.out, move);
+        this->move_out(columns, sum);
     }
 
     /// A depth block of a panel, by its first segment and element.
@@ -122,7 +97,7 @@ private:
         std::int64_t panel, segment = 0, elem = 0;
     };
 
-    void run_blocks(GemmTile<T>& tile, std::int64_t panel, const T* const* residual) const {
+    void run_blocks(GemmTile<T>& tile, std::int64_t panel) const {
         const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
         const T* packed = packs() ? this->template at<T>(layout_.panel) : packed_panel(panel);
         const bool at_once = packs() && !packs_by_block(phase_);  // taps that lie mixed
@@ -138,7 +113,7 @@ private:
                 else tile.panel += (s * phase_.depth + d) * width;
                 tile.first = s == 0 && d == 0;
                 tile.last = s + tile.segments == phase_.segments && d + tile.depth == phase_.depth;
-                run_tiles(tile, block, residual);
+                run_tiles(tile, block);
             }
     }
 
@@ -201,7 +176,7 @@ private:
     }
 
     // Tiles of nearly equal heights: 49 rows are 5 x 5 + 4 x 6, not 8 x 6 + 1.
-    void run_tiles(GemmTile<T>& tile, const Block& block, const T* const* residual) const {
+    void run_tiles(GemmTile<T>& tile, const Block& block) const {
         const std::int64_t width = panels_.panel_width(block.panel, kernels_.gemm->lanes);
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
         const std::int64_t most = kernels_.gemm->max_rows[vectors];
@@ -213,7 +188,8 @@ private:
         for (std::int64_t s = 0; s < stretches_; ++s) tiles += tiles_of(s);
         const T* const* pointers =
             this->template at<const T*>(layout_.pointers) + block.segment * tile.row_pitch;
-        T* const* out = this->template at<T*>(layout_.out_pointers);
+        T* const* out = tile.out;
+        const T* const* residual = tile.residual;
         T* sum = tile.sum;
         const bool cold_source = block.panel == first_panel_ && source_is_dense(phase_);
         const std::int64_t weight_tiles =
@@ -240,36 +216,24 @@ private:
             }
         }
         tile.sum = sum;
+        tile.out = out;
+        tile.residual = residual;
     }
 
-    const T** point_residual(std::int64_t col, std::int64_t cols, std::int64_t width) const {
-        const T** pointers = this->template at<const T*>(layout_.residual_pointers);
-        const T* first = operands_.epilogue.residual + phase_.residual_first_elems +
-                         image_ * phase_.residual.batch_elems +
-                         group_ * phase_.residual_group_elems + col * phase_.residual.channel_elems;
-        if (phase_.residual.channel_elems == 1) {
-            this->point_into_output(first, phase_.residual, pointers);
-            this->reorder(pointers);
-            return pointers;
-        }
-        T* strip = this->template at<T>(layout_.residual);
-        const auto move = [&](std::int64_t position, std::int64_t count, std::int64_t elem) {
-            kernels_.copy->copy(
-                count, cols,
-                {first + elem, phase_.residual.width_elems, phase_.residual.channel_elems},
-                {strip + position * width, width, 1});
-        };
-        this->for_runs(phase_.residual, move);
-        for (std::int64_t r = 0; r < rows_; ++r) pointers[r] = strip + r * width;
-        this->reorder(pointers);
-        return pointers;
-    }
-
-    const Kernels<T>& kernels_;
     const Operands<T>& operands_;
     Panels<T> panels_;
     std::int64_t first_panel_ = 0, end_panel_ = 0;
 };
+
+void run_split(const Correlation& phase, const Kernels<float>& kernels, const Operands<float>& operands,
+               std::int64_t task) {
+    const CorrelationWeights<float>& weights = operands.weights;
+    const bool packs = phase.pack_by_task && !weights.packed_ahead;
+    const char* packed = reinterpret_cast<const char*>(weights.packed + phase.packed_first_elems);
+    run_split_task(phase, kernels,
+                   {operands.source, packs ? nullptr : packed, &weights.view, operands.epilogue, operands.out},
+                   task);
+}
 
 }  // namespace
 
@@ -284,6 +248,9 @@ void run_correlations(const std::vector<Correlation>& phases, const Kernels<T>& 
     parallel_for(tasks, threads, mode, [&](std::int64_t task, int) {
         std::size_t p = 0;
         for (; task >= phases[p].tasks(); ++p) task -= phases[p].tasks();
+        if constexpr (sizeof(T) == 4)
+            if (phases[p].split)
+                return run_split(phases[p], kernels, operands, task);
         BlockTask<T>(phases[p], kernels, operands, task).run();
     });
 }

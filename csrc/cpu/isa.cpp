@@ -5,6 +5,14 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
 namespace fastconv::cpu {
 
 // The rows come from CMakeLists.txt, best first.
@@ -27,6 +35,24 @@ bool supports_avx512() {
     return supports_avx2() && __builtin_cpu_supports("avx512f") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
+}
+
+// Linux saves a thread's matrix tiles only for a process that asked for it, once; no permission is taken
+// from threads or forks. In cpuid's leaf 7: bits 22 and 24 of EDX.
+bool supports_amx() {
+#if defined(__linux__)
+    static const bool supported = [] {
+        constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24;
+        constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+        unsigned a = 0, b = 0, c = 0, d = 0;
+        if (!supports_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+        if ((d & kBfloat16) == 0 || (d & kTiles) == 0) return false;
+        return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    }();
+    return supported;
+#else
+    return false;
+#endif
 }
 #endif
 

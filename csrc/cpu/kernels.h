@@ -9,6 +9,7 @@ namespace fastconv::cpu {
 #define FC_FAMILY(Type, member) \
     template <class T>          \
     struct Type##Kernels;
+#define FC_OWN_FAMILY FC_FAMILY
 #include "cpu/families.def"
 #undef FC_FAMILY
 
@@ -17,6 +18,7 @@ struct Kernels {
 #define FC_FAMILY(Type, member) const Type##Kernels<T>* member;
 #include "cpu/families.def"
 #undef FC_FAMILY
+#undef FC_OWN_FAMILY
 };
 
 }  // namespace fastconv::cpu

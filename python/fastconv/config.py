@@ -6,7 +6,7 @@ Environment variables, read when they are first needed (a call of a function bea
 FASTCONV_NUM_THREADS      threads a call uses; an order, obeyed beyond the CPUs there are
 FASTCONV_PLACE_WORKERS    0: leave it to the kernel on which CPU a worker thread wakes; else
                           its affinity is narrowed for that moment
-FASTCONV_ISA              scalar, avx2 or avx512 instead of the best that the processor has
+FASTCONV_ISA              scalar, avx2, avx512 or amx instead of the best that the processor has
 FASTCONV_WORKSPACE_MB     memory for transformed weights and partial sums, default 128; four
                           times as much of results that are gone is kept for the next ones
 FASTCONV_VERBOSE          1: one line a call through `logging`, read at import
@@ -102,7 +102,7 @@ def get_isa() -> str:
     Examples
     --------
     >>> import fastconv as fc
-    >>> fc.get_isa() in ("avx512", "avx2", "scalar")
+    >>> fc.get_isa() in ("amx", "avx512", "avx2", "scalar")
     True
     """
     return _core.current_isa()
@@ -113,7 +113,8 @@ def set_isa(name: str | None) -> None:
 
     Parameters
     ----------
-    name : "scalar", "avx2", "avx512" or None
+    name : "scalar", "avx2", "avx512", "amx" or None
+        "amx" is AVX-512 with matrix tiles: docs/numerics.md says how float32 goes through them.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def isa(name: str) -> Iterator[None]:
 
     Parameters
     ----------
-    name : "scalar", "avx2" or "avx512"
+    name : "scalar", "avx2", "avx512" or "amx"
 
     Raises
     ------

@@ -292,6 +292,8 @@ def _describe_phase(phase: dict[str, Any]) -> str:
         source = "planes copied to scratch, vectors of positions"
     elif phase["merge"]:
         source += ", a kernel row a segment"
+    if phase["split"]:
+        source += ", float32 as three bfloat16 on matrix tiles"
     images, height, width = phase["block"]
     several = f"{images} images of " if images > 1 else ""
     parts = f" x {phase['parts']} parts of the columns" if phase["parts"] > 1 else ""
