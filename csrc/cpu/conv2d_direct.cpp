@@ -41,8 +41,9 @@ bool finish_split(ConvPlan& plan, bool packed_ahead) {
         settle(phase);
         choose_segments(phase);
         const std::int64_t positions = phase.batch * phase.out_h * phase.out_w;
-        if (plan.problem.batch == 0) return false;
-        if (split_share(phase, kernels, positions / plan.problem.batch) == 1) return false;
+        if (positions == 0) return false;
+        const std::int64_t rows = plan.whole_batch ? positions : positions / plan.problem.batch;
+        if (split_share(phase, kernels, rows) == 1) return false;
         phase.split = true;
         phase.split_steps_per_block = split_block_steps(phase);
         phase.packed_first_elems = bytes / static_cast<std::int64_t>(sizeof(float));

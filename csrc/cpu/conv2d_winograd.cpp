@@ -260,7 +260,8 @@ double direct_cost(const ConvPlan& plan) {
     constexpr double kOptimism = 1.25;
     Correlation direct = phase;
     choose_segments(direct);
-    const double share = split_share(direct, kernels, phase.out_h * phase.out_w);
+    const std::int64_t images = plan.whole_batch ? phase.batch : 1;
+    const double share = split_share(direct, kernels, images * phase.out_h * phase.out_w);
     return register_tile * std::min(1.0, kOptimism * share);
 }
 

@@ -57,9 +57,9 @@ inline std::int64_t split_packed_bytes(const Correlation& phase) {
            phase.groups * split_column_tiles(phase) * split_steps(phase) * kSplitTileBytes;
 }
 
-/// The share of the register tile's time that matrix tiles take for an image of `rows` positions, by the cost
-/// model; 1 where there are none or they would take about as long: then the phase is not split. The phase has
-/// its segments. Neither batch nor threads nor packing decide.
+/// The share of the register tile's time that matrix tiles take for an image of `rows` positions, or for a batch
+/// where that may choose, by the cost model; 1 where there are none or they would take about as long: then the phase is not split. The phase has
+/// its segments. Neither threads nor packing decide.
 double split_share(const Correlation& phase, const Kernels<float>& kernels, std::int64_t rows);
 
 /// Sets the blocking of `phase`, which is split, and how tasks are cut for `threads`. Returns false, for any
