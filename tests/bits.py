@@ -29,7 +29,7 @@ CONV = ((2, 96, 13, 15), (66, 96, 3, 3), {"padding": 1})  # depth 864: two block
 FIVE_BY_FIVE = ((2, 70, 13, 15), (66, 70, 5, 5), {"padding": 2})
 STRIDED = ((2, 20, 17, 16), (18, 10, 5, 4), {"stride": (2, 1), "padding": 2, "groups": 2})
 POINTWISE = ((2, 800, 5, 7), (49, 800, 1, 1), {})
-WIDE = ((2, 530, 21, 20), (140, 530, 1, 1), {})  # many columns: on matrix tiles where there are any
+WIDE = ((2, 530, 21, 20), (200, 530, 1, 1), {})  # many columns: on matrix tiles where there are any
 WIDE_3X3 = ((1, 48, 34, 26), (130, 48, 3, 3), {"padding": 1})
 DEPTHWISE = ((2, 33, 18, 19), (33, 1, 3, 3), {"padding": 1, "groups": 33})
 
@@ -73,6 +73,11 @@ def directions(problem: Any, algorithm: str) -> dict[str, Call]:
     return {"forward": forward, "grad_input": grad_input, "grad_weight": grad_weight}
 
 
+def wide_gradient(make: Make) -> Any:
+    x, y_shape = make(WIDE[0]), (WIDE[0][0], WIDE[1][0], *WIDE[0][2:])
+    return fc.conv2d_grad_weight(fc.channels_last(make(y_shape, 3)), fc.channels_last(x), WIDE[1])
+
+
 def convolutions() -> Iterator[tuple[str, Call]]:
     problems = {"conv2d": CONV, "conv2d strided groups": STRIDED}
     for algorithm in ("auto", "naive", "im2col", "direct"):
@@ -87,6 +92,7 @@ def convolutions() -> Iterator[tuple[str, Call]]:
     for name, problem in {"wide": WIDE, "wide 3x3": WIDE_3X3}.items():
         for direction, call in directions(problem, "direct").items():
             yield f"conv2d {name} {direction} direct", call
+    yield "conv2d wide grad_weight channels last", wide_gradient
     for algorithm in ("winograd2", "winograd4"):
         for direction, call in directions(FIVE_BY_FIVE, algorithm).items():
             yield f"conv2d 5x5 {direction} {algorithm}", call

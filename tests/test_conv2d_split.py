@@ -67,6 +67,51 @@ def test_others_are_left_alone(name):
     assert not split(case)
 
 
+GRADIENTS = [
+    cases.conv("n1c192h31w30-k256r1s1"),
+    cases.conv("n2c210h21w20-k197r1s1"),  # rows and columns that fill no tile, images in one row
+    cases.conv("n3c256h46w45-k192r1s1-st2"),  # positions that do not follow each other
+    cases.conv("n2c512h29w28-k512r1s1-g2"),
+    cases.conv("n9c192h9w9-k256r1s1-st2"),  # several images a chunk
+]
+
+
+def split_gradient(case):
+    window = {name: case.arguments[name] for name in ("stride", "padding", "dilation")}
+    grad = fc.conv2d_output_shape(case.input_shape, case.weight_shape, **window)
+    x = fc.channels_last(np.empty(case.input_shape, np.float32))
+    grad = fc.channels_last(np.empty(grad, np.float32))
+    plan = fc.explain(fc.conv2d_grad_weight, grad, x, case.weight_shape, **case.arguments)
+    return plan.phases[0]["split"]
+
+
+@pytest.mark.parametrize("case", params(GRADIENTS))
+def test_gradients_take_them(case):
+    assert split_gradient(case)
+    with fc.isa("avx512"):
+        assert not split_gradient(case)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("case", params(GRADIENTS))
+def test_exact_gradients(case, order, rng):
+    check_exact(case, "direct", rng, np.float32, order)
+    if case.arguments["stride"] == (1, 1):
+        check_exact(case, "pointwise", rng, np.float32, order)
+
+
+@pytest.mark.parametrize("case", params(GRADIENTS))
+def test_gradients_within_the_bound_and_of_the_same_bits(case, rng):
+    check_bounds(case, "direct", rng)
+    check_same_bits(case, "direct", rng)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("case", params(GRADIENTS))
+def test_special_values_of_gradients(case, value, rng):
+    check_special_values(case, "direct", value, rng, every_operand=True)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("case", params(CASES))
 def test_exact(case, order, rng):
@@ -156,6 +201,24 @@ def test_any_exponents(rows, columns, rng):
     bound = sum_bound(reference.conv2d, x, weight, terms=96, dtype=np.float32)
     tiny = 96 * np.finfo(np.float32).tiny  # products below it are zero, as everywhere
     assert_within_bound(fc.conv2d(x, weight, algorithm="direct"), plain, bound + tiny)
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_grad"), [((-100, -50), (-4, 4)), ((-4, 4), (-100, -30)), ((-70, -40), (-50, -38))]
+)
+def test_any_exponents_in_gradients(of_x, of_grad, rng):
+    shape = (256, 192, 1, 1)
+    x, grad = spread((1, 192, 31, 30), rng, *of_x), spread((1, 256, 31, 30), rng, *of_grad)
+    x[:, ::3] = spread((1, 64, 31, 30), rng, -2, 2)
+    grad[:, ::4] = spread((1, 64, 31, 30), rng, -2, 2)
+    x, grad = fc.channels_last(x), fc.channels_last(grad)
+    plain = reference.conv2d_grad_weight(grad.astype(np.float64), x.astype(np.float64), shape)
+    bound = sum_bound(
+        reference.conv2d_grad_weight, grad, x, terms=930, dtype=np.float32, weight_shape=shape
+    )
+    tiny = 930 * np.finfo(np.float32).tiny
+    actual = fc.conv2d_grad_weight(grad, x, shape, algorithm="direct")
+    assert_within_bound(actual, plain, bound + tiny)
 
 
 def test_raw_rows_change_no_other(rng):

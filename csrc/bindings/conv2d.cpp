@@ -135,7 +135,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
         entry["segments_per_block"] = phase.segments_per_block;
         entry["depth_per_block"] = phase.depth_per_block;
         const bool split = phase.split && plan.planes.rows == 0;
-        entry["split"] = split;
+        entry["split"] = split || plan.outer.split;
         if (split) {
             entry["segments_per_block"] = 1;
             entry["depth_per_block"] = phase.split_steps_per_block * cpu::kSplitStep;

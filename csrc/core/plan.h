@@ -116,6 +116,7 @@ struct OuterBlocking {
     std::int64_t panel_parts = 1;    // and of a part of the column panels
     bool swapped = false;  // source is grad_output, out the input: without taps they are alike
     bool taps_inside = false;  // totals lie as (channel, tap), as in a weight in C order
+    bool split = false;     // on matrix tiles (cpu/outer_split.h)
     bool in_place = false;  // totals are the weight itself, but for a last panel that is not full
     std::int64_t group_panels = 1;  // panels whose lines are copied at once
     std::int64_t total_elems = 0;  // of one task's totals

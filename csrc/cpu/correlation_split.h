@@ -57,9 +57,9 @@ inline std::int64_t split_packed_bytes(const Correlation& phase) {
            phase.groups * split_column_tiles(phase) * split_steps(phase) * kSplitTileBytes;
 }
 
-/// The share of the register tile's time that matrix tiles take for an image of `rows` positions, or for a batch
-/// where that may choose, by the cost model; 1 where there are none or they would take about as long: then the phase is not split. The phase has
-/// its segments. Neither threads nor packing decide.
+/// The share of the register tile's time that matrix tiles take, by the cost model, for the `rows` positions of an
+/// image, or of a batch where that may choose; 1, and then the phase is not split, where there are no tiles or they
+/// would take about as long. The phase has its segments. Neither threads nor packing decide.
 double split_share(const Correlation& phase, const Kernels<float>& kernels, std::int64_t rows);
 
 /// Sets the blocking of `phase`, which is split, and how tasks are cut for `threads`. Returns false, for any
@@ -76,11 +76,15 @@ struct SplitPiece {
     std::int64_t group, panel, step, steps;
 };
 
-/// Splits a piece into (steps, column tiles) tiles, or copies column tiles that must lie raw; raw[i] says so of
-/// the i-th. `lines` has room for split_line_elems().
+/// Splits lines of `tile_count` column tiles, a line of `width` for each element of the steps, into (steps, column
+/// tiles) tiles, or copies column tiles that must lie raw; raw[i] says so of the i-th.
+void split_lines(const SplitKernels<float>& kernels, const float* lines, std::int64_t width,
+                 std::int64_t steps, std::int64_t tile_count, char* tiles, bool* raw);
+
+/// Packs a piece as split_lines() does; `lines` has room for split_line_elems().
 void pack_split_piece(const Correlation& phase, const Kernels<float>& kernels,
                       const WeightView<float>& weight, const SplitPiece& piece, float* lines, char* tiles,
-                      char* raw);
+                      bool* raw);
 inline std::int64_t split_line_elems(const Correlation& phase) {
     return phase.split_steps_per_block * kSplitStep * kSplitPanel;
 }

@@ -194,7 +194,7 @@ private:
                (first_tile(panel) * steps_ + step * column_tiles(panel)) * kSplitTileBytes;
     }
     bool raw_column(std::int64_t panel, std::int64_t tile) const {
-        if (packs()) return packed_raw(panel)[tile] != 0;
+        if (packs()) return packed_raw(panel)[tile];
         const std::int64_t block = begin_ / phase_.split_steps_per_block;
         return operands_.packed[(first_tile(panel) + tile) * split_blocks(phase_) + block] != 0;
     }
@@ -205,8 +205,8 @@ private:
         return at<char>(layout_.panel) +
                packed_slot(panel) * phase_.split_steps_per_block * 2 * kSplitTileBytes;
     }
-    char* packed_raw(std::int64_t panel) const {
-        return at<char>(layout_.split_raw_columns) + 2 * packed_slot(panel);
+    bool* packed_raw(std::int64_t panel) const {
+        return at<bool>(layout_.split_raw_columns) + 2 * packed_slot(panel);
     }
     void pack(std::int64_t panel) const {
         pack_split_piece(phase_, kernels_, *operands_.weight,

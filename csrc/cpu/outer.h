@@ -29,6 +29,8 @@ struct OuterScratch {
     std::size_t lines = 0;       // (panels of a group, positions, panel width)
     std::size_t strip = 0;       // (images, strip_h, strip_w, channels of the part)
     std::size_t totals = 0;      // where there is one sum only
+    std::size_t split_rows = 0, split_raw = 0, split_columns = 0, split_fresh = 0;  // cpu/outer_split.h
+    std::size_t split_pointers = 0;
     std::size_t stage = 0;       // a few rows of totals on their way out
     std::int64_t runs_per_segment = 0, strip_h = 0, strip_w = 0;
     std::size_t bytes = 0;

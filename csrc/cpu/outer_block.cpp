@@ -7,6 +7,7 @@
 #include "core/workspace.h"
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
+#include "cpu/outer_split.h"
 #include "cpu/panels.h"
 #include "cpu/strip.h"
 
@@ -143,7 +144,9 @@ bool block_outer(Correlation& view, OuterBlocking& blocking, const Kernels<T>& k
     if (view.batch * view.out_h * view.out_w > 0) {
         const std::int64_t width = panels.panel_width(0, kernels.outer->lanes);
         const std::int64_t line_bytes = width * static_cast<std::int64_t>(sizeof(T));
-        std::int64_t positions = std::min(kMostPositions, kLinesBytes / line_bytes);
+        if constexpr (sizeof(T) == 4) blocking.split = outer_split_pays(view, kernels);
+        std::int64_t positions = blocking.split ? kOuterSplitPositions
+                                                : std::min(kMostPositions, kLinesBytes / line_bytes);
         OuterBlocking smallest = blocking;
         smallest.panel_parts = panels.count;
         const auto fits = [&](std::int64_t unit) {
@@ -165,7 +168,7 @@ bool block_outer(Correlation& view, OuterBlocking& blocking, const Kernels<T>& k
         blocking.group_panels =
             std::clamp<std::int64_t>((few ? kGroupBytes : kLinesBytes) /
                                          (line_bytes * blocking.positions()),
-                                     1, kMostGroupPanels);
+                                     1, blocking.split ? 1 : kMostGroupPanels);
     }
     choose_parts(view, blocking, kernels, threads);
     const OuterScratch scratch = outer_scratch(view, blocking, kernels);
@@ -198,7 +201,8 @@ OuterScratch outer_scratch(const Correlation& view, const OuterBlocking& blockin
     layout.runs_per_segment = blocking.chunk_n * blocking.chunk_h;
     layout.run_counts = take(view.segments, sizeof(std::int64_t));
     layout.runs = take(view.segments * layout.runs_per_segment, sizeof(OuterRun<T>));
-    layout.lines = take(blocking.positions() * width * blocking.group_panels, sizeof(T));
+    const std::int64_t lines = blocking.split ? outer_split_steps(blocking) * kSplitStep : blocking.positions();
+    layout.lines = take(lines * width * blocking.group_panels, sizeof(T));
     layout.strip = take(
         view.gather ? strip_elems(blocking.chunk_n, layout.strip_h, layout.strip_w, channels) : 0,
         sizeof(T));
@@ -208,6 +212,13 @@ OuterScratch outer_scratch(const Correlation& view, const OuterBlocking& blockin
                                                          : ceil_div(panels.count, blocking.panel_parts);
     layout.totals = take(rows * panels_kept * width, sizeof(T));
     layout.stage = take(kOuterStageRows * width, sizeof(T));
+    if (!blocking.split) return layout;
+    const std::int64_t row_tiles = ceil_div(channels, kSplitLines), steps = outer_split_steps(blocking);
+    layout.split_rows = take(row_tiles * steps * kSplitTileBytes, 1);
+    layout.split_raw = take(row_tiles, sizeof(std::uint16_t));
+    layout.split_columns = take(ceil_div(width, kSplitLines) * steps * kSplitTileBytes, 1);
+    layout.split_fresh = take(2 * kSplitRows * kSplitPanel, sizeof(T));
+    layout.split_pointers = take(steps * kSplitStep, sizeof(T*));
     return layout;
 }
 

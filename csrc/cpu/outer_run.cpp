@@ -20,6 +20,7 @@
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
 #include "cpu/outer_part.h"
+#include "cpu/outer_split.h"
 #include "cpu/strip.h"
 
 namespace fastconv::cpu {
@@ -34,6 +35,8 @@ public:
     /// totals = the sum over chunks [begin, end), in order.
     void run(std::int64_t begin, std::int64_t end, T* totals) {
         if (begin == end) std::fill_n(totals, part_.totals_elems(), T(0));
+        if constexpr (sizeof(T) == 4)
+            if (part_.blocking.split) return run_split(begin, end, totals);
         streams_ = end - begin == 1 && !part_.operands.accumulate && beyond_caches();
         for (std::int64_t c = begin; c < end; ++c) {
             const OuterChunk chunk(view_, part_.blocking, c);
@@ -54,6 +57,21 @@ public:
     }
 
 private:
+    void run_split(std::int64_t begin, std::int64_t end, T* totals) {
+        OuterSplit split(part_, layout_, scratch_);
+        for (std::int64_t c = begin; c < end; ++c) {
+            const OuterChunk chunk(view_, part_.blocking, c);
+            find_runs(chunk);
+            split.split_source(at<OuterRun<T>>(layout_.runs), *at<std::int64_t>(layout_.run_counts),
+                               x_pitch(), chunk.positions());
+            for (std::int64_t panel = part_.panel_begin; panel < part_.panel_end; ++panel) {
+                copy_lines(chunk, panel, lines(chunk, 0));
+                split.add_panel(panel, lines(chunk, 0), c == begin, totals);
+            }
+        }
+        split.finish();
+    }
+
     template <class U>
     U* at(std::size_t offset) const { return reinterpret_cast<U*>(scratch_ + offset); }
 

@@ -34,12 +34,16 @@ struct Range {
         least = _mm512_min_epu16(least, _mm512_sub_epi16(magnitude, _mm512_set1_epi16(1)));
     }
     /// Whether all are 0 or in [2^smallest, 2^kLimit).
-    FC_INLINE bool fits(int smallest) const {
+    FC_INLINE bool fits(int smallest) const { return misfits(smallest) == 0; }
+
+    /// A bit a part of 16 bits.
+    FC_INLINE std::uint32_t misfits(int smallest) const {
         const auto bits = [](int exponent) {
             return _mm512_set1_epi16(static_cast<short>((127 + exponent) << 8));
         };
-        return (_mm512_cmpge_epu16_mask(most, bits(kLimit)) |
-                _mm512_cmplt_epu16_mask(least, _mm512_sub_epi16(bits(smallest), _mm512_set1_epi16(1)))) == 0;
+        const __m512i one = _mm512_set1_epi16(1);
+        return _mm512_cmpge_epu16_mask(most, bits(kLimit)) |
+               _mm512_cmplt_epu16_mask(least, _mm512_sub_epi16(bits(smallest), one));
     }
 };
 
@@ -132,6 +136,54 @@ bool split_columns(const float* lines, std::int64_t line_elems, char* tile) {
         split(_mm512_loadu_ps(lines + p * line_elems),
               _mm512_loadu_ps(lines + (p + 16) * line_elems), tile + p * 64, range);
     return !range.fits(fastconv::cpu::kSplitSmallestColumn);
+}
+
+// 16 x 16 numbers of 32 bits, rows to columns.
+FC_INLINE void transpose(const char* from, char* to) {
+    __m512i a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) a[i] = _mm512_load_si512(from + i * 64);
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {  // rows i .. i + 3: columns 0, 1, 2, 3 of each 128 bits
+        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+        const __m512i low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88);  // 128 bits 0 and 2 of each
+        const __m512i high = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
+        const __m512i low_odd = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+        const __m512i high_odd = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+        _mm512_store_si512(to + c * 64, _mm512_shuffle_i32x4(low, high, 0x88));
+        _mm512_store_si512(to + (8 + c) * 64, _mm512_shuffle_i32x4(low, high, 0xdd));
+        _mm512_store_si512(to + (4 + c) * 64, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
+        _mm512_store_si512(to + (12 + c) * 64, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
+    }
+}
+
+unsigned split_transposed(const float* const* elements, std::int64_t offset, std::int64_t count,
+                          char* tile) {
+    alignas(64) char lines[kSplitTileBytes];
+    const __mmask16 some = Vec<float>::first(static_cast<int>(count));
+    Range range;
+    for (std::int64_t p = 0; p < kSplitStep / 2; ++p)
+        split(_mm512_maskz_loadu_ps(some, elements[p] + offset),
+              _mm512_maskz_loadu_ps(some, elements[p + 16] + offset), lines + p * 64, range);
+    for (std::int64_t part = 0; part < 3; ++part)
+        transpose(lines + part * kSplitPartBytes, tile + part * kSplitPartBytes);
+    if (range.fits(fastconv::cpu::kSplitSmallestRow)) return 0;
+    unsigned raw = 0;
+    const std::uint32_t misfits = range.misfits(fastconv::cpu::kSplitSmallestRow);
+    for (unsigned r = 0; r < 16; ++r)
+        if ((misfits >> 2 * r & 3) != 0) raw |= 1u << r;
+    return raw;
 }
 
 // ---- results ---------------------------------------------------------------------------------------
@@ -417,6 +469,7 @@ constexpr SplitKernels<T> table() {
     SplitKernels<T> kernels{};
     if constexpr (sizeof(T) == 4) {
         kernels.rows = split_rows;
+        kernels.transposed = split_transposed;
         kernels.columns = split_columns;
         kernels.multiply = multiply;
         kernels.deliver = deliver;
