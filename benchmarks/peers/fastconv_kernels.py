@@ -109,6 +109,8 @@ def _plan(fc: Any, function: Any, *arguments: Any, **keywords: Any) -> str:
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return ""  # pooling and linear have one way each
     text = f"{found.algorithm} on {found.isa}, {found.tasks} tasks"
+    if any(phase["split"] for phase in found.phases):
+        text += ", matrix tiles"
     if keywords.pop("algorithm", "auto") != "auto":
         passed_by = fc.explain(function, *arguments, **keywords).declined
         if "precision" in passed_by.get(found.algorithm, ""):
