@@ -11,6 +11,8 @@
 //   planes      where filters and channels are few: cpu/planes.h
 //
 // Any stride, dilation, padding, groups and memory order, float32 and float64.
+#include <algorithm>
+
 #include "core/phases.h"
 #include "core/workspace.h"
 #include "cpu/col2im.h"
@@ -32,13 +34,11 @@ Packing packing_of(std::size_t bytes, bool packed_ahead) {
     return bytes <= workspace_limit() ? Packing::kAllOrTask : Packing::kTask;
 }
 
-// On matrix tiles, if every phase is worth it.
-bool finish_split(ConvPlan& plan, bool packed_ahead) {
+// Whether matrix tiles compute the plan: if every phase is worth it. Decided once; nothing that says how the
+// weights come or who computes what may enter.
+bool takes_tiles(const ConvPlan& plan) {
     const Kernels<float>& kernels = plan.isa->kernels<float>();
-    std::vector<Correlation> phases = plan.phases;
-    std::int64_t bytes = 0;
-    for (Correlation& phase : phases) {
-        settle(phase);
+    return std::all_of(plan.phases.begin(), plan.phases.end(), [&](Correlation phase) {
         choose_segments(phase);
         const std::int64_t positions = phase.batch * phase.out_h * phase.out_w;
         if (positions == 0) return false;
@@ -46,34 +46,47 @@ bool finish_split(ConvPlan& plan, bool packed_ahead) {
         if (split_share(phase, kernels, rows) == 1) return false;
         phase.split = true;
         phase.split_steps_per_block = split_block_steps(phase);
+        return block_split(phase, kernels, 1, Packing::kAhead);
+    });
+}
+
+void start_plan(ConvPlan& plan) {
+    for (Correlation& phase : plan.phases) settle(phase);
+    const bool split = plan.problem.dtype == DType::kFloat32 && takes_tiles(plan);
+    for (Correlation& phase : plan.phases) phase.split = split;
+}
+
+const char* finish_split(ConvPlan& plan, bool packed_ahead) {
+    const Kernels<float>& kernels = plan.isa->kernels<float>();
+    std::int64_t bytes = 0;
+    for (Correlation& phase : plan.phases) {
+        choose_segments(phase);
+        phase.split_steps_per_block = split_block_steps(phase);
         phase.packed_first_elems = bytes / static_cast<std::int64_t>(sizeof(float));
         bytes += split_packed_bytes(phase);
     }
     const Packing packing = packing_of(static_cast<std::size_t>(bytes), packed_ahead);
-    std::size_t workspace = 0;
-    for (Correlation& phase : phases) {
+    plan.workspace_bytes = 0;
+    for (Correlation& phase : plan.phases) {
         phase.staging_elems =
             packing == Packing::kTask
                 ? 0
                 : pack_staging_elems(phase, kernels, weight_view<float>(plan, nullptr));
-        if (!block_split(phase, kernels, plan.threads, packing)) return false;
-        if (!phase.pack_by_task) workspace = static_cast<std::size_t>(bytes);
+        if (!block_split(phase, kernels, plan.threads, packing)) return kTooLarge;
+        if (!phase.pack_by_task) plan.workspace_bytes = static_cast<std::size_t>(bytes);
     }
-    plan.phases = phases;
     plan.packed_elems = bytes / static_cast<std::int64_t>(sizeof(float));
     plan.packed_format = packed_ahead ? 1 : 0;
-    plan.workspace_bytes = workspace;
-    return true;
+    return nullptr;
 }
 
 template <class T>
 const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
     if constexpr (sizeof(T) == 4)
-        if (finish_split(plan, packed_ahead)) return nullptr;
+        if (!plan.phases.empty() && plan.phases[0].split) return finish_split(plan, packed_ahead);
     const Kernels<T>& kernels = plan.isa->kernels<T>();
     plan.packed_elems = 0;
     for (Correlation& phase : plan.phases) {
-        settle(phase);
         phase.packed_first_elems = plan.packed_elems;
         plan.packed_elems += packed_elems<T>(phase, kernels);
     }
@@ -105,6 +118,7 @@ void prepack(ConvPlan& plan) {
 const char* plan_direct(ConvPlan& plan) {
     const auto phases = is_one_window(plan.problem) ? one_window_phases : dense_phases;
     plan.phases = phases(plan.problem, plan.direction, plan.strides);
+    start_plan(plan);
     const char* const reason = finish_plan(plan, false);
     if (!reason && plan_planes(plan)) {  // which reads the weight as it is
         plan.workspace_bytes = 0;
@@ -125,6 +139,7 @@ const char* plan_pointwise(ConvPlan& plan) {
                               ? forward_phase(plan.problem, plan.strides)
                               : grad_input_phase(plan.problem, plan.strides, 0, 0));
     flatten_pointwise(plan.phases[0]);
+    start_plan(plan);
     return finish_plan(plan, false);
 }
 

@@ -118,7 +118,7 @@ void choose_block(Correlation& phase, std::int64_t rows) {
 double products_share(const Correlation& phase, const Kernels<float>& kernels) {
     Correlation block = phase;
     block.gather = false;
-    block.blocks_w = 1;
+    block.block_n = block.blocks_w = 1;
     block.blocks_h = phase.out_h * phase.out_w <= kMostRows ? 1 : 2;
     return choose_order(block, widest_tile_rows(*kernels.gemm)).share;
 }

@@ -10,8 +10,7 @@ namespace fastconv::cpu {
 namespace {
 
 constexpr std::int64_t kMostRows = 256, kFewestRows = 16;
-constexpr std::size_t kScratchBytes = 1280 << 10;    // a task's part of L2
-constexpr std::size_t kOwnWeightsBytes = 768 << 10;  // beside it, so that packing decides nothing
+constexpr std::size_t kScratchBytes = 1280 << 10;  // a task's part of L2, without weights that it packs
 
 // In multiply-adds of matrix tiles: splitting an element of a row, a result on its way out, and a weight of 6
 // bytes from L3.
@@ -118,21 +117,22 @@ bool block_split(Correlation& phase, const Kernels<float>& kernels, int threads,
     double best_time = 0;
     for (std::int64_t rows = kMostRows; rows >= kFewestRows; rows = rows * 3 / 4) {
         choose_block(phase, rows);
-        for (std::int64_t parts = 1; parts <= split_panels(phase); parts = parts < 4 ? parts + 1 : parts * 2)
+        for (std::int64_t parts = 1; parts <= split_panels(phase); parts = parts < 4 ? parts + 1 : parts * 2) {
+            phase.parts = parts;
+            phase.pack_by_task = false;
+            phase.split_rows_first = in_place && weights_fit(phase);
+            if (scratch_layout(phase, kernels).bytes > kScratchBytes) continue;
             for (const bool by_task : {false, true}) {
                 if (by_task ? packing == Packing::kAhead || phase.staging_elems > 0
                             : packing == Packing::kTask)
                     continue;
-                phase.parts = parts;
                 phase.pack_by_task = by_task;
-                phase.split_rows_first = in_place && weights_fit(phase);
-                const std::size_t own_weights = by_task ? kOwnWeightsBytes : 0;
-                if (scratch_layout(phase, kernels).bytes > kScratchBytes + own_weights) continue;
                 const double time = thread_time(phase, threads, packing);
                 if (best_time != 0 && time >= best_time * 0.99) continue;
                 best = phase;
                 best_time = time;
             }
+        }
     }
     if (best_time == 0) return false;
     phase = best;

@@ -62,8 +62,8 @@ inline std::int64_t split_packed_bytes(const Correlation& phase) {
 /// would take about as long. The phase has its segments. Neither threads nor packing decide.
 double split_share(const Correlation& phase, const Kernels<float>& kernels, std::int64_t rows);
 
-/// Sets the blocking of `phase`, which is split, and how tasks are cut for `threads`. Returns false, for any
-/// packing, where 16 positions need too much scratch.
+/// Sets the blocking of `phase`, which is split, and how tasks are cut for `threads`. Returns false, whatever the
+/// threads and the packing, where the smallest block needs too much scratch.
 bool block_split(Correlation& phase, const Kernels<float>& kernels, int threads, Packing packing);
 
 /// Column tiles of a panel.

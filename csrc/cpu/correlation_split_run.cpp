@@ -5,7 +5,7 @@
 //   for each depth block                          <= 512 elements
 //     for each 32 rows, for each panel of 32 columns, or the other way about
 //       matrix tiles (kernels_split.h), and meanwhile
-//         the next 32 rows are split              48 KB at most
+//         the next 32 rows are split              96 KB at most
 //         the results of the product before go out, with bias, residual and ReLU
 //         weights of the next panel, or rows to be split next, are fetched
 //

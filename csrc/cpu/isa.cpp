@@ -38,7 +38,8 @@ bool supports_avx512() {
 }
 
 // Linux saves a thread's matrix tiles only for a process that asked for it, once; no permission is taken
-// from threads or forks. In cpuid's leaf 7: bits 22 and 24 of EDX.
+// from threads or forks. From then on it refuses alternate signal stacks that are too small for them.
+// Bits 22 and 24 of EDX in cpuid's leaf 7.
 bool supports_amx() {
 #if defined(__linux__)
     static const bool supported = [] {

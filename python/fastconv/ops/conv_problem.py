@@ -35,8 +35,9 @@ class PackedWeight:
     isa : str
         The instruction set that the packing is for; a call on another one packs anew.
     formats : tuple of str
-        What is held so far: "panels", which `direct`, `pointwise` and `im2col` read, and
-        "F(4,3)", "F(2,3)" or "F(2,5)", the weight as Winograd transforms it.
+        What is held so far: "panels", which `direct`, `pointwise` and `im2col` read; "split", the
+        bfloat16 parts that the first two read where they go through matrix tiles; "F(4,3)",
+        "F(2,3)" or "F(2,5)", the weight as Winograd transforms it.
     nbytes : int
         Their size, without the copy of the weight.
     """
