@@ -34,62 +34,40 @@ Packing packing_of(std::size_t bytes, bool packed_ahead) {
     return bytes <= workspace_limit() ? Packing::kAllOrTask : Packing::kTask;
 }
 
+void split(Correlation& phase) {
+    choose_segments(phase);
+    phase.split = true;
+    phase.split_steps_per_block = split_block_steps(phase);
+}
+
 // Whether matrix tiles compute the plan: if every phase is worth it. Decided once; nothing that says how the
 // weights come or who computes what may enter.
 bool takes_tiles(const ConvPlan& plan) {
     const Kernels<float>& kernels = plan.isa->kernels<float>();
     return std::all_of(plan.phases.begin(), plan.phases.end(), [&](Correlation phase) {
-        choose_segments(phase);
         const std::int64_t positions = phase.batch * phase.out_h * phase.out_w;
-        if (positions == 0) return false;
+        if (positions * phase.channels * phase.taps_h.count * phase.taps_w.count == 0) return false;
+        split(phase);
         const std::int64_t rows = plan.whole_batch ? positions : positions / plan.problem.batch;
-        if (split_share(phase, kernels, rows) == 1) return false;
-        phase.split = true;
-        phase.split_steps_per_block = split_block_steps(phase);
-        return block_split(phase, kernels, 1, Packing::kAhead);
+        return split_share(phase, kernels, rows) < 1 && block_split(phase, kernels, 1, Packing::kAhead);
     });
 }
 
 void start_plan(ConvPlan& plan) {
     for (Correlation& phase : plan.phases) settle(phase);
-    const bool split = plan.problem.dtype == DType::kFloat32 && takes_tiles(plan);
-    for (Correlation& phase : plan.phases) phase.split = split;
-}
-
-const char* finish_split(ConvPlan& plan, bool packed_ahead) {
-    const Kernels<float>& kernels = plan.isa->kernels<float>();
-    std::int64_t bytes = 0;
-    for (Correlation& phase : plan.phases) {
-        choose_segments(phase);
-        phase.split_steps_per_block = split_block_steps(phase);
-        phase.packed_first_elems = bytes / static_cast<std::int64_t>(sizeof(float));
-        bytes += split_packed_bytes(phase);
-    }
-    const Packing packing = packing_of(static_cast<std::size_t>(bytes), packed_ahead);
-    plan.workspace_bytes = 0;
-    for (Correlation& phase : plan.phases) {
-        phase.staging_elems =
-            packing == Packing::kTask
-                ? 0
-                : pack_staging_elems(phase, kernels, weight_view<float>(plan, nullptr));
-        if (!block_split(phase, kernels, plan.threads, packing)) return kTooLarge;
-        if (!phase.pack_by_task) plan.workspace_bytes = static_cast<std::size_t>(bytes);
-    }
-    plan.packed_elems = bytes / static_cast<std::int64_t>(sizeof(float));
-    plan.packed_format = packed_ahead ? 1 : 0;
-    return nullptr;
+    if (plan.problem.dtype != DType::kFloat32 || plan.phases.empty() || !takes_tiles(plan)) return;
+    for (Correlation& phase : plan.phases) split(phase);
 }
 
 template <class T>
 const char* finish_plan(ConvPlan& plan, bool packed_ahead) {
-    if constexpr (sizeof(T) == 4)
-        if (!plan.phases.empty() && plan.phases[0].split) return finish_split(plan, packed_ahead);
     const Kernels<T>& kernels = plan.isa->kernels<T>();
     plan.packed_elems = 0;
     for (Correlation& phase : plan.phases) {
         phase.packed_first_elems = plan.packed_elems;
         plan.packed_elems += packed_elems<T>(phase, kernels);
     }
+    plan.packed_format = packed_ahead && !plan.phases.empty() && plan.phases[0].split ? 1 : 0;
     const std::size_t bytes = static_cast<std::size_t>(plan.packed_elems) * sizeof(T);
     const Packing packing = packing_of(bytes, packed_ahead);
     plan.workspace_bytes = 0;
@@ -145,18 +123,10 @@ const char* plan_pointwise(ConvPlan& plan) {
 
 template <class T>
 void pack(const ConvPlan& plan, const void* weight, T* packed, bool all) {
-    for (const Correlation& phase : plan.phases) {
-        if constexpr (sizeof(T) == 4)
-            if (phase.split) {
-                if (!all && phase.pack_by_task) continue;
-                pack_split(phase, plan.isa->kernels<T>(), weight_view<T>(plan, weight),
-                           reinterpret_cast<char*>(packed + phase.packed_first_elems), plan.threads);
-                continue;
-            }
+    for (const Correlation& phase : plan.phases)
         if (all || !phase.pack_by_task)
             pack_correlation(phase, plan.isa->kernels<T>(), weight_view<T>(plan, weight),
                              packed + phase.packed_first_elems, plan.threads);
-    }
 }
 
 template <class T>

@@ -126,6 +126,8 @@ double products_share(const Correlation& phase, const Kernels<float>& kernels) {
 template <class T>
 bool block_correlation(Correlation& phase, const Kernels<T>& kernels, int threads,
                        Packing packing) {
+    if constexpr (sizeof(T) == 4)
+        if (phase.split) return block_split(phase, kernels, threads, packing);
     choose_segments(phase);
     phase.parts = 1;
     phase.pack_by_task = packing == Packing::kTask;

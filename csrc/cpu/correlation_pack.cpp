@@ -8,6 +8,7 @@
 
 #include "core/parallel.h"
 #include "cpu/correlation.h"
+#include "cpu/correlation_split.h"
 #include "cpu/kernels_copy.h"
 #include "cpu/panels.h"
 
@@ -111,6 +112,7 @@ struct PackTask {
 
 template <class T>
 std::int64_t packed_elems(const Correlation& phase, const Kernels<T>& kernels) {
+    if (phase.split) return split_packed_bytes(phase) / static_cast<std::int64_t>(sizeof(T));
     return phase.groups * phase.taps_h.count * phase.taps_w.count * phase.channels *
            Panels<T>(*kernels.gemm, phase.cols).padded_cols;
 }
@@ -153,6 +155,9 @@ void pack_lines(const Correlation& phase, const Kernels<T>& kernels, const Weigh
 template <class T>
 void pack_correlation(const Correlation& phase, const Kernels<T>& kernels,
                       const WeightView<T>& weight, T* packed, int threads) {
+    if constexpr (sizeof(T) == 4)
+        if (phase.split)
+            return pack_split(phase, kernels, weight, reinterpret_cast<char*>(packed), threads);
     const Panels<T> panels(*kernels.gemm, phase.cols);
     const std::int64_t depth = phase.taps_h.count * phase.taps_w.count * phase.channels;
     if (depth == 0 || panels.count == 0) return;

@@ -92,10 +92,9 @@ template <class T>
 struct SplitKernels {
     /// Units [begin, end).
     void (*rows)(SplitRows& rows, std::int64_t begin, std::int64_t end) = nullptr;
-    /// Splits one step of 16 rows, element d of row r at elements[d][offset + r], of `count` rows; returns those
-    /// that must lie raw.
-    unsigned (*transposed)(const T* const* elements, std::int64_t offset, std::int64_t count,
-                           char* tile) = nullptr;
+    /// Splits one step of `count` <= 16 rows, element d of row r at elements[d][r]; returns those, a bit each, that
+    /// must lie raw.
+    unsigned (*transposed)(const T* const* elements, std::int64_t count, char* tile) = nullptr;
     /// Splits one step of 16 columns, 32 lines `line_elems` apart; returns whether they must lie raw.
     bool (*columns)(const T* lines, std::int64_t line_elems, char* tile) = nullptr;
     /// null: this instruction set has no matrix tiles. `configured` is 0 at first, then what the call

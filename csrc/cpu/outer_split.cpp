@@ -42,7 +42,7 @@ void OuterSplit::split_source(const OuterRun<float>* runs, std::int64_t count, s
                 const float* pixel = pointers[s * kSplitStep + d];
                 elements[d] = pixel ? pixel + c : kZeros;
             }
-            raw |= part_.kernels.split->transposed(elements, 0, some, tiles + s * kSplitTileBytes);
+            raw |= part_.kernels.split->transposed(elements, some, tiles + s * kSplitTileBytes);
         }
         at<std::uint16_t>(layout_.split_raw)[c / kSplitLines] = static_cast<std::uint16_t>(raw);
         for (std::int64_t r = 0; r < some; ++r)

@@ -86,14 +86,13 @@ bool split_columns(const float* lines, std::int64_t line_elems, char* tile) {
     return !range.fits(fastconv::cpu::kSplitSmallestColumn);
 }
 
-unsigned split_transposed(const float* const* elements, std::int64_t offset, std::int64_t count,
-                          char* tile) {
+unsigned split_transposed(const float* const* elements, std::int64_t count, char* tile) {
     alignas(64) char lines[kSplitTileBytes];
     const __mmask16 some = Vec<float>::first(static_cast<int>(count));
     Range range;
     for (std::int64_t p = 0; p < kSplitStep / 2; ++p)
-        split(_mm512_maskz_loadu_ps(some, elements[p] + offset),
-              _mm512_maskz_loadu_ps(some, elements[p + 16] + offset), lines + p * 64, range);
+        split(_mm512_maskz_loadu_ps(some, elements[p]),
+              _mm512_maskz_loadu_ps(some, elements[p + 16]), lines + p * 64, range);
     for (std::int64_t part = 0; part < 3; ++part)
         transpose(lines + part * kSplitPartBytes, tile + part * kSplitPartBytes);
     if (range.fits(fastconv::cpu::kSplitSmallestRow)) return 0;
