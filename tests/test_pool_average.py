@@ -70,14 +70,15 @@ def test_avg_pool2d_backward_is_the_reference(case, dtype, isa, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_images_from_any_address(dtype, isa, rng):
-    """Large windows over many channels begin on a vector's boundary, wherever the image begins."""
-    shape = (2, 144, 5, 6)
+@pytest.mark.parametrize("channels", [128, 144, 300])
+def test_images_from_any_address(channels, dtype, isa, rng):
+    """Large windows over many channels go on at a vector's boundary, wherever the image begins."""
+    shape = (2, channels, 5, 6)
     x = integers(shape, rng, dtype)
     expected = reference.avg_pool2d(x, (4, 5), stride=1)
     buffer = np.zeros(x.size + 17, dtype)
     for offset in range(17):
-        given = buffer[offset:][: x.size].reshape(2, 5, 6, 144).transpose(0, 3, 1, 2)
+        given = buffer[offset:][: x.size].reshape(2, 5, 6, channels).transpose(0, 3, 1, 2)
         given[...] = x
         assert_exact(fc.avg_pool2d(given, (4, 5), stride=1), expected)
 
