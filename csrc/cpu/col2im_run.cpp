@@ -11,6 +11,7 @@
 
 #include "core/parallel.h"
 #include "cpu/col2im.h"
+#include "cpu/isa.h"
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/kernels_outer.h"
@@ -160,6 +161,7 @@ private:
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
         const std::int64_t tiles = ceil_div(positions, kernels_.gemm->max_rows[vectors]);
         GemmTile<T> tile;
+        tile.ahead_near = fetches_near();
         tile.row_pitch = positions;
         tile.segments = 1;
         tile.last = false;

@@ -16,6 +16,7 @@
 #include "cpu/correlation.h"
 #include "cpu/correlation_output.h"
 #include "cpu/correlation_split.h"
+#include "cpu/isa.h"
 #include "cpu/kernels_copy.h"
 #include "cpu/kernels_gemm.h"
 #include "cpu/panels.h"
@@ -77,6 +78,7 @@ private:
         T* sum = this->template at<T>(layout_.sum);
 
         GemmTile<T> tile;
+        tile.ahead_near = tile.own_out = fetches_near();
         tile.row_pitch = phase_.merge ? 0 : rows_;
         if (phase_.merge)
             tile.segment_elems = phase_.taps_h.offset_step * layout_.strip_w * phase_.channels;

@@ -106,6 +106,15 @@ const Isa& find_isa(const std::string& name) {
                                 "'; this build and processor have: " + supported_names());
 }
 
+bool fetches_near() {
+#if defined(__x86_64__)
+    static const bool amd = __builtin_cpu_is("amd");
+    return amd;
+#else
+    return false;
+#endif
+}
+
 const Isa& current_isa() {
     if (thread_choice) return *thread_choice;
     const Isa* chosen = process_choice.load(std::memory_order_acquire);

@@ -38,6 +38,7 @@ struct GemmTile {
     std::int64_t ahead_step = 0;
     std::int64_t ahead_run = INT64_MAX / 2;
     std::int64_t ahead_jump = 0;
+    bool ahead_near = false;  // into L1 too (cpu/isa.h: fetches_near)
 
     T* sum = nullptr;  // (rows, width) partial sums of the depth blocks so far
     bool first = true;
@@ -50,6 +51,7 @@ struct GemmTile {
     const T* bias = nullptr;      // (cols) or null
     const T* const* residual = nullptr;  // pointers of rows, or null
     bool relu = false;
+    bool own_out = false;  // rows of `out` that follow each other in memory are asked for, too, to be written
 };
 
 /// For tile number `t` of `tiles` over one panel block: each fetches its share of the block at `next`.
