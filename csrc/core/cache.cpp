@@ -1,0 +1,21 @@
+#include "core/cache.h"
+
+#if defined(__unix__)
+#include <unistd.h>
+#endif
+
+namespace fastconv {
+
+std::int64_t l2_bytes() {
+    static const std::int64_t bytes = [] {
+        std::int64_t told = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+        told = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+        constexpr std::int64_t kUsual = 1 << 20;
+        return told > 0 ? told : kUsual;
+    }();
+    return bytes;
+}
+
+}  // namespace fastconv
