@@ -100,9 +100,15 @@ double relative_time(const Correlation& view, const OuterBlocking& blocking,
     const double spill = totals > static_cast<double>(kTotalsBytes) ? 1.1 : 1.0;
     const double task = rows * (vectors + 0.5) * spill +
                         vectors * (view.out.channel_elems == 1 ? 3.0 : 8.0) + gathered;
-    const double tasks = static_cast<double>(view.groups * blocking.sums * blocking.channel_parts *
-                                             blocking.panel_parts);
-    return std::ceil(tasks / threads) * task;
+    const auto rounds = [&](std::int64_t sums) {
+        const std::int64_t tasks = view.groups * sums * blocking.channel_parts * blocking.panel_parts;
+        return static_cast<double>(ceil_div(tasks, threads));
+    };
+    // Three chunks are one and two for two sums: as long as two each unless there are more tasks than threads.
+    const std::int64_t chunks = std::max<std::int64_t>(1, blocking.chunks()), longer = chunks % blocking.sums;
+    const double longest = static_cast<double>(ceil_div(chunks, blocking.sums) * blocking.sums) /
+                           static_cast<double>(chunks);
+    return task * std::max(rounds(blocking.sums), longer > 0 ? rounds(longer) * longest : 0);
 }
 
 template <class T>

@@ -264,10 +264,11 @@ void run_outer(const Correlation& view, const OuterBlocking& blocking, const Ker
     const std::int64_t sums = blocking.sums, chunks = blocking.chunks();
     const FloatMode mode = sizeof(T) == 4 ? FloatMode::kFlushDenormals : FloatMode::kIeee;
     parallel_for(parts * sums, threads, mode, [&](std::int64_t task, int) {
-        const OuterPart<T> part(view, blocking, kernels, operands, task % parts);
-        const std::int64_t sum = task / parts;
+        // Sums of unequal lengths take turns, so that threads with as many tasks have as much to do.
+        const std::int64_t number = task / sums, sum = task % sums;
+        const OuterPart<T> part(view, blocking, kernels, operands, number);
         char* scratch = static_cast<char*>(thread_scratch(layout.bytes));
-        T* totals = sums > 1 ? operands.workspace + task * blocking.total_elems
+        T* totals = sums > 1 ? operands.workspace + (sum * parts + number) * blocking.total_elems
                              : reinterpret_cast<T*>(scratch + layout.totals);
         SumTask<T>(part, layout, scratch)
             .run(chunks * sum / sums, chunks * (sum + 1) / sums, totals);
