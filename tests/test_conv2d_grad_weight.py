@@ -287,3 +287,14 @@ def test_against_torch(name, rng):
     actual = fc.conv2d_grad_weight(*tensors, case.weight_shape, **case.arguments)
     assert isinstance(actual, torch.Tensor)
     assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_sums_of_unequal_lengths_are_shared_evenly():
+    """196 positions are three chunks, one and two for two sums: not one task each."""
+    if "avx512" not in _core.supported_isas():
+        pytest.skip("the chunks are those of AVX-512")
+    with fc.isa("avx512"):
+        plan = fc.explain(
+            fc.conv2d_grad_weight, (1, 256, 14, 14), (1, 512, 14, 14), (256, 512, 1, 1), threads=2
+        )
+    assert plan.tasks >= 4

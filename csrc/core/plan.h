@@ -133,6 +133,7 @@ struct OuterBlocking {
     }
     std::int64_t chunks() const { return chunks_n * chunks_h * chunks_w; }
     std::int64_t positions() const { return chunk_n * chunk_h * chunk_w; }
+    std::int64_t parts(std::int64_t groups) const { return groups * channel_parts * panel_parts; }
 };
 
 /// How a Winograd convolution cuts its output into tiles of m x m (cpu/conv2d_winograd.cpp).

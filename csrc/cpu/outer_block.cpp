@@ -101,8 +101,7 @@ double relative_time(const Correlation& view, const OuterBlocking& blocking,
     const double task = rows * (vectors + 0.5) * spill +
                         vectors * (view.out.channel_elems == 1 ? 3.0 : 8.0) + gathered;
     const auto rounds = [&](std::int64_t sums) {
-        const std::int64_t tasks = view.groups * sums * blocking.channel_parts * blocking.panel_parts;
-        return static_cast<double>(ceil_div(tasks, threads));
+        return static_cast<double>(ceil_div(sums * blocking.parts(view.groups), threads));
     };
     // Three chunks are one and two for two sums: as long as two each unless there are more tasks than threads.
     const std::int64_t chunks = std::max<std::int64_t>(1, blocking.chunks()), longer = chunks % blocking.sums;
@@ -231,8 +230,8 @@ OuterScratch outer_scratch(const Correlation& view, const OuterBlocking& blockin
 std::size_t outer_workspace_bytes(const Correlation& view, const OuterBlocking& blocking,
                                   std::size_t element_bytes) {
     if (blocking.sums == 1) return 0;
-    return static_cast<std::size_t>(blocking.sums * view.groups * blocking.channel_parts *
-                                    blocking.panel_parts * blocking.total_elems) * element_bytes;
+    return static_cast<std::size_t>(blocking.sums * blocking.parts(view.groups) * blocking.total_elems) *
+           element_bytes;
 }
 
 template bool block_outer(Correlation&, OuterBlocking&, const Kernels<float>&, int);

@@ -260,7 +260,7 @@ void run_outer(const Correlation& view, const OuterBlocking& blocking, const Ker
                const OuterOperands<T>& operands, int threads) {
     if (view.groups * view.channels * view.cols == 0) return;
     const OuterScratch layout = outer_scratch(view, blocking, kernels);
-    const std::int64_t parts = view.groups * blocking.channel_parts * blocking.panel_parts;
+    const std::int64_t parts = blocking.parts(view.groups);
     const std::int64_t sums = blocking.sums, chunks = blocking.chunks();
     const FloatMode mode = sizeof(T) == 4 ? FloatMode::kFlushDenormals : FloatMode::kIeee;
     parallel_for(parts * sums, threads, mode, [&](std::int64_t task, int) {
