@@ -28,10 +28,11 @@ public:
         // Of a U that lies near anyway lines in L1 are in the way: 64 -> 64 on 56x56 0.91x.
         constexpr std::int64_t kNearElems = 1 << 20;
         fetches_near_ = fetches_near() && variant_.points() * phase_.channels * phase_.cols > kNearElems;
-        part_ = task % winograd_.parts;
-        task /= winograd_.parts;
-        group_ = task / winograd_.blocks;
+        // A part's tasks follow each other: their thread's stretch holds the U that it has made.
         const std::int64_t block = task % winograd_.blocks;
+        task /= winograd_.blocks;
+        part_ = task % winograd_.parts;
+        group_ = task / winograd_.parts;
         begin_ = winograd_.tiles() * phase_.batch * block / winograd_.blocks;
         tiles_ = winograd_.tiles() * phase_.batch * (block + 1) / winograd_.blocks - begin_;
     }
