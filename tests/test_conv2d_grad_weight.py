@@ -289,7 +289,7 @@ def test_against_torch(name, rng):
     assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_sums_of_unequal_lengths_are_shared_evenly():
+def test_sums_of_unequal_lengths_are_more_tasks_than_threads():
     """196 positions are three chunks, one and two for two sums: not one task each."""
     if "avx512" not in _core.supported_isas():
         pytest.skip("the chunks are those of AVX-512")

@@ -70,7 +70,7 @@ def test_avg_pool2d_backward_is_the_reference(case, dtype, isa, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels", [128, 144, 300])
+@pytest.mark.parametrize("channels", [128, 144, 300, 600])
 def test_images_from_any_address(channels, dtype, isa, rng):
     """Large windows over many channels go on at a vector's boundary, wherever the image begins."""
     shape = (2, channels, 5, 6)
@@ -81,6 +81,20 @@ def test_images_from_any_address(channels, dtype, isa, rng):
         given = buffer[offset:][: x.size].reshape(2, 5, 6, channels).transpose(0, 3, 1, 2)
         given[...] = x
         assert_exact(fc.avg_pool2d(given, (4, 5), stride=1), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_channels_of_windows_with_unequal_divisors(dtype, isa, rng):
+    """Sums that go on in a run of their own, over more lanes than one wide pass has."""
+    shape, arguments = (1, 144, 12, 11), {"kernel_size": 9, "stride": 1, "padding": 4}
+    grads = integers(shape, rng, dtype)
+    for divisors in DIVISORS:
+        expected = reference.avg_pool2d_backward(grads, shape, **arguments, **divisors)
+        size = reference.avg_pool2d_backward(abs(grads), shape, **arguments, **divisors)
+        actual = fc.avg_pool2d_backward(
+            in_order(grads, "channels_last"), shape, **arguments, **divisors
+        )
+        assert_within_bound(actual, expected, np.finfo(dtype).eps * abs(size) * 82)
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -1,5 +1,7 @@
 #include "core/cache.h"
 
+#include <algorithm>
+
 #if defined(__unix__)
 #include <unistd.h>
 #endif
@@ -12,8 +14,8 @@ std::int64_t l2_bytes() {
 #if defined(_SC_LEVEL2_CACHE_SIZE)
         told = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #endif
-        constexpr std::int64_t kUsual = 1 << 20;
-        return told > 0 ? told : kUsual;
+        constexpr std::int64_t kLeast = 1 << 20, kMost = 2 << 20;
+        return std::clamp(told, kLeast, kMost);
     }();
     return bytes;
 }

@@ -5,7 +5,8 @@
 
 namespace fastconv {
 
-/// Of one core's L2; 1 MB where the system does not say.
+/// What a core has of L2, as the system says: 1 MB where it does not, and 1 to 2 MB in any case, which is what
+/// plans were measured with (virtual machines tell of caches that are not there).
 std::int64_t l2_bytes();
 
 }  // namespace fastconv

@@ -187,7 +187,7 @@ struct ConvPlan {
     int threads = 1;
     bool wide_tiles = false;  // float32 precision "high": `auto` may take F(6,3) and F(4,5)
     bool whole_batch = false;  // `auto` may choose by the batch, and so the batch change bits
-    std::int64_t tasks = 0;  // pieces of work for threads, of algorithms without phases
+    std::int64_t tasks = 0;  // pieces of work for threads; 0: those of the phases
     std::vector<Correlation> phases;      // of direct, pointwise and im2col
     OuterBlocking outer;                  // of grad_weight, beside its one phase
     Col2imBlocking col2im;                // of im2col's grad_input

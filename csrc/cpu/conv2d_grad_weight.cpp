@@ -30,7 +30,8 @@ const char* finish_plan(ConvPlan& plan) {
     const bool fits =
         single ? block_outer(view, plan.outer, plan.isa->kernels<float>(), plan.threads)
                : block_outer(view, plan.outer, plan.isa->kernels<double>(), plan.threads);
-    plan.tasks = plan.outer.sums * plan.outer.parts(view.groups);
+    const bool empty = view.groups * view.channels * view.cols == 0;
+    plan.tasks = empty ? 0 : plan.outer.sums * plan.outer.parts(view.groups);
     plan.packed_elems = 0;
     plan.workspace_bytes = outer_workspace_bytes(
         view, plan.outer, static_cast<std::size_t>(plan.problem.element_bytes()));

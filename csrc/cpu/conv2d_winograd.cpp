@@ -140,7 +140,8 @@ public:
         const double sharing = by_task || plan_.packed_format != 0
                                    ? 1
                                    : sharing_factor(variant_.points() * weights_, phase_.groups * parts, plan_.threads);
-        return (by_task ? 0 : once_) + sharing * task * static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
+        const auto rounds = static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
+        return (by_task ? 0 : once_) + sharing * task * rounds;
     }
 
 private:

@@ -78,7 +78,8 @@ private:
         T* sum = this->template at<T>(layout_.sum);
 
         GemmTile<T> tile;
-        tile.ahead_near = tile.own_out = fetches_near();
+        tile.ahead_near = fetches_near();
+        tile.own_out = fetches_near() && phase_.out.channel_elems == 1;
         tile.row_pitch = phase_.merge ? 0 : rows_;
         if (phase_.merge)
             tile.segment_elems = phase_.taps_h.offset_step * layout_.strip_w * phase_.channels;

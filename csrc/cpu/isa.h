@@ -30,9 +30,10 @@ inline const Kernels<double>& Isa::kernels<double>() const { return f64; }
 const std::vector<Isa>& isas();
 const Isa& find_isa(const std::string& name);  // built and supported here, else invalid_argument
 
-/// Whether lines fetched ahead go into L1 too, not only into L2. On AMD's Zen 4 a fetch into L2 alone is slower
-/// than none where lines come from memory: 38 MB of panels, each multiplied by 18 rows, two cores, took 2.0 ms
-/// with none, 2.8 ms into L2, 2.0 ms into both; from L3 0.39, 0.41, 0.39 ms. Elsewhere fetching was measured into L2.
+/// Whether the lines that products fetch ahead (kernels_gemm.h) go into L1 too, not only into L2, and outputs
+/// that follow each other are owned ahead. On AMD's Zen 4 a fetch into L2 alone is slower than none where lines
+/// come from memory: 38 MB of panels, each multiplied by 18 rows, two cores, took 2.0 ms with none, 2.8 ms into
+/// L2, 2.0 ms into both; from L3 0.39, 0.41, 0.39 ms. Elsewhere fetching was measured into L2.
 bool fetches_near();
 
 const Isa& current_isa();

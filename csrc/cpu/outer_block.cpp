@@ -1,6 +1,5 @@
 // Blocking of the sum of outer products: the chunks that fix the bits, and the tasks that do not.
 #include <algorithm>
-#include <cmath>
 
 #include "core/ceil_div.h"
 #include "core/parallel.h"

@@ -262,10 +262,13 @@ void run_outer(const Correlation& view, const OuterBlocking& blocking, const Ker
     const OuterScratch layout = outer_scratch(view, blocking, kernels);
     const std::int64_t parts = blocking.parts(view.groups);
     const std::int64_t sums = blocking.sums, chunks = blocking.chunks();
+    // Sums of unequal lengths, so that threads with as many tasks have about as much to do; else tasks of the
+    // same positions follow each other.
+    const bool take_turns = chunks % sums != 0;
     const FloatMode mode = sizeof(T) == 4 ? FloatMode::kFlushDenormals : FloatMode::kIeee;
     parallel_for(parts * sums, threads, mode, [&](std::int64_t task, int) {
-        // Sums of unequal lengths take turns, so that threads with as many tasks have as much to do.
-        const std::int64_t number = task / sums, sum = task % sums;
+        const std::int64_t number = take_turns ? task / sums : task % parts;
+        const std::int64_t sum = take_turns ? task % sums : task / parts;
         const OuterPart<T> part(view, blocking, kernels, operands, number);
         char* scratch = static_cast<char*>(thread_scratch(layout.bytes));
         T* totals = sums > 1 ? operands.workspace + (sum * parts + number) * blocking.total_elems

@@ -28,7 +28,8 @@ public:
         // Of a U that lies near anyway lines in L1 are in the way: 64 -> 64 on 56x56 0.91x.
         constexpr std::int64_t kNearElems = 1 << 20;
         fetches_near_ = fetches_near() && variant_.points() * phase_.channels * phase_.cols > kNearElems;
-        // A part's tasks follow each other: their thread's stretch holds the U that it has made.
+        // A part's tasks follow each other: with U made once a call their thread's stretch holds what it has
+        // made itself, or most of it.
         const std::int64_t block = task % winograd_.blocks;
         task /= winograd_.blocks;
         part_ = task % winograd_.parts;

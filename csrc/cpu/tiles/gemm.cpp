@@ -91,7 +91,7 @@ FC_INLINE void fetch_rows(Line* const* lines, std::int64_t offset, bool own) {
 #pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) {
             Line* const line = lines[i] + offset + v * Vec<T>::kLanes;
-            if (follow) fetch_to_write(line);
+            if (follow) fetch_to_write(line);  // others so: 0.94x on the Zen 4
             else __builtin_prefetch(line, 1, 2);
         }
 }

@@ -1,9 +1,10 @@
 // Windows reduced lane by lane: maximum, maximum with index, average; the maximum's gradient is in
 // pool_gradient.h (contract and picture: cpu/kernels_pool.h).
 //
-// Four vectors of lanes a pass: enough independent chains to hide the latency of max and add (4
-// cycles), and each tap's address is computed once for all four. A pass loads every tap once from
-// L1; memory sets the pace (an input byte and an output byte are fetched and written once).
+// Four vectors of lanes a pass (eight for averages of large windows, average_wide below): enough
+// independent chains to hide the latency of max and add (4 cycles), and each tap's address is computed
+// once for all of them. A pass loads every tap once from L1; memory sets the pace (an input byte and an
+// output byte are fetched and written once).
 //
 // NaN: max(x, best) keeps `best` where either is NaN, so a NaN already taken stays, and a mask
 // beside it notes those that were not.
@@ -191,17 +192,21 @@ std::int64_t lanes_before_boundary(const PoolTile<T>& tile) {
     return static_cast<std::int64_t>((kLanes - address / sizeof(T) % kLanes) % kLanes);
 }
 
+constexpr int kWideVectors = 8;
+
 /// Large windows over many lanes, eight vectors a pass. Taps that lie 4 KB apart or a multiple of it meet in
 /// one set of L1, whose lines come one after the other: a Zen 4 took 44 cycles a tap for one vector, 3.5 a
 /// line for eight. So there are no narrow passes: the first and the last overlap their neighbours.
 template <class T>
 void average_wide(const PoolTile<T>& tile) {
-    constexpr int kVectors = 8, kLanes = Vec<T>::kLanes;
-    const std::int64_t before = lanes_before_boundary(tile), last = tile.lanes - kVectors * kLanes;
+    constexpr int kLanes = Vec<T>::kLanes, kPass = kWideVectors * kLanes;
+    // One pass more, which pays among several.
+    const std::int64_t before = tile.lanes >= 4 * kPass ? lanes_before_boundary(tile) : 0;
+    const std::int64_t last = tile.lanes - kPass;
     for (std::int64_t i = 0; i < tile.positions; ++i)
         for (std::int64_t lane = 0, next = before; lane <= last; lane = next) {
-            average_pass<T, kVectors, false>(tile, i, lane, kLanes);
-            if (lane > 0 || next == 0) next = lane + kVectors * kLanes;
+            average_pass<T, kWideVectors, false>(tile, i, lane, kLanes);
+            if (lane > 0 || next == 0) next = lane + kPass;
             if (lane < last && next > last) next = last;
         }
 }
@@ -209,7 +214,8 @@ void average_wide(const PoolTile<T>& tile) {
 template <class T>
 void average_tile(const PoolTile<T>& tile) {
     if (tile.rows == 1 && tile.col_count == 1 && !tile.accumulate) return share_tile(tile);
-    if (tile.rows * tile.col_count >= 16 && tile.lanes >= 8 * Vec<T>::kLanes && !tile.accumulate)
+    // Passes that overlap would accumulate twice.
+    if (tile.rows * tile.col_count >= 16 && tile.lanes >= kWideVectors * Vec<T>::kLanes && !tile.accumulate)
         return average_wide(tile);
     for_passes(tile, [&](auto pass, std::int64_t i, std::int64_t lane, int count) FC_PASS {
         average_pass<T, decltype(pass)::kVectors, decltype(pass)::kPartial>(tile, i, lane, count);
