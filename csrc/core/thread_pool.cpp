@@ -172,7 +172,7 @@ void ThreadPool::start_workers(int wanted) {
 void ThreadPool::wait_until_left(const Job& job) {
     const auto left = [&] { return job.active.load() == 0; };
     if (left()) return;
-    if (job.threads <= cpus_.load(std::memory_order_relaxed) && spin(kSpin, left)) return;
+    if (job.threads <= cpus_.load(std::memory_order_relaxed) && spin(kCallerSpin, left)) return;
     // A leaving worker decrements active, then reads waiting_callers_; this increments
     // waiting_callers_, then reads active. In the one order of all these, one of the two sees the
     // other, so no wake-up is lost.
@@ -213,7 +213,7 @@ void ThreadPool::worker_loop() {
             ++spinning_;
             lock.unlock();
             const bool posted =
-                spin(kSpin, [&] { return posts_.load(std::memory_order_acquire) != seen; });
+                spin(kWorkerSpin, [&] { return posts_.load(std::memory_order_acquire) != seen; });
             lock.lock();
             --spinning_;
             may_spin = posted && spinning_ < spinners_;
