@@ -289,12 +289,22 @@ def test_against_torch(name, rng):
     assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_sums_of_unequal_lengths_are_more_tasks_than_threads():
-    """196 positions are three chunks, one and two for two sums: not one task each."""
+@pytest.mark.parametrize(
+    ("n", "c", "size", "k", "r"),
+    [(1, 512, 14, 256, 1), (2, 64, 48, 64, 3)],
+    ids=["196 positions", "Winograd"],
+)
+def test_sums_of_unequal_lengths_are_more_tasks_than_threads(n, c, size, k, r):
+    """Three chunks in two sums are one and two, five blocks of tiles two and three."""
     if "avx512" not in _core.supported_isas():
         pytest.skip("the chunks are those of AVX-512")
     with fc.isa("avx512"):
         plan = fc.explain(
-            fc.conv2d_grad_weight, (1, 256, 14, 14), (1, 512, 14, 14), (256, 512, 1, 1), threads=2
+            fc.conv2d_grad_weight,
+            (n, k, size, size),
+            (n, c, size, size),
+            (k, c, r, r),
+            padding=r // 2,
+            threads=2,
         )
     assert plan.tasks >= 4

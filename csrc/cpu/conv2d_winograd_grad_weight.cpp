@@ -27,6 +27,7 @@
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
 #include "cpu/panels.h"
+#include "cpu/sum_tasks.h"
 #include "cpu/winograd_choice.h"
 #include "cpu/winograd_grad_weight.h"
 
@@ -75,14 +76,14 @@ double relative_time(const ConvPlan& plan, std::int64_t panels) {
     const double cols = static_cast<double>(view.cols) *
                         static_cast<double>(ceil_div(panels, blocking.panel_parts)) /
                         static_cast<double>(panels);
-    const double tasks = static_cast<double>(view.groups * blocking.sums * blocking.channel_parts *
-                                             blocking.panel_parts);
-    const double blocks = static_cast<double>(plan.winograd.blocks) / static_cast<double>(blocking.sums);
-    const double tiles = blocks * static_cast<double>(plan.winograd.block_tiles);
+    const SumTasks tasks{blocking.parts(view.groups), blocking.sums, plan.winograd.blocks};
+    const double blocks = static_cast<double>(tasks.longest_stretch(plan.threads));
+    const double most_tasks = static_cast<double>(ceil_div(tasks.count(), plan.threads));
+    const double block_tiles = static_cast<double>(plan.winograd.block_tiles);
     const double totals = channels * cols;
     const double moved = totals * winograd_variant(plan).points() > kTotalsInL2 ? 4 : 1;
-    return std::ceil(tasks / plan.threads) *
-           (tiles * (totals + 12 * channels + 8 * cols) + (blocks + 1) * moved * totals);
+    return blocks * block_tiles * (totals + 12 * channels + 8 * cols) +
+           (blocks + most_tasks) * moved * totals;
 }
 
 // Parts only decide who computes what.
@@ -175,8 +176,7 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     const WinogradGradientLayout layout = winograd_gradient_layout(plan);
     view.scratch_bytes = blocking.scratch_bytes = layout.bytes;
     blocking.total_elems = winograd_totals_elems(plan, layout);
-    const std::int64_t parts = view.groups * blocking.channel_parts * blocking.panel_parts;
-    plan.tasks = parts * blocking.sums;
+    plan.tasks = blocking.parts(view.groups) * blocking.sums;
     plan.winograd.parts = blocking.channel_parts * blocking.panel_parts;
     plan.winograd.pitch = layout.pitch;
     plan.workspace_bytes =

@@ -9,6 +9,7 @@
 #include "cpu/outer_split.h"
 #include "cpu/panels.h"
 #include "cpu/strip.h"
+#include "cpu/sum_tasks.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -99,14 +100,10 @@ double relative_time(const Correlation& view, const OuterBlocking& blocking,
     const double spill = totals > static_cast<double>(kTotalsBytes) ? 1.1 : 1.0;
     const double task = rows * (vectors + 0.5) * spill +
                         vectors * (view.out.channel_elems == 1 ? 3.0 : 8.0) + gathered;
-    const auto rounds = [&](std::int64_t sums) {
-        return static_cast<double>(ceil_div(sums * blocking.parts(view.groups), threads));
-    };
-    // Three chunks are one and two for two sums: as long as two each unless there are more tasks than threads.
-    const std::int64_t chunks = std::max<std::int64_t>(1, blocking.chunks()), longer = chunks % blocking.sums;
-    const double longest = static_cast<double>(ceil_div(chunks, blocking.sums) * blocking.sums) /
-                           static_cast<double>(chunks);
-    return task * std::max(rounds(blocking.sums), longer > 0 ? rounds(longer) * longest : 0);
+    // Without positions there are totals to fill for each sum.
+    const std::int64_t chunks = std::max(blocking.sums, blocking.chunks());
+    const SumTasks tasks{blocking.parts(view.groups), blocking.sums, chunks};
+    return task * static_cast<double>(tasks.longest_stretch(threads));
 }
 
 template <class T>

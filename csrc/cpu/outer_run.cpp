@@ -22,6 +22,7 @@
 #include "cpu/outer_part.h"
 #include "cpu/outer_split.h"
 #include "cpu/strip.h"
+#include "cpu/sum_tasks.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -260,21 +261,17 @@ void run_outer(const Correlation& view, const OuterBlocking& blocking, const Ker
                const OuterOperands<T>& operands, int threads) {
     if (view.groups * view.channels * view.cols == 0) return;
     const OuterScratch layout = outer_scratch(view, blocking, kernels);
-    const std::int64_t parts = blocking.parts(view.groups);
-    const std::int64_t sums = blocking.sums, chunks = blocking.chunks();
-    // Sums of unequal lengths, so that threads with as many tasks have about as much to do; else tasks of the
-    // same positions follow each other.
-    const bool take_turns = chunks % sums != 0;
+    const SumTasks tasks{blocking.parts(view.groups), blocking.sums, blocking.chunks()};
+    const std::int64_t parts = tasks.parts, sums = tasks.sums;
     const FloatMode mode = sizeof(T) == 4 ? FloatMode::kFlushDenormals : FloatMode::kIeee;
-    parallel_for(parts * sums, threads, mode, [&](std::int64_t task, int) {
-        const std::int64_t number = take_turns ? task / sums : task % parts;
-        const std::int64_t sum = take_turns ? task % sums : task / parts;
+    parallel_for(tasks.count(), threads, mode, [&](std::int64_t task, int) {
+        const std::int64_t number = tasks.part(task), sum = tasks.sum(task);
         const OuterPart<T> part(view, blocking, kernels, operands, number);
         char* scratch = static_cast<char*>(thread_scratch(layout.bytes));
         T* totals = sums > 1 ? operands.workspace + (sum * parts + number) * blocking.total_elems
                              : reinterpret_cast<T*>(scratch + layout.totals);
         SumTask<T>(part, layout, scratch)
-            .run(chunks * sum / sums, chunks * (sum + 1) / sums, totals);
+            .run(tasks.begin(sum), tasks.begin(sum + 1), totals);
         if (sums == 1) part.write(totals, reinterpret_cast<T*>(scratch + layout.stage));
     });
     if (sums == 1) return;

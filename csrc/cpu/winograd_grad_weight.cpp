@@ -9,6 +9,7 @@
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
 #include "cpu/outer_part.h"
+#include "cpu/sum_tasks.h"
 #include "cpu/winograd_choice.h"
 #include "cpu/winograd_tiles.h"
 
@@ -48,8 +49,8 @@ struct Context {
           outer{o.source, o.out, o.weight, o.workspace, o.accumulate},
           layout(winograd_gradient_layout(p)), totals_elems(winograd_totals_elems(p, layout)) {}
 
-    std::int64_t parts() const {
-        return view.groups * plan.outer.channel_parts * plan.outer.panel_parts;
+    SumTasks tasks() const {
+        return {plan.outer.parts(view.groups), plan.outer.sums, plan.winograd.blocks};
     }
     OuterPart<float> part(std::int64_t index) const {
         return OuterPart<float>(view, plan.outer, kernels, outer, index);
@@ -255,20 +256,20 @@ std::int64_t winograd_totals_elems(const ConvPlan& plan, const WinogradGradientL
 void run_winograd_gradient(const ConvPlan& plan, const WinogradGradientOperands& operands) {
     const Context context(plan, operands);
     if (context.view.groups * context.view.channels * context.view.cols == 0) return;
-    const std::int64_t parts = context.parts(), sums = plan.outer.sums;
-    const std::int64_t blocks = plan.winograd.blocks, elems = context.totals_elems;
+    const SumTasks tasks = context.tasks();
+    const std::int64_t parts = tasks.parts, sums = tasks.sums, elems = context.totals_elems;
     const auto scratch = [&context] {
         return static_cast<char*>(thread_scratch(context.layout.bytes));
     };
-    parallel_for(parts * sums, plan.threads, FloatMode::kFlushDenormals,
+    parallel_for(tasks.count(), plan.threads, FloatMode::kFlushDenormals,
                  [&](std::int64_t task, int) {
-        const OuterPart<float> part = context.part(task % parts);
-        const std::int64_t sum = task / parts;
+        const std::int64_t number = tasks.part(task), sum = tasks.sum(task);
+        const OuterPart<float> part = context.part(number);
         char* memory = scratch();
-        float* totals = sums > 1 ? operands.workspace + task * elems
+        float* totals = sums > 1 ? operands.workspace + (sum * parts + number) * elems
                                  : reinterpret_cast<float*>(memory + context.layout.totals);
         SumTask(context, part, memory)
-            .run(blocks * sum / sums, blocks * (sum + 1) / sums, totals);
+            .run(tasks.begin(sum), tasks.begin(sum + 1), totals);
         if (sums > 1) return;
         for (std::int64_t panel = part.panel_begin; panel < part.panel_end; ++panel)
             for (std::int64_t c = 0; c < part.channels; c += kStageChannels)

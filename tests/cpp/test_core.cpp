@@ -1,4 +1,4 @@
-// Thread pool, scratch and workspace memory, CPU budget and dispatch, without Python: for
+// Thread pool, scratch and workspace memory, CPU budget, dispatch and tasks of sums, without Python: for
 // ThreadSanitizer, which cannot run inside an interpreter that was built without it.
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -20,6 +20,7 @@
 #include "core/workspace.h"
 #include "cpu/isa.h"
 #include "cpu/kernels_probe.h"
+#include "cpu/sum_tasks.h"
 
 using namespace fastconv;
 
@@ -145,6 +146,35 @@ void sleeping_workers_wake() {
         });
         CHECK(tasks == 8);
     }
+}
+
+void a_caller_sleeps_until_a_long_task_is_done() {
+    for (int round = 0; round < 5; ++round) {
+        std::atomic<int> tasks{0};
+        parallel_for(2, 2, FloatMode::kIeee, [&](std::int64_t, int worker) {
+            usleep(worker == 0 ? 100 : 3000);  // beyond the time that callers spin
+            ++tasks;
+        });
+        CHECK(tasks == 2);
+    }
+}
+
+void every_part_has_every_run_of_chunks_once() {
+    using cpu::SumTasks;
+    for (const SumTasks& tasks : {SumTasks{3, 2, 5}, SumTasks{4, 2, 6}, SumTasks{1, 8, 3}, SumTasks{5, 1, 0}}) {
+        std::vector<int> done(static_cast<std::size_t>(tasks.parts * tasks.chunks));
+        for (std::int64_t task = 0; task < tasks.count(); ++task)
+            for (std::int64_t c = tasks.begin(tasks.sum(task)); c < tasks.begin(tasks.sum(task) + 1); ++c)
+                ++done[static_cast<std::size_t>(tasks.part(task) * tasks.chunks + c)];
+        for (const int times : done) CHECK(times == 1);
+    }
+    // Three chunks in two runs, one and two.
+    CHECK((SumTasks{1, 2, 3}.longest_stretch(2) == 2));
+    CHECK((SumTasks{2, 2, 3}.longest_stretch(2) == 3));
+    CHECK((SumTasks{3, 2, 3}.longest_stretch(2) == 5));  // 1 2 1 | 2 1 2
+    CHECK((SumTasks{3, 2, 4}.longest_stretch(2) == 6));
+    CHECK((SumTasks{1, 2, 3}.longest_stretch(64) == 2));
+    CHECK((SumTasks{1, 2, 3}.longest_stretch(1) == 3));
 }
 
 void float_mode_is_set_everywhere_and_restored() {
@@ -302,6 +332,8 @@ int main() {
     concurrent_callers_get_their_own_results();
     a_caller_never_waits_for_another();
     sleeping_workers_wake();
+    a_caller_sleeps_until_a_long_task_is_done();
+    every_part_has_every_run_of_chunks_once();
     float_mode_is_set_everywhere_and_restored();
     scratch_belongs_to_a_thread();
     workspaces_come_back();
