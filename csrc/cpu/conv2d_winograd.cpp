@@ -78,14 +78,14 @@ double read_cost(const WinogradVariant<float>& variant, double weights) {
     return variant.points() * (in_l2(variant, weights) ? 1 : 9);
 }
 
-/// Transforming all weights once a call, the points leaving the core's caches: 14 or 40 to write one, 29 to
+/// Transforming all weights once a call, the points leaving the core's caches: 14 or 50 to write one, 29 to
 /// read one from another core's L2, and 3 us until all threads are there.
 double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, double weights,
                  std::int64_t threads) {
     constexpr double kMeet = 360e3, kFromOther = 29;
     const std::int64_t transform = std::min(threads, transform_tasks(plan));
     const double elements = variant.points() * weights, share = 1 / static_cast<double>(transform);
-    const double to_memory = elements < kElementsInL2 ? 0 : elements < kElementsInL3 ? 14 : 40;
+    const double to_memory = elements < kElementsInL2 ? 0 : elements < kElementsInL3 ? 14 : 50;
     const double own = (weights * weight_cost(plan, variant) + elements * to_memory) * share;
     if (threads == 1) return own;
     const double others = transform < threads ? 1 : 1 - share;  // of what a thread reads
