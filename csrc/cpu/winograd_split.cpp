@@ -1,0 +1,195 @@
+// The cost model of Winograd's forward and grad_input, and the cut into tasks that it chooses; the loop
+// nest is in cpu/conv2d_winograd.cpp.
+#include "cpu/winograd_split.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/cache.h"
+#include "core/ceil_div.h"
+#include "core/parallel.h"
+#include "core/workspace.h"
+#include "cpu/correlation.h"
+#include "cpu/isa.h"
+#include "cpu/kernels_gemm.h"
+#include "cpu/panels.h"
+#include "cpu/winograd_block.h"
+#include "cpu/winograd_choice.h"
+#include "cpu/winograd_weights.h"
+
+namespace fastconv::cpu {
+namespace {
+
+// Of a block, multiples of the register tile's 6 rows; beyond the usual ones only where U, read once a
+// block, is not in L2 anyway, and where that gains 1 %.
+constexpr std::int64_t kUsualTiles = 48, kMostTiles = 66;
+
+// ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
+// Fitted to single-core measurements. Products count 12 more channels than there are, for starting and
+// storing a tile, and 25 more for each chunk beyond the first that goes through M; a transform of a tile counts 12
+// a point and channel, 15 over 8 points. V is read from wherever it is beside 64 products an element, which
+// hides L3; U beside as many as a block has tiles, which does not.
+
+double tiles_cost(const WinogradVariant<float>& variant, double tiles, double channels, double cols,
+                  double chunks = 1) {
+    const double transform = variant.alpha() > 6 ? 15 : 12;
+    return variant.points() * tiles *
+           (1.1 * (channels + 12 + 25 * (chunks - 1)) * cols +
+            transform * (std::max(channels, 16.0) + std::max(cols, 16.0)));
+}
+
+double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk); }
+
+/// Transforming a weight in cache: packing each tap, unless they are read in place, and making each point.
+double weight_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
+    const double make_point = variant.r == 3 ? 9 : 16;
+    const bool packs = !WinogradWeights(plan, weight_view<float>(plan, nullptr)).in_place();
+    return (packs ? kPackTapCost * variant.r * variant.r : 0) + make_point * variant.points();
+}
+
+constexpr double kElementsInL2 = 1 << 18, kElementsInL3 = 1 << 22;  // of U: 1 MB, 16 MB
+
+bool in_l2(const WinogradVariant<float>& variant, double weights) {
+    return variant.points() * weights < kElementsInL2;
+}
+
+/// Reading a weight's points, each block anew.
+double read_cost(const WinogradVariant<float>& variant, double weights) {
+    return variant.points() * (in_l2(variant, weights) ? 1 : 9);
+}
+
+/// Transforming all weights once a call, the points leaving the core's caches: 14 or 50 to write one, 29 to
+/// read one from another core's L2, and 3 us until all threads are there.
+double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, double weights,
+                 std::int64_t threads) {
+    constexpr double kMeet = 360e3, kFromOther = 29;
+    const std::int64_t transform = std::min(threads, transform_tasks(plan));
+    const double elements = variant.points() * weights, share = 1 / static_cast<double>(transform);
+    const double to_memory = elements < kElementsInL2 ? 0 : elements < kElementsInL3 ? 14 : 50;
+    const double own = (weights * weight_cost(plan, variant) + elements * to_memory) * share;
+    if (threads == 1) return own;
+    const double others = transform < threads ? 1 : 1 - share;  // of what a thread reads
+    return own + kMeet + (elements < kElementsInL2 ? elements * others * kFromOther : 0);
+}
+
+/// U that lies in L3 and that each thread reads whole, half of it or more made by others, costs no more within one
+/// L3; across two, as the cores of many a machine are, 192 -> 384 on 13x13, batch 8, took 6.3 ms instead of 4.6.
+/// Parts of the columns, one a thread, need nothing of others' U: preferred where they cost as little as this.
+double sharing_factor(double elements, std::int64_t parts, std::int64_t threads) {
+    return parts < threads && elements >= kElementsInL2 && elements < kElementsInL3 ? 1.04 : 1;
+}
+
+/// V and M of a block beyond three tenths of L2 crowd it where U is there too; beyond half of it they wait for
+/// L3. Fitted with 2 MB of L2; with 1 MB (Zen 4) 64 -> 64 on 224x224 takes 0.96 of the time with 12 or 18 tiles a
+/// block instead of 30.
+double crowding_cost(double block_elems) {
+    const double l2_elems = static_cast<double>(l2_bytes()) / sizeof(float);
+    if (block_elems < 0.29 * l2_elems) return 0;
+    return (block_elems < 0.5 * l2_elems ? 7 : 15) * block_elems;
+}
+
+/// The ways to cut tiles into blocks and columns into parts, and who transforms the weights unless they were
+/// packed ahead: all threads once a call, or each task for itself. All give the same bits.
+class Splits {
+public:
+    explicit Splits(const ConvPlan& plan)
+        : plan_(plan), phase_(plan.phases[0]), variant_(winograd_variant(plan)),
+          panels_(*plan.isa->kernels<float>().gemm, phase_.cols),
+          vectors_(panels_.padded_cols / plan.isa->kernels<float>().gemm->lanes),
+          channels_(static_cast<double>(phase_.channels)), cols_(static_cast<double>(phase_.cols)),
+          weights_(channels_ * cols_ * static_cast<double>(phase_.groups)),
+          made_(weight_cost(plan, variant_)), read_(read_cost(variant_, weights_)),
+          once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)) {}
+
+    std::int64_t most_tiles() const { return in_l2(variant_, weights_) ? kUsualTiles : kMostTiles; }
+
+    std::int64_t most_parts(bool by_task) const {
+        return std::max<std::int64_t>(1, by_task ? vectors_ : panels_.count);
+    }
+
+    /// Of the slowest thread.
+    double time(std::int64_t blocks, std::int64_t block_tiles, std::int64_t parts, bool by_task) const {
+        const std::int64_t units = most_parts(by_task);  // that parts are cut at
+        const double cols = cols_ * static_cast<double>(ceil_div(units, parts)) / static_cast<double>(units);
+        const double tiles = static_cast<double>(block_tiles);
+        const double block_elems =
+            variant_.points() * tiles * (channels_ + std::min(cols, static_cast<double>(panels_.width)));
+        const double task =
+            crowding_cost(block_elems) + channels_ * cols * (by_task ? made_ : read_) +
+            tiles_cost(variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
+        const double sharing = by_task || plan_.packed_format != 0
+                                   ? 1
+                                   : sharing_factor(variant_.points() * weights_, phase_.groups * parts, plan_.threads);
+        const auto rounds = static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
+        return (by_task ? 0 : once_) + sharing * task * rounds;
+    }
+
+private:
+    const ConvPlan& plan_;
+    const Correlation& phase_;
+    const WinogradVariant<float>& variant_;
+    Panels<float> panels_;
+    std::int64_t vectors_;
+    double channels_, cols_, weights_;
+    double made_, read_;  // of a weight's points: transforming them, or reading them
+    double once_;
+};
+
+/// Takes the best of the splits that fit into a thread's scratch; false where none does.
+bool take_best(ConvPlan& plan, bool once, bool by_task) {
+    WinogradPlan& winograd = plan.winograd;
+    const Splits splits(plan);
+    const std::int64_t tiles = winograd.tiles() * plan.phases[0].batch;
+    double best = 0;
+    for (std::int64_t size = splits.most_tiles(); size >= 6; size -= 6) {
+        double accepted = size >= kUsualTiles ? 1.01 : 0.99;
+        for (const bool tasks_transform : {false, true}) {
+            if (tasks_transform ? !by_task : !once) continue;
+            for (std::int64_t parts = 1; parts <= splits.most_parts(tasks_transform); parts *= 2) {
+                const std::int64_t blocks = ceil_div(tiles, size), block_tiles = ceil_div(tiles, blocks);
+                const double time = splits.time(blocks, block_tiles, parts, tasks_transform);
+                if (best != 0 && time >= best * accepted) continue;
+                const WinogradPlan before = winograd;
+                winograd.blocks = blocks;
+                winograd.block_tiles = block_tiles;
+                winograd.parts = parts;
+                winograd.weights_by_task = tasks_transform;
+                if (winograd_layout(plan, winograd_variant(plan)).bytes > kMaxBlockScratch)
+                    winograd = before;
+                else best = time, accepted = 0.99;
+            }
+        }
+    }
+    return best > 0;
+}
+
+}  // namespace
+
+// A workspace beyond the limit would let `auto` decline for some batches and threads only.
+bool split_winograd(ConvPlan& plan) {
+    const bool packed = plan.packed_format != 0;
+    plan.winograd.weights_by_task = !packed;
+    if (plan.winograd.tiles() * plan.phases[0].batch == 0) return true;
+    const std::size_t u = static_cast<std::size_t>(TransformedWeights(plan).elems()) * sizeof(float);
+    const bool fits = packed || u <= workspace_limit();
+    return take_best(plan, fits, !packed) || (!fits && take_best(plan, true, false));
+}
+
+double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
+    const Correlation& phase = plan.phases[0];
+    const double tiles = static_cast<double>(ceil_div(phase.out_h, variant.m) *
+                                             ceil_div(phase.out_w, variant.m));
+    const double channels = static_cast<double>(phase.channels);
+    const double cols = static_cast<double>(phase.cols);
+    const double weights = channels * cols * plan.image_share(1);
+    const double blocks = std::ceil(tiles / kUsualTiles);
+    const double by_task = tiles_cost(variant, tiles, channels, cols, chunks_of(channels)) +
+                           weights * blocks * weight_cost(plan, variant);
+    const double once =
+        tiles_cost(variant, tiles, channels, cols) +
+        plan.image_share(1) * once_cost(plan, variant, channels * cols, 1) +
+        weights * blocks * read_cost(variant, channels * cols);
+    return std::min(by_task, once);
+}
+
+}  // namespace fastconv::cpu
