@@ -128,6 +128,7 @@ template <class T>
 void fetch_ahead(GemmTile<T>& tile, const PieceLines<T>& lines, std::int64_t t, std::int64_t tiles) {
     constexpr std::int64_t kCacheLine = 64 / static_cast<std::int64_t>(sizeof(T));
     tile.ahead = nullptr;
+    tile.ahead_second = 0;
     if (!lines.first) return;
     if (lines.by_channel) {
         if (t * kCacheLine >= lines.length) return;

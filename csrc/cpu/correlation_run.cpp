@@ -211,6 +211,7 @@ private:
                     tile.ahead = pointers[next] + tile.row_offset;
                     tile.ahead_step = next - row;
                     tile.ahead_run = tile.depth;
+                    tile.ahead_second = 0;
                 } else {
                     fetch_ahead(tile, lines, number % weight_tiles, weight_tiles);
                 }

@@ -25,8 +25,9 @@ public:
           panels_(*kernels_.gemm, phase_.cols),
           layout_(winograd_layout(plan, variant_)),
           scratch_(static_cast<char*>(thread_scratch(layout_.bytes))) {
-        // Of a U that lies near anyway lines in L1 are in the way: 64 -> 64 on 56x56 0.91x.
-        constexpr std::int64_t kNearElems = 1 << 20;
+        // Of a U that lies near anyway lines in L1 are in the way: 64 -> 64 on 56x56 0.91x. Larger ones come from
+        // memory in a network: 96 -> 208 on 14x14 1.34x, 128 -> 128 on 28x28 1.09x; from L3 1.0x.
+        constexpr std::int64_t kNearElems = 1 << 18;
         fetches_near_ = fetches_near() && variant_.points() * phase_.channels * phase_.cols > kNearElems;
         // A part's tasks follow each other: with U made once a call their thread's stretch holds what it has
         // made itself, or most of it.

@@ -122,9 +122,13 @@ FC_INLINE bool all_are(const T* const* rows, const T* zeros) {
 enum class Ahead { kNothing, kL2, kL1 };
 
 template <Ahead kWhere, class T>
-FC_INLINE void fetch(const T* line) {
-    if constexpr (kWhere == Ahead::kL1) __builtin_prefetch(line, 0, 3);
-    else __builtin_prefetch(line, 0, 2);
+FC_INLINE void fetch(const T* line, std::int64_t second) {
+    if constexpr (kWhere == Ahead::kL1) {
+        __builtin_prefetch(line, 0, 3);
+        __builtin_prefetch(line + second, 0, 3);
+    } else {
+        __builtin_prefetch(line, 0, 2);
+    }
 }
 
 // Two depths at a time: what counts and moves pointers takes turns at the ports of the multiply-adds.
@@ -137,7 +141,7 @@ FC_INLINE void multiply_segments(const GemmTile<T>& tile, Vec<T> (&acc)[Rows][Ve
     constexpr bool kAhead = kWhere != Ahead::kNothing;
     const T* panel = tile.panel;
     const T *ahead = tile.ahead, *ahead_begin = ahead;
-    const std::int64_t ahead_step = tile.ahead_step;
+    const std::int64_t ahead_step = tile.ahead_step, second = tile.ahead_second;
     const T* const* rows = tile.rows;
     std::int64_t offset = tile.row_offset;
     for (std::int64_t s = 0; s < tile.segments; ++s) {
@@ -157,15 +161,15 @@ FC_INLINE void multiply_segments(const GemmTile<T>& tile, Vec<T> (&acc)[Rows][Ve
                 end = tile.depth - d < tile.ahead_run ? tile.depth : d + tile.ahead_run;
             if constexpr (Rows * Vectors <= 24)
                 for (; d + 2 <= end; d += 2, panel += 2 * kWidth) {
-                    if constexpr (kAhead) fetch<kWhere>(ahead);
+                    if constexpr (kAhead) fetch<kWhere>(ahead, second);
                     multiply_add<T, Rows, Vectors>(panel, row, d, acc);
-                    if constexpr (kAhead && kRegisters >= 32) fetch<kWhere>(ahead + ahead_step);
+                    if constexpr (kAhead && kRegisters >= 32) fetch<kWhere>(ahead + ahead_step, second);
                     multiply_add<T, Rows, Vectors>(panel + kWidth, row, d + 1, acc);
                     if constexpr (kAhead) ahead += 2 * ahead_step;
                 }
             for (; d < end; ++d, panel += kWidth) {
                 if constexpr (kAhead) {
-                    fetch<kWhere>(ahead);
+                    fetch<kWhere>(ahead, second);
                     ahead += ahead_step;
                 }
                 multiply_add<T, Rows, Vectors>(panel, row, d, acc);
