@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fastconv as fc
 import hypothesis
 import numpy as np
 import pytest
@@ -101,6 +102,15 @@ def pictures(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return save
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """A command that is run in this process sets their number for good: here, for other tests."""
+    before = fc.get_num_threads()
+    yield
+    if fc.get_num_threads() != before:
+        fc.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
