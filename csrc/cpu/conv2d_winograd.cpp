@@ -29,14 +29,14 @@
 #include "cpu/position_order.h"
 #include "cpu/winograd_block.h"
 #include "cpu/winograd_choice.h"
-#include "cpu/winograd_split.h"
+#include "cpu/winograd_cut.h"
 #include "cpu/winograd_weights.h"
 
 namespace fastconv::cpu {
 namespace {
 
 bool cut(ConvPlan& plan) {
-    const bool fits = split_winograd(plan);
+    const bool fits = cut_winograd(plan);
     plan.phases[0].scratch_bytes =
         winograd_layout(plan, winograd_variant(plan)).bytes;
     plan.tasks = plan.phases[0].groups * plan.winograd.blocks * plan.winograd.parts;

@@ -1,6 +1,6 @@
 // The cost model of Winograd's forward and grad_input, and the cut into tasks that it chooses; the loop
 // nest is in cpu/conv2d_winograd.cpp.
-#include "cpu/winograd_split.h"
+#include "cpu/winograd_cut.h"
 
 #include <algorithm>
 #include <cmath>
@@ -166,7 +166,7 @@ bool take_best(ConvPlan& plan, bool once, bool by_task) {
 }  // namespace
 
 // A workspace beyond the limit would let `auto` decline for some batches and threads only.
-bool split_winograd(ConvPlan& plan) {
+bool cut_winograd(ConvPlan& plan) {
     const bool packed = plan.packed_format != 0;
     plan.winograd.weights_by_task = !packed;
     if (plan.winograd.tiles() * plan.phases[0].batch == 0) return true;

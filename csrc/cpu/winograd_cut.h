@@ -15,6 +15,6 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
 
 /// Takes the fastest cut for the plan's batch and threads: blocks of tiles, parts of the columns, and who
 /// transforms weights that are not packed. All give the same bits. False where none fits into a thread's scratch.
-bool split_winograd(ConvPlan& plan);
+bool cut_winograd(ConvPlan& plan);
 
 }  // namespace fastconv::cpu
