@@ -161,7 +161,8 @@ void a_caller_sleeps_until_a_long_task_is_done() {
 
 void every_part_has_every_run_of_chunks_once() {
     using cpu::SumTasks;
-    for (const SumTasks& tasks : {SumTasks{3, 2, 5}, SumTasks{4, 2, 6}, SumTasks{1, 8, 3}, SumTasks{5, 1, 0}}) {
+    for (const SumTasks& tasks : {SumTasks{3, 2, 5}, SumTasks{4, 2, 5}, SumTasks{4, 2, 6},
+                                  SumTasks{1, 8, 3}, SumTasks{5, 1, 0}}) {
         std::vector<int> done(static_cast<std::size_t>(tasks.parts * tasks.chunks));
         for (std::int64_t task = 0; task < tasks.count(); ++task)
             for (std::int64_t c = tasks.begin(tasks.sum(task)); c < tasks.begin(tasks.sum(task) + 1); ++c)
