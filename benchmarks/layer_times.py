@@ -109,13 +109,13 @@ def _convolution(step: Any, x_shape: tuple[int, ...]) -> tuple[int, int]:
         # On matrix tiles as many multiply-adds as take the time of the six products.
         on_tiles = any(phase["split"] for phase in plan.phases)
         return step.multiply_adds * 6 // 16 if on_tiles else step.multiply_adds, packed.nbytes
-    filters, channels, taps, _ = weight.shape  # square: no other has a Winograd kernel
+    filters, channels = weight.shape[:2]
     m = plan.winograd["m"]
     high, wide = plan.winograd["tiles"]
     if step.pooled:  # an odd last row or column may need no tile
         high, wide = (-(-2 * size // m) for size in step.shape[2:])
-    points = (m + taps - 1) ** 2
-    return x_shape[0] * high * wide * points * channels * filters, packed.nbytes
+    products = (m + plan.winograd["r"] - 1) ** 2 * plan.winograd["subkernels"]
+    return x_shape[0] * high * wide * products * channels * filters, packed.nbytes
 
 
 def measure(

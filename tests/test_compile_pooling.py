@@ -17,7 +17,8 @@ from support import ORDERS, assert_only_wrote, in_order, normals, poisoned
 
 L = fc.layers
 
-KERNELS = [("winograd2", 3), ("winograd4", 3), ("winograd6", 3), ("winograd2", 5), ("winograd4", 5)]
+KERNELS = [("winograd2", 3), ("winograd4", 3), ("winograd6", 3), ("winograd2", 5), ("winograd4", 5),
+           ("winograd4", 7), ("winograd2", 9)]  # fmt: skip
 
 
 def same_bits(a, b):

@@ -244,7 +244,7 @@ def test_rounding_is_within_the_bound(problem, dtype, isa, seed, layout, scale, 
     seed=some.SEEDS,
     threads=some.THREADS,
     algorithm=st.sampled_from(WINOGRAD),
-    kernel=st.sampled_from([3, 5]),
+    kernel=st.sampled_from([2, 3, 4, 5, 7]),
     layouts=st.tuples(*[some.LAYOUTS] * 3),
 )
 def test_winograd_is_near(problem, isa, seed, threads, algorithm, kernel, layouts):

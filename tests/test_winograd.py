@@ -24,6 +24,11 @@ def names(r):
     return [algorithm for algorithm, kernel in POINTS if kernel == r]
 
 
+def taps_of(case):
+    """5, or 3 with other kernels cut into subkernels of so many taps."""
+    return 5 if case.r == case.s == 5 else 3
+
+
 def error_bound(algorithm, r):
     """Relative L2, of what `auto` takes at the highest precision and what "high" allows beside."""
     return 2e-6 if len(POINTS[algorithm, r]) < 7 else 8e-6
@@ -84,11 +89,26 @@ def test_kernels_use_those_matrices(algorithm, r, isa):
         assert np.abs(actual - expected).max() < 2e-5 * max(1.0, np.abs(expected).max())
 
 
+# Whole subkernels and those of fewer taps, several panels and blocks of depth, tiny maps.
+SUBKERNELS = [
+    conv("n2c19h13w12-k70r2s2-pad1"),
+    conv("n1c130h9w10-k20r4s4-pad2"),
+    conv("n3c12h14w13-k130r6s6-pad3-g2"),
+    conv("n2c7h17w15-k9r7s7-pad3"),
+    conv("n1c66h12w13-k65r9s9-pad4"),
+    conv("n1c3h16w14-k5r11s10-pad5"),
+    conv("n2c18h9w12-k24r2s7-pad0x3"),
+    conv("n2c18h12w9-k24r8s3-pad4x1"),
+    conv("n1c16h3w2-k16r6s5-pad2"),
+]
+
+
 def winograd_cases():
-    return [
+    usual = [
         case for case in CONV
-        if case.r == case.s and case.r in (3, 5) and case.stride == case.dilation == (1, 1)
+        if min(case.r, case.s) > 1 and case.stride == case.dilation == (1, 1)
     ]  # fmt: skip
+    return [*usual, *SUBKERNELS]
 
 
 def tolerance(x, weight, groups):
@@ -110,14 +130,15 @@ def test_against_the_reference(case, isa, rng):
     back = reference.conv2d_grad_input(
         grad.astype(np.float64), weight.astype(np.float64), x.shape, **case.arguments
     )
-    for algorithm in names(case.r):
+    for algorithm in names(taps_of(case)):
         for order in ("C", "channels_last"):
             out = poisoned(expected.shape, order=order)
             fc.conv2d(
                 in_order(x, order), weight, bias, residual=in_order(residual, order), out=out,
                 activation="relu", algorithm=algorithm, **case.arguments
             )  # fmt: skip
-            limit = tolerance(x, weight, case.groups) * error_bound(algorithm, case.r) / 2e-6
+            bound = error_bound(algorithm, taps_of(case))
+            limit = tolerance(x, weight, case.groups) * bound / 2e-6
             assert np.abs(out - expected).max(initial=0) < limit
             assert_only_wrote(out)
             out = poisoned(back.shape, order=order)
@@ -165,13 +186,13 @@ def test_the_gradient_against_the_reference(case, isa, rng):
     exact = reference.conv2d_grad_weight(
         grad.astype(np.float64), x.astype(np.float64), case.weight_shape, **case.arguments
     )
-    for algorithm in names(case.r):
+    for algorithm in names(taps_of(case)):
         for order in ("C", "channels_last"):
             out = poisoned(case.weight_shape, order=order)
             options = {"algorithm": algorithm, "out": out, **case.arguments}
             arrays = in_order(grad, order), in_order(x, order)
             fc.conv2d_grad_weight(*arrays, case.weight_shape, **options)
-            limit = error_bound(algorithm, case.r) * np.linalg.norm(exact)
+            limit = error_bound(algorithm, taps_of(case)) * np.linalg.norm(exact)
             assert np.linalg.norm(out - exact) <= limit
             fc.conv2d_grad_weight(*arrays, case.weight_shape, accumulate=True, **options)
             assert np.linalg.norm(out - 2 * exact) <= 2 * limit
@@ -179,26 +200,27 @@ def test_the_gradient_against_the_reference(case, isa, rng):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_gradient_has_the_same_bits_for_any_strides(order, isa, rng):
-    case = conv("n5c19h11w13-k70r3s3-pad1")
-    x, grad = normals(case.input_shape, rng), normals((5, 70, 11, 13), rng)
+@pytest.mark.parametrize("r", [3, 7])
+def test_the_gradient_has_the_same_bits_for_any_strides(order, r, isa, rng):
+    shape = (70, 19, r, r)
+    x, grad = normals((5, 19, 11, 13), rng), normals((5, 70, 11, 13), rng)
     for algorithm in names(3):
-        options = {"padding": 1, "algorithm": algorithm}
-        expected = fc.conv2d_grad_weight(grad, x, case.weight_shape, **options)
-        out = poisoned(case.weight_shape, order=order)
+        options = {"padding": r // 2, "algorithm": algorithm}
+        expected = fc.conv2d_grad_weight(grad, x, shape, **options)
+        out = poisoned(shape, order=order)
         arrays = in_order(grad, order), in_order(x, order)
-        fc.conv2d_grad_weight(*arrays, case.weight_shape, out=out, **options)
+        fc.conv2d_grad_weight(*arrays, shape, out=out, **options)
         assert np.array_equal(out, expected)
         assert_only_wrote(out)
 
 
-@pytest.mark.parametrize("case", params(GRADIENTS))
+@pytest.mark.parametrize("case", params([*GRADIENTS, *SUBKERNELS]))
 def test_the_gradient_has_the_same_bits_for_any_thread_count(case, isa, rng):
     x = normals(case.input_shape, rng)
     shape = fc.conv2d_output_shape(x.shape, case.weight_shape, padding=case.padding)
     grad = normals(shape, rng)
     before = _core.num_threads()
-    for algorithm in names(case.r):
+    for algorithm in names(taps_of(case)):
         results = []
         for threads in (1, 2, 3, 16):
             _core.set_num_threads(threads)
@@ -226,54 +248,57 @@ def test_the_gradient_keeps_nan_to_its_channel_and_filter(algorithm, isa, rng):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_any_strides_give_the_same_bits(order, isa, rng):
-    case = conv("n2c19h11w13-k70r3s3-pad1")
-    x, weight = normals(case.input_shape, rng), normals(case.weight_shape, rng)
+@pytest.mark.parametrize("r", [3, 7])
+def test_any_strides_give_the_same_bits(order, r, isa, rng):
+    x, weight = normals((2, 19, 11, 13), rng), normals((70, 19, r, r), rng)
     for algorithm in names(3):
-        expected = fc.conv2d(x, weight, padding=1, algorithm=algorithm)
+        options = {"padding": r // 2, "algorithm": algorithm}
+        expected = fc.conv2d(x, weight, **options)
         out = poisoned(expected.shape, order=order)
-        fc.conv2d(
-            in_order(x, order), in_order(weight, order), padding=1, out=out, algorithm=algorithm
-        )
+        fc.conv2d(in_order(x, order), in_order(weight, order), out=out, **options)
         assert np.array_equal(out, expected)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("r", [3, 5])
+@pytest.mark.parametrize("r", [3, 5, 6, 7])
 @pytest.mark.parametrize("batch", [1, 9])
 def test_grad_input_has_the_same_bits_for_any_strides(order, r, batch, isa, rng):
     """Of 70 columns 64 are a full panel, whose taps are read in place; by tasks or once a call."""
-    shape, side = (batch, 70, 11, 13), r // 2
+    shape, side = (batch, 70, 11, 13), (r - 1) // 2
     grad, weight = normals((batch, 19, 11, 13), rng), normals((19, 70, r, r), rng)
-    for algorithm in names(r):
+    grad = grad[:, :, : 11 + 2 * side - r + 1, : 13 + 2 * side - r + 1]
+    for algorithm in names(5 if r == 5 else 3):
         options = {"padding": side, "algorithm": algorithm}
         expected = fc.conv2d_grad_input(grad, weight, shape, **options)
         operands = in_order(grad, order), in_order(weight, order)
         assert_exact(fc.conv2d_grad_input(*operands, shape, **options), expected)
 
 
-def test_same_bits_for_any_thread_count_and_batch(isa, rng):
-    x, weight = normals((5, 24, 10, 9), rng), normals((130, 24, 3, 3), rng)
+@pytest.mark.parametrize("r", [3, 7])
+def test_same_bits_for_any_thread_count_and_batch(r, isa, rng):
+    x, weight = normals((5, 24, 10, 9), rng), normals((130, 24, r, r), rng)
     before = _core.num_threads()
     for algorithm in names(3):
-        expected = fc.conv2d(x, weight, padding=1, algorithm=algorithm)
+        options = {"padding": r // 2, "algorithm": algorithm}
+        expected = fc.conv2d(x, weight, **options)
         for threads in (1, 3, 8):
             _core.set_num_threads(threads)
             try:
-                again = fc.conv2d(x, weight, padding=1, algorithm=algorithm)
+                again = fc.conv2d(x, weight, **options)
             finally:
                 _core.set_num_threads(before)
             assert np.array_equal(again, expected)
         for n in range(5):
-            one = fc.conv2d(x[n : n + 1], weight, padding=1, algorithm=algorithm)
+            one = fc.conv2d(x[n : n + 1], weight, **options)
             assert np.array_equal(one[0], expected[n])
 
 
+@pytest.mark.parametrize("r", [3, 4])
 @pytest.mark.parametrize("channels", [65, 127, 128, 129, 193, 256, 300])
-def test_chunks_of_channels_have_the_bits_of_whole_blocks(channels, isa, rng):
+def test_chunks_of_channels_have_the_bits_of_whole_blocks(channels, r, isa, rng):
     """A task transforms 64 channels at a time; of weights packed ahead 128 are summed at once."""
-    x, weight = normals((1, channels, 8, 7), rng), normals((40, channels, 3, 3), rng)
-    options = {"padding": 1, "algorithm": "winograd4"}
+    x, weight = normals((1, channels, 8, 7), rng), normals((40, channels, r, r), rng)
+    options = {"padding": r // 2, "algorithm": "winograd4"}
     assert fc.explain(fc.conv2d, x, weight, **options).workspace_bytes == 0
     packed = fc.conv2d(x, fc.pack_weight(weight), **options)
     assert np.array_equal(fc.conv2d(x, weight, **options), packed)
@@ -289,6 +314,10 @@ def test_chunks_of_channels_have_the_bits_of_whole_blocks(channels, isa, rng):
         ("winograd6", 64, 3),
         ("winograd6", 512, 3),
         ("winograd4", 128, 5),
+        ("winograd4", 128, 9),
+        ("winograd2", 128, 7),
+        ("winograd6", 64, 11),
+        ("winograd4", 512, 4),
     ],
 )
 def test_relative_error_is_within_the_contract(algorithm, channels, r, isa, rng):
@@ -297,24 +326,28 @@ def test_relative_error_is_within_the_contract(algorithm, channels, r, isa, rng)
     weight = normals((32, channels, r, r), rng) * np.float32(math.sqrt(2 / (channels * r * r)))
     exact = reference.conv2d(x.astype(np.float64), weight.astype(np.float64), padding=r // 2)
     actual = fc.conv2d(x, weight, padding=r // 2, algorithm=algorithm)
-    assert np.linalg.norm(actual - exact) / np.linalg.norm(exact) < error_bound(algorithm, r)
+    bound = error_bound(algorithm, 5 if r == 5 else 3)
+    assert np.linalg.norm(actual - exact) / np.linalg.norm(exact) < bound
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "channels", "size", "r"), [(name, 16, 68, r) for name, r in POINTS]
+    ("algorithm", "channels", "size", "r"),
+    [*((name, 16, 68, r) for name, r in POINTS), ("winograd4", 16, 68, 7), ("winograd4", 8, 68, 4)],
 )
 def test_the_gradients_relative_error_is_within_the_contract(
     algorithm, channels, size, r, isa, rng
 ):
     """ReLU'd normal inputs, normal grad_output, 4624 positions an image."""
     x = np.maximum(normals((2, channels, size, size), rng), 0)
-    grad = normals((2, 24, size, size), rng)
+    out = size + 2 * (r // 2) - r + 1
+    grad = normals((2, 24, out, out), rng)
     shape = (24, channels, r, r)
     exact = fc.conv2d_grad_weight(
         grad.astype(np.float64), x.astype(np.float64), shape, padding=r // 2
     )
     actual = fc.conv2d_grad_weight(grad, x, shape, padding=r // 2, algorithm=algorithm)
-    assert np.linalg.norm(actual - exact) / np.linalg.norm(exact) < error_bound(algorithm, r)
+    bound = error_bound(algorithm, 5 if r == 5 else 3)
+    assert np.linalg.norm(actual - exact) / np.linalg.norm(exact) < bound
 
 
 def test_the_batch_does_not_choose_the_gradients_algorithm():
@@ -334,8 +367,8 @@ def test_the_batch_does_not_choose_the_gradients_algorithm():
     [
         ((1, 3, 8, 8), (4, 3, 3, 3), {"stride": 2}, "strided or dilated"),
         ((1, 3, 8, 8), (4, 3, 3, 3), {"dilation": 2}, "strided or dilated"),
-        ((1, 3, 8, 8), (4, 3, 3, 5), {}, "not square"),
-        ((1, 3, 8, 8), (4, 3, 7, 7), {}, "neither 3x3 nor 5x5"),
+        ((1, 3, 8, 8), (4, 3, 1, 1), {}, "one row or column of taps"),
+        ((1, 3, 8, 8), (4, 3, 7, 1), {}, "one row or column of taps"),
     ],
 )
 def test_what_it_cannot_do_is_said(shape, kernel, arguments, reason):
@@ -344,6 +377,21 @@ def test_what_it_cannot_do_is_said(shape, kernel, arguments, reason):
         fc.conv2d(x, weight, algorithm="winograd4", **arguments)
     with pytest.raises(ValueError, match="float64 has none"):
         fc.conv2d(x.astype(float), weight.astype(float), algorithm="winograd4", **arguments)
+
+
+def test_5x5_has_variants_of_its_own():
+    x, weight = np.zeros((1, 3, 8, 8), np.float32), np.zeros((4, 3, 5, 5), np.float32)
+    with pytest.raises(ValueError, match="'winograd6' cannot do this problem: winograd6: a 5x5"):
+        fc.conv2d(x, weight, algorithm="winograd6")
+    assert fc.explain(fc.conv2d, x, weight, algorithm="winograd2").winograd["subkernels"] == 1
+
+
+@pytest.mark.parametrize("function", [fc.conv2d, fc.conv2d_grad_input, fc.conv2d_grad_weight])
+def test_auto_takes_it_for_large_kernels(function):
+    shape, kernel, output = (1, 64, 32, 32), (64, 64, 9, 9), (1, 64, 24, 24)
+    plan = fc.explain(function, *FUNCTIONS[function](shape, kernel, output))
+    assert (plan.algorithm, plan.winograd["subkernels"]) == ("winograd4", 9)
+    assert "9 subkernels of 3 x 3" in str(plan)
 
 
 SHAPES = [((1, c, size, size), (k, c, r, r), r // 2) for c, k, size, r in (

@@ -163,6 +163,8 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     if (plan.winograd.m > 0) {
         py::dict winograd;
         winograd["m"] = plan.winograd.m;
+        winograd["r"] = isa.kernels<float>().winograd->variants[plan.winograd.variant].r;
+        winograd["subkernels"] = plan.winograd.subkernels();
         winograd["tiles"] = py::make_tuple(plan.winograd.tiles_h, plan.winograd.tiles_w);
         winograd["block_tiles"] = plan.winograd.block_tiles;
         winograd["blocks"] = plan.winograd.blocks;

@@ -140,6 +140,7 @@ struct OuterBlocking {
 struct WinogradPlan {
     int variant = 0;  // of the kernel table
     int m = 0;
+    std::int64_t subkernels_h = 1, subkernels_w = 1;  // of r x r taps, that the kernel is cut into
     std::int64_t tiles_h = 0, tiles_w = 0;  // of an image
     std::int64_t block_tiles = 0;           // at most, a task
     std::int64_t blocks = 0;
@@ -150,6 +151,7 @@ struct WinogradPlan {
     double cost = 0;  // of one image on one thread, in multiply-adds: what `winograd` compares
 
     std::int64_t tiles() const { return tiles_h * tiles_w; }
+    std::int64_t subkernels() const { return subkernels_h * subkernels_w; }
 };
 
 /// How a depthwise convolution is cut (cpu/conv2d_depthwise.cpp, cpu/depthwise_grad_weight.cpp).

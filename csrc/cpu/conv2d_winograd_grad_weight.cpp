@@ -1,5 +1,5 @@
-// The gradient of a convolution's weights by Winograd: unit stride, 3x3 with tiles of 2x2, 4x4 and 6x6
-// output positions, 5x5 with 2x2 and 4x4, float32.
+// The gradient of a convolution's weights by Winograd: unit stride, 5x5 with tiles of 2x2 and 4x4 output
+// positions, 3x3 and others with 2x2, 4x4 and 6x6, float32.
 //
 //   grad_weight = G^T [ sum over tiles of (B^T x B) * (A grad_output A^T) ] G
 //
@@ -13,9 +13,12 @@
 //   the totals of all sums are added in order; one transform to taps at the end
 // so neither V nor W ever reaches memory, and M does only where there are several sums.
 //
+// A kernel of other sizes is cut into subkernels (cpu/conv2d_winograd.cpp), each a gradient for itself: x moved
+// by the subkernel's first tap, and of its taps those that there are.
+//
 // What one accumulator sums is a block, and blocks and sums follow from the shape alone: the same bits
 // for any number of threads. A NaN or infinity of a channel or filter stays within it.
-// Not handled: strides, dilation, other kernels, float64.
+// Not handled: strides, dilation, kernels of one row or column, float64.
 #include <algorithm>
 #include <cmath>
 
@@ -55,7 +58,8 @@ void cut_tiles(ConvPlan& plan) {
     const std::int64_t most = std::clamp(kBlockBytes / tile_bytes, kFewestTiles, kMostTiles);
     plan.winograd.blocks = ceil_div(tiles, most);
     plan.winograd.block_tiles = tiles > 0 ? ceil_div(tiles, plan.winograd.blocks) : 0;
-    const std::int64_t weights = view.groups * view.channels * view.cols;
+    const std::int64_t weights =
+        view.groups * plan.winograd.subkernels() * view.channels * view.cols;
     const std::int64_t tasks = std::max<std::int64_t>(1, weights / kPartElems);
     std::int64_t& sums = plan.outer.sums;
     for (sums = 1; sums < kMostSums; sums *= 2) {
@@ -76,7 +80,7 @@ double relative_time(const ConvPlan& plan, std::int64_t panels) {
     const double cols = static_cast<double>(view.cols) *
                         static_cast<double>(ceil_div(panels, blocking.panel_parts)) /
                         static_cast<double>(panels);
-    const SumTasks tasks{blocking.parts(view.groups), blocking.sums, plan.winograd.blocks};
+    const SumTasks tasks = winograd_sum_tasks(plan);
     const double blocks = static_cast<double>(tasks.longest_stretch(plan.threads));
     const double most_tasks = static_cast<double>(ceil_div(tasks.count(), plan.threads));
     const double block_tiles = static_cast<double>(plan.winograd.block_tiles);
@@ -148,8 +152,9 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const double cols = padded_cols(plan);
     const bool wide = variant.alpha() > 6;
     const double product = wide ? 1.25 : 1.05, transform = wide ? 15 : 12;
-    return variant.points() * (tiles * (product * channels * cols + transform * (channels + cols)) +
-                               24 * channels * cols * plan.image_share(kShare));
+    return static_cast<double>(subkernels(plan, variant)) * variant.points() *
+           (tiles * (product * channels * cols + transform * (channels + cols)) +
+            24 * channels * cols * plan.image_share(kShare));
 }
 
 const char* decline(const ConvPlan& plan) {
@@ -163,11 +168,11 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     if (const char* reason = choose_winograd(plan, m)) return reason;
     if (view.channels * view.cols == 0) return "winograd: there are no channels";
     view.gather = view.source.channel_elems != 1;
-    const std::int64_t taps = view.taps_w.count;
+    const std::int64_t taps = winograd_variant(plan).r;
     view.segments = taps * taps;
     view.depth = view.channels;
     blocking.channel_unit = 16;
-    blocking.taps_inside = blocking.weight_row_elems == taps * blocking.weight_tap_elems &&
+    blocking.taps_inside = view.taps_h.count == taps && view.taps_w.count == taps && blocking.weight_row_elems == taps * blocking.weight_tap_elems &&
                            blocking.weight_channel_elems == taps * taps * blocking.weight_tap_elems;
     plan.winograd.cost = winograd_cost(plan, winograd_variant(plan));
     cut_tiles(plan);
@@ -176,7 +181,7 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     const WinogradGradientLayout layout = winograd_gradient_layout(plan);
     view.scratch_bytes = blocking.scratch_bytes = layout.bytes;
     blocking.total_elems = winograd_totals_elems(plan, layout);
-    plan.tasks = blocking.parts(view.groups) * blocking.sums;
+    plan.tasks = winograd_sum_tasks(plan).count();
     plan.winograd.parts = blocking.channel_parts * blocking.panel_parts;
     plan.winograd.pitch = layout.pitch;
     plan.workspace_bytes =

@@ -41,7 +41,6 @@ public:
 
     void run() {
         std::fill_n(at<float>(layout_.zeros), phase_.channels, 0.0f);
-        for_segments([this](const TileSegment& segment) { transform_input(segment); });
         point_at_rows(at<const float*>(layout_.v_rows), layout_.v, layout_.v_point_elems, layout_.v_pitch);
         std::int64_t begin = 0, end = panels_.count;
         if (winograd_.weights_by_task) {
@@ -51,9 +50,15 @@ public:
             begin = panels_.count * part_ / winograd_.parts;
             end = panels_.count * (part_ + 1) / winograd_.parts;
         }
-        for (std::int64_t panel = begin; panel < end; ++panel) {
-            multiply(panel);
-            for_segments([this, panel](const TileSegment& segment) { transform_output(segment, panel); });
+        const std::int64_t last = winograd_.subkernels() - 1;
+        for (subkernel_ = 0; subkernel_ <= last; ++subkernel_) {
+            for_segments([this](const TileSegment& segment) { transform_input(segment); });
+            for (std::int64_t panel = begin; panel < end; ++panel) {
+                m_first_ = (panel - begin) * layout_.m_panel_elems;
+                multiply(panel);
+                if (subkernel_ == last)
+                    for_segments([this, panel](const TileSegment& segment) { transform_output(segment, panel); });
+            }
         }
     }
 
@@ -75,10 +80,11 @@ private:
     }
 
     void transform_input(const TileSegment& segment) {
+        const Subkernel taps = subkernel(plan_, subkernel_);
         const TilePixels pixels(*kernels_.copy, phase_,
                                 operands_.source + group_ * phase_.source_group_elems,
                                 phase_.channels, variant_.alpha(), variant_.m, segment,
-                                at<float>(layout_.strip), at<float>(layout_.zeros));
+                                at<float>(layout_.strip), at<float>(layout_.zeros), taps.row, taps.col);
         WinogradInput<float> tile;
         tile.point_elems = layout_.v_point_elems;
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
@@ -95,7 +101,7 @@ private:
     // Channels that are multiplied at a time.
     std::int64_t step() const { return winograd_.weights_by_task ? kWinogradChunk : phase_.channels; }
 
-    // M = V U for every point, (point, tile, width).
+    // M = V U for every point, (point, tile, width); of all subkernels but the first, M += V U.
     void multiply(std::int64_t panel) {
         const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
         if (width != m_width_)
@@ -109,20 +115,20 @@ private:
             if (by_task)
                 weights_.transform({group_, panels_.first_col(panel), panels_.panel_cols(panel), width,
                                     c, channels},
-                                   at<float>(layout_.u), point_elems, at<float>(layout_.weights));
-            else u = operands_.transformed + transformed_.first(group_, panel);
+                                   subkernel_, at<float>(layout_.u), point_elems, at<float>(layout_.weights));
+            else u = operands_.transformed + transformed_.first(group_, subkernel_, panel);
             for (std::int64_t point = 0; point < variant_.points(); ++point)
                 multiply_point(u + point * point_elems, point_elems, point, c, channels, width);
         }
     }
 
-    // All channels, or a chunk of them. The sums of the blocks before are added up in L1; of chunks, which
-    // come one at a time, in M, and those of a block that goes on are in `begun` until then.
+    // All channels, or a chunk of them. The sums of the blocks before are added up in L1; of chunks and of
+    // subkernels, which come one at a time, in M, and those of a block that goes on are in `begun` until then.
     void multiply_point(const float* u, std::int64_t point_elems, std::int64_t point,
                         std::int64_t first, std::int64_t channels, std::int64_t width) {
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
         const std::int64_t row_tiles = ceil_div(tiles_, kernels_.gemm->max_rows[vectors]);
-        const bool by_task = winograd_.weights_by_task;
+        const bool by_task = winograd_.weights_by_task, several = winograd_.subkernels() > 1;
         const bool goes_on = by_task && first + channels < phase_.channels &&
                              (first + channels) % kWinogradBlock != 0;
         GemmTile<float> tile;
@@ -130,22 +136,24 @@ private:
         tile.segments = 1;
         tile.cols = width;
         tile.sum = at<float>(layout_.sum);
+        tile.out_offset = m_first_;
         const std::int64_t chunk_elems = by_task ? first / kWinogradChunk * layout_.v_chunk_elems : 0;
         for (std::int64_t t = 0, row = 0; t < row_tiles; ++t) {
             const std::int64_t next = tiles_ * (t + 1) / row_tiles;
             tile.rows = at<const float*>(layout_.v_rows) + point * tiles_ + row;
             tile.out = at<float*>(layout_.m_rows) + point * tiles_ + row;
+            if (several) tile.sum = tile.out[0] + m_first_;
             if (by_task) {
                 float* const begun =
                     at<float>(layout_.begun) + point * layout_.m_point_elems + row * width;
-                tile.sum = goes_on ? begun : tile.out[0];
+                tile.sum = goes_on ? begun : tile.out[0] + m_first_;
                 tile.begun = first % kWinogradBlock != 0 ? begun : nullptr;
             }
             for (std::int64_t c = first; c < first + channels; c += kWinogradBlock) {
                 tile.row_offset = c - first + chunk_elems;
                 tile.depth = std::min(kWinogradBlock, first + channels - c);
-                tile.first = c < kWinogradBlock || goes_on;
-                tile.last = c + tile.depth == phase_.channels;
+                tile.first = (subkernel_ == 0 && c < kWinogradBlock) || goes_on;
+                tile.last = subkernel_ + 1 == winograd_.subkernels() && c + tile.depth == phase_.channels;
                 tile.panel = u + (c - first) * width;
                 if (by_task) {
                     tile.ahead = tile.rows[0] + tile.row_offset + layout_.v_point_elems;
@@ -185,7 +193,7 @@ private:
         if (operands_.epilogue.bias)
             tile.bias = operands_.epilogue.bias + group_ * phase_.cols + col;
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
-            tile.points = at<float>(layout_.m) + (segment.first + t) * width;
+            tile.points = at<float>(layout_.m) + m_first_ + (segment.first + t) * width;
             target.of_tile(t, side, height, length, tile.pixels);
             if (added.first)
                 added.of_tile(t, variant_.m, height * step, length * step, tile.residual);
@@ -249,8 +257,22 @@ private:
     char* scratch_;
     std::int64_t part_, group_, begin_, tiles_;
     std::int64_t m_width_ = 0;  // that m_rows are for
+    std::int64_t subkernel_ = 0;
+    std::int64_t m_first_ = 0;  // where M of the panel begins
     bool fetches_near_;
 };
+
+}  // namespace
+
+namespace {
+
+// Of a task.
+std::int64_t most_panels(const ConvPlan& plan) {
+    const GemmKernels<float>& gemm = *plan.isa->kernels<float>().gemm;
+    const std::int64_t cols = plan.phases[0].cols, parts = plan.winograd.parts;
+    if (!plan.winograd.weights_by_task) return ceil_div(Panels<float>(gemm, cols).count, parts);
+    return Panels<float>(gemm, ceil_div(ceil_div(cols, gemm.lanes), parts) * gemm.lanes).count;
+}
 
 }  // namespace
 
@@ -273,8 +295,10 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
     layout.m_point_elems = odd_lines(winograd.block_tiles * width);
     layout.v = take((chunks ? ceil_div(phase.channels, kWinogradChunk) : 1) * layout.v_chunk_elems,
                     sizeof(float));
-    layout.m = take(variant.points() * layout.m_point_elems, sizeof(float));
-    layout.begun = take(chunks ? variant.points() * layout.m_point_elems : 0, sizeof(float));
+    const std::int64_t m_elems = variant.points() * layout.m_point_elems;
+    if (winograd.subkernels() > 1) layout.m_panel_elems = m_elems;
+    layout.m = take(m_elems * (winograd.subkernels() > 1 ? most_panels(plan) : 1), sizeof(float));
+    layout.begun = take(chunks ? m_elems : 0, sizeof(float));
     layout.sum = take(GemmKernels<float>::kMaxRows * width, sizeof(float));
     layout.v_rows = take(rows, sizeof(float*));
     layout.m_rows = take(rows, sizeof(float*));

@@ -10,12 +10,13 @@ namespace fastconv::cpu {
 /// Where a task's scratch has what, in bytes from its beginning.
 struct WinogradLayout {
     // Transformed tiles (point, tile, c) and (point, tile, k); with weights_by_task (chunk, point, tile, c),
-    // so that the products with a chunk of U read V from end to end.
+    // so that the products with a chunk of U read V from end to end. V is of one subkernel; where there are
+    // several, M of each panel waits for the last, m_panel_elems from the next, else they share one.
     std::size_t v = 0, m = 0;
     std::size_t u = 0;                   // (point, chunk, width), with weights_by_task
     std::size_t weights = 0;             // of WinogradWeights, with weights_by_task
     std::int64_t v_pitch = 0, v_point_elems = 0, v_chunk_elems = 0;
-    std::int64_t m_point_elems = 0;
+    std::int64_t m_point_elems = 0, m_panel_elems = 0;
     std::size_t begun = 0;               // as m: sums of a block of channels, with weights_by_task
     std::size_t sum = 0;                 // of a register tile
     std::size_t v_rows = 0, m_rows = 0;  // pointers to their rows (point, tile)

@@ -8,8 +8,18 @@ namespace fastconv::cpu {
 
 const WinogradVariant<float>& winograd_variant(const ConvPlan& plan);
 
-/// The checks that every direction shares; then sets variant, m and tiles of plan.winograd, over the
-/// output of plan.phases[0].
+/// A part of a kernel that a variant's r x r taps do not hold: its first tap, and its taps, fewer at the end.
+/// The kernel is the sum of such convolutions, each of the source moved by the first tap.
+struct Subkernel {
+    std::int64_t row, col, height, width;
+};
+Subkernel subkernel(const ConvPlan& plan, std::int64_t index);
+
+/// Those that the variant would cut the kernel of plan.phases[0] into.
+std::int64_t subkernels(const ConvPlan& plan, const WinogradVariant<float>& variant);
+
+/// The checks that every direction shares; then sets variant, m, subkernels and tiles of plan.winograd, over
+/// the taps and the output of plan.phases[0].
 const char* choose_winograd(ConvPlan& plan, int m);
 
 /// What the variant costs for one image on one thread, in multiply-adds of the register tile.

@@ -30,12 +30,13 @@ constexpr std::int64_t kUsualTiles = 48, kMostTiles = 66;
 // a point and channel, 15 over 8 points. V is read from wherever it is beside 64 products an element, which
 // hides L3; U beside as many as a block has tiles, which does not.
 
-double tiles_cost(const WinogradVariant<float>& variant, double tiles, double channels, double cols,
-                  double chunks = 1) {
+double tiles_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, double tiles, double channels,
+                  double cols, double chunks = 1) {
     const double transform = variant.alpha() > 6 ? 15 : 12;
+    const auto kernels = static_cast<double>(subkernels(plan, variant));
     return variant.points() * tiles *
-           (1.1 * (channels + 12 + 25 * (chunks - 1)) * cols +
-            transform * (std::max(channels, 16.0) + std::max(cols, 16.0)));
+           (1.1 * kernels * (channels + 12 + 25 * (chunks - 1)) * cols +
+            transform * (kernels * std::max(channels, 16.0) + std::max(cols, 16.0)));
 }
 
 double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk); }
@@ -44,7 +45,10 @@ double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk);
 double weight_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     const double make_point = variant.r == 3 ? 9 : 16;
     const bool packs = !WinogradWeights(plan, weight_view<float>(plan, nullptr)).in_place();
-    return (packs ? kPackTapCost * variant.r * variant.r : 0) + make_point * variant.points();
+    const Correlation& phase = plan.phases[0];
+    const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count) /
+                        static_cast<double>(subkernels(plan, variant));
+    return (packs ? kPackTapCost * taps : 0) + make_point * variant.points();
 }
 
 constexpr double kElementsInL2 = 1 << 18, kElementsInL3 = 1 << 22;  // of U: 1 MB, 16 MB
@@ -97,7 +101,8 @@ public:
           panels_(*plan.isa->kernels<float>().gemm, phase_.cols),
           vectors_(panels_.padded_cols / plan.isa->kernels<float>().gemm->lanes),
           channels_(static_cast<double>(phase_.channels)), cols_(static_cast<double>(phase_.cols)),
-          weights_(channels_ * cols_ * static_cast<double>(phase_.groups)),
+          kernels_(static_cast<double>(plan.winograd.subkernels())),
+          weights_(channels_ * cols_ * kernels_ * static_cast<double>(phase_.groups)),
           made_(weight_cost(plan, variant_)), read_(read_cost(variant_, weights_)),
           once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)) {}
 
@@ -113,10 +118,11 @@ public:
         const double cols = cols_ * static_cast<double>(ceil_div(units, parts)) / static_cast<double>(units);
         const double tiles = static_cast<double>(block_tiles);
         const double block_elems =
-            variant_.points() * tiles * (channels_ + std::min(cols, static_cast<double>(panels_.width)));
+            variant_.points() * tiles *
+            (channels_ + (kernels_ > 1 ? cols : std::min(cols, static_cast<double>(panels_.width))));
         const double task =
-            crowding_cost(block_elems) + channels_ * cols * (by_task ? made_ : read_) +
-            tiles_cost(variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
+            crowding_cost(block_elems) + channels_ * cols * kernels_ * (by_task ? made_ : read_) +
+            tiles_cost(plan_, variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
         const double sharing = by_task || plan_.packed_format != 0
                                    ? 1
                                    : sharing_factor(variant_.points() * weights_, phase_.groups * parts, plan_.threads);
@@ -130,7 +136,7 @@ private:
     const WinogradVariant<float>& variant_;
     Panels<float> panels_;
     std::int64_t vectors_;
-    double channels_, cols_, weights_;
+    double channels_, cols_, kernels_, weights_;  // subkernels, and all that are of a channel and column
     double made_, read_;  // of a weight's points: transforming them, or reading them
     double once_;
 };
@@ -181,14 +187,15 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
                                              ceil_div(phase.out_w, variant.m));
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols);
-    const double weights = channels * cols * plan.image_share(1);
+    const double all = channels * cols * static_cast<double>(subkernels(plan, variant));
+    const double weights = all * plan.image_share(1);
     const double blocks = std::ceil(tiles / kUsualTiles);
-    const double by_task = tiles_cost(variant, tiles, channels, cols, chunks_of(channels)) +
+    const double by_task = tiles_cost(plan, variant, tiles, channels, cols, chunks_of(channels)) +
                            weights * blocks * weight_cost(plan, variant);
     const double once =
-        tiles_cost(variant, tiles, channels, cols) +
-        plan.image_share(1) * once_cost(plan, variant, channels * cols, 1) +
-        weights * blocks * read_cost(variant, channels * cols);
+        tiles_cost(plan, variant, tiles, channels, cols) +
+        plan.image_share(1) * once_cost(plan, variant, all, 1) +
+        weights * blocks * read_cost(variant, all);
     return std::min(by_task, once);
 }
 

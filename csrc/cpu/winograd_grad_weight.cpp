@@ -9,7 +9,6 @@
 #include "cpu/kernels_outer.h"
 #include "cpu/outer.h"
 #include "cpu/outer_part.h"
-#include "cpu/sum_tasks.h"
 #include "cpu/winograd_choice.h"
 #include "cpu/winograd_tiles.h"
 
@@ -49,21 +48,21 @@ struct Context {
           outer{o.source, o.out, o.weight, o.workspace, o.accumulate},
           layout(winograd_gradient_layout(p)), totals_elems(winograd_totals_elems(p, layout)) {}
 
-    SumTasks tasks() const {
-        return {plan.outer.parts(view.groups), plan.outer.sums, plan.winograd.blocks};
-    }
     OuterPart<float> part(std::int64_t index) const {
-        return OuterPart<float>(view, plan.outer, kernels, outer, index);
+        return OuterPart<float>(view, plan.outer, kernels, outer, index % plan.outer.parts(view.groups));
+    }
+    Subkernel taps(std::int64_t index) const {
+        return subkernel(plan, index / plan.outer.parts(view.groups));
     }
 };
 
 /// M of one part, summed over a run of blocks of tiles.
 class SumTask {
 public:
-    SumTask(const Context& context, const OuterPart<float>& part, char* scratch)
+    SumTask(const Context& context, const OuterPart<float>& part, const Subkernel& taps, char* scratch)
         : context_(context), view_(context.view), winograd_(context.plan.winograd),
           kernels_(context.kernels), variant_(context.variant), layout_(context.layout), part_(part),
-          scratch_(scratch) {}
+          taps_(taps), scratch_(scratch) {}
 
     void run(std::int64_t begin, std::int64_t end, float* totals) {
         if (begin == end) std::fill_n(totals, context_.totals_elems, 0.0f);
@@ -88,7 +87,7 @@ private:
         const float* first = context_.operands.source + part_.group * view_.source_group_elems +
                              part_.channel_begin * view_.source.channel_elems;
         const TilePixels pixels(*kernels_.copy, view_, first, part_.channels, variant_.alpha(),
-                                variant_.m, segment, at(layout_.strip), at(layout_.zeros));
+                                variant_.m, segment, at(layout_.strip), at(layout_.zeros), taps_.row, taps_.col);
         WinogradInput<float> tile;
         tile.channels = part_.channels;
         tile.point_elems = layout_.v_point_elems;
@@ -170,17 +169,18 @@ private:
     const WinogradVariant<float>& variant_;
     const WinogradGradientLayout& layout_;
     const OuterPart<float>& part_;
+    const Subkernel taps_;
     char* scratch_;
     std::int64_t tiles_ = 0;
 };
 
 /// Channels [c, c + count) of a panel: the totals of all sums added in order, transformed, written.
-void write_taps(const Context& context, const OuterPart<float>& part, std::int64_t panel,
-                std::int64_t c, float* totals, std::int64_t sum_elems, char* scratch) {
+void write_taps(const Context& context, const OuterPart<float>& part, const Subkernel& taps,
+                std::int64_t panel, std::int64_t c, float* totals, std::int64_t sum_elems, char* scratch) {
     const WinogradGradientLayout& layout = context.layout;
     const WinogradVariant<float>& variant = context.variant;
     const OuterBlocking& blocking = context.plan.outer;
-    const std::int64_t width = part.width(panel), taps = variant.r * variant.r;
+    const std::int64_t width = part.width(panel), r = variant.r;
     const std::int64_t count = std::min(kStageChannels, part.channels - c);
     float* panel_totals = totals + (panel - part.panel_begin) * variant.points() *
                                        layout.totals_point_elems + c * width;
@@ -196,18 +196,19 @@ void write_taps(const Context& context, const OuterPart<float>& part, std::int64
     line.tap_elems = blocking.taps_inside ? width : count * width;
     for (std::int64_t i = 0; i < count; ++i) {
         line.points = panel_totals + i * width;
-        line.taps = stage + i * (blocking.taps_inside ? taps : 1) * width;
+        line.taps = stage + i * (blocking.taps_inside ? r * r : 1) * width;
         variant.taps(line);
     }
     float* added = reinterpret_cast<float*>(scratch + layout.stage_added);
     float* to = part.panel_weight(panel) + c * blocking.weight_channel_elems;
     if (blocking.taps_inside)
-        return part.write_rows(panel, count * taps, stage, to, blocking.weight_tap_elems, added);
-    for (std::int64_t tap = 0; tap < taps; ++tap)
-        part.write_rows(panel, count, stage + tap * count * width,
-                        to + tap / variant.r * blocking.weight_row_elems +
-                            tap % variant.r * blocking.weight_tap_elems,
-                        blocking.weight_channel_elems, added);
+        return part.write_rows(panel, count * r * r, stage, to, blocking.weight_tap_elems, added);
+    for (std::int64_t y = 0; y < taps.height; ++y)
+        for (std::int64_t x = 0; x < taps.width; ++x)
+            part.write_rows(panel, count, stage + (y * r + x) * count * width,
+                            to + (taps.row + y) * blocking.weight_row_elems +
+                                (taps.col + x) * blocking.weight_tap_elems,
+                            blocking.weight_channel_elems, added);
 }
 
 }  // namespace
@@ -247,6 +248,11 @@ WinogradGradientLayout winograd_gradient_layout(const ConvPlan& plan) {
     return layout;
 }
 
+SumTasks winograd_sum_tasks(const ConvPlan& plan) {
+    return {plan.winograd.subkernels() * plan.outer.parts(plan.phases[0].groups), plan.outer.sums,
+            plan.winograd.blocks};
+}
+
 std::int64_t winograd_totals_elems(const ConvPlan& plan, const WinogradGradientLayout& layout) {
     const Panels<float> panels(*plan.isa->kernels<float>().outer, plan.phases[0].cols);
     return ceil_div(panels.count, plan.outer.panel_parts) * winograd_variant(plan).points() *
@@ -256,7 +262,7 @@ std::int64_t winograd_totals_elems(const ConvPlan& plan, const WinogradGradientL
 void run_winograd_gradient(const ConvPlan& plan, const WinogradGradientOperands& operands) {
     const Context context(plan, operands);
     if (context.view.groups * context.view.channels * context.view.cols == 0) return;
-    const SumTasks tasks = context.tasks();
+    const SumTasks tasks = winograd_sum_tasks(plan);
     const std::int64_t parts = tasks.parts, sums = tasks.sums, elems = context.totals_elems;
     const auto scratch = [&context] {
         return static_cast<char*>(thread_scratch(context.layout.bytes));
@@ -268,12 +274,12 @@ void run_winograd_gradient(const ConvPlan& plan, const WinogradGradientOperands&
         char* memory = scratch();
         float* totals = sums > 1 ? operands.workspace + (sum * parts + number) * elems
                                  : reinterpret_cast<float*>(memory + context.layout.totals);
-        SumTask(context, part, memory)
+        SumTask(context, part, context.taps(number), memory)
             .run(tasks.begin(sum), tasks.begin(sum + 1), totals);
         if (sums > 1) return;
         for (std::int64_t panel = part.panel_begin; panel < part.panel_end; ++panel)
             for (std::int64_t c = 0; c < part.channels; c += kStageChannels)
-                write_taps(context, part, panel, c, totals, 0, memory);
+                write_taps(context, part, context.taps(number), panel, c, totals, 0, memory);
     });
     if (sums == 1) return;
     const std::int64_t stages =
@@ -284,7 +290,7 @@ void run_winograd_gradient(const ConvPlan& plan, const WinogradGradientOperands&
         const std::int64_t c = task % stages * kStageChannels;
         if (c >= part.channels) return;
         for (std::int64_t panel = part.panel_begin; panel < part.panel_end; ++panel)
-            write_taps(context, part, panel, c, operands.workspace + task / stages * elems,
+            write_taps(context, part, context.taps(task / stages), panel, c, operands.workspace + task / stages * elems,
                        parts * elems, scratch());
     });
 }

@@ -3,6 +3,7 @@
 
 #include "core/plan.h"
 #include "cpu/kernels_winograd.h"
+#include "cpu/sum_tasks.h"
 
 namespace fastconv::cpu {
 
@@ -19,6 +20,9 @@ struct WinogradGradientLayout {
 };
 
 WinogradGradientLayout winograd_gradient_layout(const ConvPlan& plan);
+
+/// A part is one subkernel's, of some channels and panels: all parts of a subkernel follow each other.
+SumTasks winograd_sum_tasks(const ConvPlan& plan);
 
 /// Elements of M of one task: its channels and panels, all points.
 std::int64_t winograd_totals_elems(const ConvPlan& plan, const WinogradGradientLayout& layout);

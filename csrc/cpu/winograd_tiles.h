@@ -35,8 +35,9 @@ void for_tile_segments(const WinogradPlan& plan, std::int64_t begin, std::int64_
     }
 }
 
-/// Tiles of `side` x `side` pixels of a correlation's source, `step` apart: read in place, or, where
-/// the channels are strided, from a strip that the constructor fills.
+/// Tiles of `side` x `side` pixels of a correlation's source, `step` apart, from the first tap's on or that
+/// `down` and `right` of it: read in place, or, where the channels are strided, from a strip that the constructor
+/// fills.
 struct TilePixels {
     const Correlation& view;
     const float* image;  // its first pixel, at the first of `channels`
@@ -48,11 +49,11 @@ struct TilePixels {
 
     TilePixels(const CopyKernels<float>& copy, const Correlation& correlation, const float* first,
                std::int64_t count, int tile_side, int tile_step, const TileSegment& segment,
-               float* strip_memory, const float* zero_line)
+               float* strip_memory, const float* zero_line, std::int64_t down = 0, std::int64_t right = 0)
         : view(correlation), image(first + segment.image * correlation.source.batch_elems),
           channels(count), side(tile_side), step(tile_step),
-          first_y(segment.tile_row * step + view.taps_h.offset),
-          first_x(segment.tile_col * step + view.taps_w.offset), tiles(segment.tiles),
+          first_y(segment.tile_row * step + view.taps_h.offset + down),
+          first_x(segment.tile_col * step + view.taps_w.offset + right), tiles(segment.tiles),
           strip(strip_memory), zeros(zero_line) {
         if (!view.gather) return;
         Strip cut;

@@ -15,37 +15,70 @@ namespace {
 
 constexpr std::int64_t kTransformChannels = 32;  // whose taps are in L1 or L2 between packing and use
 
+// Taps [first, first + count) of an axis, and the least kernel index among them, from which they then count.
+std::int64_t cut_taps(AxisTaps& taps, std::int64_t first, std::int64_t count) {
+    const std::int64_t begin = taps.kernel + first * taps.kernel_step;
+    const std::int64_t least = std::min(begin, begin + (count - 1) * taps.kernel_step);
+    taps.count = count;
+    taps.kernel = begin - least;
+    return least;
+}
+
 }  // namespace
 
-TransformedWeights::TransformedWeights(const ConvPlan& plan) : groups_(plan.phases[0].groups) {
+TransformedWeights::TransformedWeights(const ConvPlan& plan)
+    : groups_(plan.phases[0].groups), subkernels_(plan.winograd.subkernels()) {
     const Correlation& phase = plan.phases[0];
     const GemmKernels<float>& gemm = *plan.isa->kernels<float>().gemm;
     const Panels<float> panels(gemm, phase.cols);
     const std::int64_t points = winograd_variant(plan).points(), last = panels.count - 1;
     panel_elems_ = points * odd_lines(phase.channels * panels.width);
-    group_elems_ = panels.count == 0 ? 0
-                                     : last * panel_elems_ +
-                                           points * odd_lines(phase.channels *
-                                                              panels.panel_width(last, gemm.lanes));
+    subkernel_elems_ =
+        panels.count == 0
+            ? 0
+            : last * panel_elems_ +
+                  points * odd_lines(phase.channels * panels.panel_width(last, gemm.lanes));
 }
 
-std::int64_t TransformedWeights::first(std::int64_t group, std::int64_t panel) const {
-    return group * group_elems_ + panel * panel_elems_;
+std::int64_t TransformedWeights::first(std::int64_t group, std::int64_t subkernel,
+                                       std::int64_t panel) const {
+    return (group * subkernels_ + subkernel) * subkernel_elems_ + panel * panel_elems_;
 }
 
 WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight)
-    : phase_(plan.phases[0]), kernels_(plan.isa->kernels<float>()),
+    : plan_(plan), phase_(plan.phases[0]), kernels_(plan.isa->kernels<float>()),
       variant_(kernels_.winograd->variants[plan.winograd.variant]), weight_(weight) {}
 
 std::int64_t WinogradWeights::scratch_elems() const {
+    Correlation phase = phase_;
+    const WeightView<float> weight = weight_of(subkernel(plan_, 0), phase);  // none has more taps
     return variant_.r * variant_.r * kTransformChannels * widest_panel(*kernels_.gemm) +
-           pack_staging_elems(phase_, kernels_, weight_);
+           pack_staging_elems(phase, kernels_, weight);
 }
 
 bool WinogradWeights::in_place() const {
     const std::int64_t row = phase_.taps_h.kernel_step * weight_.row_elems;
     const std::int64_t tap = phase_.taps_w.kernel_step * weight_.tap_elems;
     return weight_.col_elems == 1 && row == variant_.r * tap;
+}
+
+WeightView<float> WinogradWeights::weight_of(const Subkernel& taps, Correlation& phase) const {
+    WeightView<float> weight = weight_;
+    weight.data += cut_taps(phase.taps_h, taps.row, taps.height) * weight.row_elems;
+    weight.data += cut_taps(phase.taps_w, taps.col, taps.width) * weight.tap_elems;
+    return weight;
+}
+
+// Packed taps (height, width) become (r, r), zeros at the end of each line and of the lines.
+void WinogradWeights::complete_taps(const Subkernel& taps, const PanelPiece<float>& piece) const {
+    const std::int64_t elems = piece.channels * piece.width;
+    for (std::int64_t y = variant_.r - 1; y >= 0; --y)
+        for (std::int64_t x = variant_.r - 1; x >= 0; --x) {
+            float* to = piece.to + (y * variant_.r + x) * piece.tap_elems;
+            const float* from = piece.to + (y * taps.width + x) * piece.tap_elems;
+            if (y >= taps.height || x >= taps.width) std::fill_n(to, elems, 0.0f);
+            else if (from != to) std::copy_n(from, elems, to);
+        }
 }
 
 void WinogradWeights::transform_lines(const PanelPiece<float>& piece, WinogradWeight<float>& line,
@@ -59,17 +92,21 @@ void WinogradWeights::transform_lines(const PanelPiece<float>& piece, WinogradWe
     }
 }
 
-void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
-                                float* scratch) const {
+void WinogradWeights::transform(PanelPiece<float> piece, std::int64_t index, float* points,
+                                std::int64_t point_elems, float* scratch) const {
+    const Subkernel taps = subkernel(plan_, index);
+    const bool whole = taps.height == variant_.r && taps.width == variant_.r;
+    Correlation phase = phase_;
+    const WeightView<float> weight = weight_of(taps, phase);
     WinogradWeight<float> line;
     line.point_elems = point_elems;
-    if (in_place() && piece.cols == piece.width) {
-        line.tap_elems = phase_.taps_w.kernel_step * weight_.tap_elems;
-        const float* taps = weight_.data + piece.group * weight_.group_elems + piece.col +
-                            phase_.taps_h.kernel * weight_.row_elems +
-                            phase_.taps_w.kernel * weight_.tap_elems +
-                            piece.channel * weight_.channel_elems;
-        transform_lines(piece, line, taps, weight_.channel_elems, points);
+    if (whole && in_place() && piece.cols == piece.width) {
+        line.tap_elems = phase.taps_w.kernel_step * weight.tap_elems;
+        const float* first = weight.data + piece.group * weight.group_elems + piece.col +
+                             phase.taps_h.kernel * weight.row_elems +
+                             phase.taps_w.kernel * weight.tap_elems +
+                             piece.channel * weight.channel_elems;
+        transform_lines(piece, line, first, weight.channel_elems, points);
     } else {
         const std::int64_t first = piece.channel, channels = piece.channels;
         piece.to = scratch;
@@ -78,7 +115,8 @@ void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int
         for (std::int64_t c = 0; c < channels; c += kTransformChannels) {
             piece.channel = first + c;
             piece.channels = std::min(kTransformChannels, channels - c);
-            pack_panel(phase_, kernels_, weight_, piece, staged);
+            pack_panel(phase, kernels_, weight, piece, staged);
+            if (!whole) complete_taps(taps, piece);
             transform_lines(piece, line, scratch, piece.width, points + c * piece.width);
         }
     }
@@ -87,7 +125,8 @@ void WinogradWeights::transform(PanelPiece<float> piece, float* points, std::int
 std::int64_t transform_tasks(const ConvPlan& plan) {
     const Correlation& phase = plan.phases[0];
     const Panels<float> panels(*plan.isa->kernels<float>().gemm, phase.cols);
-    return phase.groups * panels.count * ceil_div(phase.channels, kTransformChannels);
+    return phase.groups * plan.winograd.subkernels() * panels.count *
+           ceil_div(phase.channels, kTransformChannels);
 }
 
 void transform_weights(const ConvPlan& plan, const void* weight, float* transformed) {
@@ -101,11 +140,12 @@ void transform_weights(const ConvPlan& plan, const void* weight, float* transfor
     parallel_for(transform_tasks(plan), plan.threads, FloatMode::kFlushDenormals,
                  [&](std::int64_t task, int) {
         const std::int64_t c = task % chunks * kTransformChannels, panel = task / chunks % panels.count;
-        const std::int64_t group = task / chunks / panels.count;
+        const std::int64_t index = task / chunks / panels.count % plan.winograd.subkernels();
+        const std::int64_t group = task / chunks / panels.count / plan.winograd.subkernels();
         const std::int64_t width = panels.panel_width(panel, kernels.gemm->lanes);
         weights.transform({group, panels.first_col(panel), panels.panel_cols(panel), width, c,
                            std::min(kTransformChannels, phase.channels - c)},
-                          transformed + layout.first(group, panel) + c * width,
+                          index, transformed + layout.first(group, index, panel) + c * width,
                           odd_lines(phase.channels * width),
                           static_cast<float*>(thread_scratch(scratch)));
     });

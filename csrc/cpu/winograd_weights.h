@@ -5,6 +5,7 @@
 #include "cpu/correlation.h"
 #include "cpu/kernels_winograd.h"
 #include "cpu/panels.h"
+#include "cpu/winograd_choice.h"
 
 namespace fastconv::cpu {
 
@@ -16,15 +17,15 @@ constexpr std::int64_t kWinogradBlock = 128;
 /// a block go on from one to the next, so the bits are the same whichever way U comes.
 constexpr std::int64_t kWinogradChunk = 64;
 
-/// How U of all weights lies: (group, panel, point, c, k in panel), the order in which a task reads it.
+/// How U of all weights lies: (group, subkernel, panel, point, c, k in panel), the order in which a task reads it.
 class TransformedWeights {
 public:
     explicit TransformedWeights(const ConvPlan& plan);
-    std::int64_t elems() const { return groups_ * group_elems_; }
-    std::int64_t first(std::int64_t group, std::int64_t panel) const;  // its first element
+    std::int64_t elems() const { return groups_ * subkernels_ * subkernel_elems_; }
+    std::int64_t first(std::int64_t group, std::int64_t subkernel, std::int64_t panel) const;  // element
 
 private:
-    std::int64_t groups_, panel_elems_, group_elems_;
+    std::int64_t groups_, subkernels_, panel_elems_, subkernel_elems_;
 };
 
 /// The weights' transform: points[point][c][k] of some channels and columns, whose taps go through
@@ -33,17 +34,22 @@ class WinogradWeights {
 public:
     WinogradWeights(const ConvPlan& plan, const WeightView<float>& weight);
     std::int64_t scratch_elems() const;
-    /// Whether full panels are not packed: columns follow each other, as in grad_input of channels-last
-    /// weights, and one stride leads from each tap to the next.
+    /// Whether full panels of whole subkernels are not packed: columns follow each other, as in grad_input of
+    /// channels-last weights, and one stride leads from each tap to the next.
     bool in_place() const;
-    /// Of `piece` all but `to` and tap_elems count.
-    void transform(PanelPiece<float> piece, float* points, std::int64_t point_elems,
+    /// Of `piece` all but `to` and the taps count.
+    void transform(PanelPiece<float> piece, std::int64_t subkernel, float* points, std::int64_t point_elems,
                    float* scratch) const;
 
 private:
     void transform_lines(const PanelPiece<float>& piece, WinogradWeight<float>& line, const float* taps,
                          std::int64_t channel_elems, float* points) const;
 
+    /// `weight` from the subkernel's first element on, whose taps `phase` then has.
+    WeightView<float> weight_of(const Subkernel& taps, Correlation& phase) const;
+    void complete_taps(const Subkernel& taps, const PanelPiece<float>& piece) const;
+
+    const ConvPlan& plan_;
     const Correlation& phase_;
     const Kernels<float>& kernels_;
     const WinogradVariant<float>& variant_;

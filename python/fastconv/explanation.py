@@ -268,8 +268,9 @@ def _machine(threads: int, dtype: str, isa: str) -> tuple[float, float]:
 
 def _describe_winograd(plan: dict[str, Any], packed: bool) -> str:
     height, width = plan["tiles"]
+    cut = f"; {plan['subkernels']} subkernels of 3 x 3" if plan["subkernels"] > 1 else ""
     blocks = (
-        f"  blocking   {height} x {width} tiles of {plan['m']} x {plan['m']} an image; "
+        f"  blocking   {height} x {width} tiles of {plan['m']} x {plan['m']} an image{cut}; "
         f"{plan['blocks']} blocks of up to {plan['block_tiles']} tiles"
     )
     if "sums" in plan:  # of grad_weight
