@@ -97,12 +97,13 @@ double direct_cost(const ConvPlan& plan) {
     const double weights = static_cast<double>(phase.channels * phase.cols);
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count);
     const double rows = static_cast<double>(phase.out_h * phase.out_w);
+    const double other = other_work(*plan.isa);
     const bool narrow = vectors_for(*kernels.gemm, phase.cols) == 1;
     // A tap's row pointers take as long as eight of its channels; below 16 a kernel row is one segment.
     const double start = phase.channels < 16 ? 0 : 8 / static_cast<double>(phase.channels);
     const double register_tile =
-        rows * taps * weights * ((narrow ? 1.6 : 1.05) + start) * products_share(phase, kernels) +
-        kPackTapCost * taps * weights * plan.image_share(1);
+        rows * taps * weights * ((narrow ? 1.6 : 1.05) + other * start) * products_share(phase, kernels) +
+        other * kPackTapCost * taps * weights * plan.image_share(1);
     // Each tap is split for itself, and weights of 6 bytes are read: 3x3 gains less than the model says.
     constexpr double kOptimism = 1.25;
     Correlation direct = phase;

@@ -141,7 +141,7 @@ double direct_cost(const ConvPlan& plan) {
     const double taps = static_cast<double>(view.taps_h.count * view.taps_w.count);
     return products(view.taps_h, view.source_h, view.out_h) *
                products(view.taps_w, view.source_w, view.out_w) * weights +
-           27 * taps * weights * plan.image_share(kShare);
+           other_work(*plan.isa) * 27 * taps * weights * plan.image_share(kShare);
 }
 
 double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
@@ -151,10 +151,11 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const double channels = static_cast<double>(std::max<std::int64_t>(view.channels, 16));
     const double cols = padded_cols(plan);
     const bool wide = variant.alpha() > 6;
+    const double other = other_work(*plan.isa);
     const double product = wide ? 1.25 : 1.05, transform = wide ? 15 : 12;
     return static_cast<double>(subkernels(plan, variant)) * variant.points() *
-           (tiles * (product * channels * cols + transform * (channels + cols)) +
-            24 * channels * cols * plan.image_share(kShare));
+           (tiles * (product * channels * cols + other * transform * (channels + cols)) +
+            other * 24 * channels * cols * plan.image_share(kShare));
 }
 
 const char* decline(const ConvPlan& plan) {

@@ -13,6 +13,8 @@
 #endif
 #endif
 
+#include "cpu/kernels_gemm.h"
+
 namespace fastconv::cpu {
 
 // The rows come from CMakeLists.txt, best first.
@@ -113,6 +115,16 @@ bool fetches_near() {
 #else
     return false;
 #endif
+}
+
+double other_work(const Isa& isa) {
+    const int lanes = isa.kernels<float>().gemm->lanes;
+    if (lanes == 8) return 0.6;
+#if defined(__x86_64__)
+    static const bool in_halves = __builtin_cpu_is("amdfam19h");  // Zen 3 has no AVX-512
+    if (lanes == 16 && in_halves) return 0.5;
+#endif
+    return 1;
 }
 
 const Isa& current_isa() {

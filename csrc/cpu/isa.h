@@ -36,6 +36,12 @@ const Isa& find_isa(const std::string& name);  // built and supported here, else
 /// L2, 2.0 ms into both; from L3 0.39, 0.41, 0.39 ms. Elsewhere fetching was measured into L2.
 bool fetches_near();
 
+/// What all but products (packing, transforms, memory) counts for in cost models, whose unit is a multiply-add of
+/// the register tile at full rate. They were fitted where a core does 32 float32 a cycle, Xeons with AVX-512: 1.
+/// Where it does 16 the rest goes on about as fast: packing the 9 taps and making the 36 points of a weight takes
+/// 15 cycles there and on a Zen 4, whose AVX-512 comes in halves, 18 with AVX2.
+double other_work(const Isa& isa);
+
 const Isa& current_isa();
 void set_process_isa(const Isa* isa);  // nullptr: back to FASTCONV_ISA or the best
 void set_thread_isa(const Isa* isa);  // nullptr: no choice of its own

@@ -25,7 +25,7 @@ namespace {
 constexpr std::int64_t kUsualTiles = 48, kMostTiles = 66;
 
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
-// Fitted to single-core measurements. Products count 12 more channels than there are, for starting and
+// Fitted to single-core measurements, where all but the products counts as other_work() says. Products count 12 more channels than there are, for starting and
 // storing a tile, and 25 more for each chunk beyond the first that goes through M; a transform of a tile counts 12
 // a point and channel, 15 over 8 points. V is read from wherever it is beside 64 products an element, which
 // hides L3; U beside as many as a block has tiles, which does not.
@@ -34,9 +34,11 @@ double tiles_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, d
                   double cols, double chunks = 1) {
     const double transform = variant.alpha() > 6 ? 15 : 12;
     const auto kernels = static_cast<double>(subkernels(plan, variant));
+    const double padded = std::max(cols, static_cast<double>(plan.isa->kernels<float>().gemm->lanes));
+    const double other = other_work(*plan.isa);
     return variant.points() * tiles *
-           (1.1 * kernels * (channels + 12 + 25 * (chunks - 1)) * cols +
-            transform * (kernels * std::max(channels, 16.0) + std::max(cols, 16.0)));
+           (1.1 * kernels * (channels + other * (12 + 25 * (chunks - 1))) * padded +
+            other * transform * (kernels * std::max(channels, 16.0) + std::max(cols, 16.0)));
 }
 
 double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk); }
@@ -48,7 +50,7 @@ double weight_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) 
     const Correlation& phase = plan.phases[0];
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count) /
                         static_cast<double>(subkernels(plan, variant));
-    return (packs ? kPackTapCost * taps : 0) + make_point * variant.points();
+    return other_work(*plan.isa) * ((packs ? kPackTapCost * taps : 0) + make_point * variant.points());
 }
 
 constexpr double kElementsInL2 = 1 << 18, kElementsInL3 = 1 << 22;  // of U: 1 MB, 16 MB
@@ -58,8 +60,8 @@ bool in_l2(const WinogradVariant<float>& variant, double weights) {
 }
 
 /// Reading a weight's points, each block anew.
-double read_cost(const WinogradVariant<float>& variant, double weights) {
-    return variant.points() * (in_l2(variant, weights) ? 1 : 9);
+double read_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, double weights) {
+    return other_work(*plan.isa) * variant.points() * (in_l2(variant, weights) ? 1 : 9);
 }
 
 /// Transforming all weights once a call, the points leaving the core's caches: 14 or 50 to write one, 29 to
@@ -70,10 +72,11 @@ double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, do
     const std::int64_t transform = std::min(threads, transform_tasks(plan));
     const double elements = variant.points() * weights, share = 1 / static_cast<double>(transform);
     const double to_memory = elements < kElementsInL2 ? 0 : elements < kElementsInL3 ? 14 : 50;
-    const double own = (weights * weight_cost(plan, variant) + elements * to_memory) * share;
+    const double other = other_work(*plan.isa);
+    const double own = (weights * weight_cost(plan, variant) + other * elements * to_memory) * share;
     if (threads == 1) return own;
     const double others = transform < threads ? 1 : 1 - share;  // of what a thread reads
-    return own + kMeet + (elements < kElementsInL2 ? elements * others * kFromOther : 0);
+    return own + other * (kMeet + (elements < kElementsInL2 ? elements * others * kFromOther : 0));
 }
 
 /// U that lies in L3 and that each thread reads whole, half of it or more made by others, costs no more within one
@@ -103,7 +106,7 @@ public:
           channels_(static_cast<double>(phase_.channels)), cols_(static_cast<double>(phase_.cols)),
           kernels_(static_cast<double>(plan.winograd.subkernels())),
           weights_(channels_ * cols_ * kernels_ * static_cast<double>(phase_.groups)),
-          made_(weight_cost(plan, variant_)), read_(read_cost(variant_, weights_)),
+          made_(weight_cost(plan, variant_)), read_(read_cost(plan, variant_, weights_)),
           once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)) {}
 
     std::int64_t most_tiles() const { return in_l2(variant_, weights_) ? kUsualTiles : kMostTiles; }
@@ -121,7 +124,7 @@ public:
             variant_.points() * tiles *
             (channels_ + (kernels_ > 1 ? cols : std::min(cols, static_cast<double>(panels_.width))));
         const double task =
-            crowding_cost(block_elems) + channels_ * cols * kernels_ * (by_task ? made_ : read_) +
+            other_work(*plan_.isa) * crowding_cost(block_elems) + channels_ * cols * kernels_ * (by_task ? made_ : read_) +
             tiles_cost(plan_, variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
         const double sharing = by_task || plan_.packed_format != 0
                                    ? 1
@@ -195,7 +198,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const double once =
         tiles_cost(plan, variant, tiles, channels, cols) +
         plan.image_share(1) * once_cost(plan, variant, all, 1) +
-        weights * blocks * read_cost(variant, all);
+        weights * blocks * read_cost(plan, variant, all);
     return std::min(by_task, once);
 }
 
