@@ -178,6 +178,16 @@ private:
         return lines_of(phase_, operands_.weights.view, piece_of(next));
     }
 
+    // The rows of the next tile: one stretch of memory, or pixels with gaps between them.
+    void fetch_source(GemmTile<T>& tile, const T* first, std::int64_t rows) const {
+        const bool dense = source_is_dense(phase_);
+        tile.ahead = first;
+        tile.ahead_run = dense ? tile.depth : std::max<std::int64_t>(2, tile.depth / rows / 2 * 2);
+        tile.ahead_step = dense ? rows : (tile.depth + tile.ahead_run - 1) / tile.ahead_run;
+        tile.ahead_jump = phase_.source.width_elems * phase_.taps_w.step;
+        tile.ahead_second = 0;
+    }
+
     // Tiles of nearly equal heights: 49 rows are 5 x 5 + 4 x 6, not 8 x 6 + 1.
     void run_tiles(GemmTile<T>& tile, const Block& block) const {
         const std::int64_t width = panels_.panel_width(block.panel, kernels_.gemm->lanes);
@@ -194,7 +204,7 @@ private:
         T* const* out = tile.out;
         const T* const* residual = tile.residual;
         T* sum = tile.sum;
-        const bool cold_source = block.panel == first_panel_ && source_is_dense(phase_);
+        const bool cold_source = block.panel == first_panel_ && phase_.segments == 1 && !phase_.gather;
         const std::int64_t weight_tiles =
             cold_source ? std::min<std::int64_t>(tiles, kTilesThatFetchWeights) : tiles;
         const PieceLines<T> lines = next_lines(tile, block, width);
@@ -208,10 +218,7 @@ private:
                 tile.out = out + row;
                 tile.residual = residual ? residual + row : nullptr;
                 if (cold_source && number + weight_tiles < tiles) {
-                    tile.ahead = pointers[next] + tile.row_offset;
-                    tile.ahead_step = next - row;
-                    tile.ahead_run = tile.depth;
-                    tile.ahead_second = 0;
+                    fetch_source(tile, pointers[next] + tile.row_offset, next - row);
                 } else {
                     fetch_ahead(tile, lines, number % weight_tiles, weight_tiles);
                 }

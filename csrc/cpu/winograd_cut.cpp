@@ -79,11 +79,14 @@ double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, do
     return own + other * (kMeet + (elements < kElementsInL2 ? elements * others * kFromOther : 0));
 }
 
-/// U that lies in L3 and that each thread reads whole, half of it or more made by others, costs no more within one
-/// L3; across two, as the cores of many a machine are, 192 -> 384 on 13x13, batch 8, took 6.3 ms instead of 4.6.
-/// Parts of the columns, one a thread, need nothing of others' U: preferred where they cost as little as this.
-double sharing_factor(double elements, std::int64_t parts, std::int64_t threads) {
-    return parts < threads && elements >= kElementsInL2 && elements < kElementsInL3 ? 1.04 : 1;
+/// Reading U that lies in L3, once a thread, as far as others made it. Within one L3 that costs next to nothing.
+/// AMD's cores lie in several, and virtual ones in one for minutes and then in two: 0 or 140 to 210 an element,
+/// batch 8, 256 -> 256 on 14x14 3.8 or 5.2 ms, 160 -> 320 3.0 or 4.3. Parts of the columns, one a thread, and U by
+/// task need nothing of others' U.
+double sharing_cost(const ConvPlan& plan, double elements) {
+    if (plan.threads == 1 || elements < kElementsInL2 || elements >= kElementsInL3) return 0;
+    const double others = 1 - 1 / static_cast<double>(plan.threads);
+    return other_work(*plan.isa) * (fetches_near() ? 60 : 8) * elements * others;
 }
 
 /// V and M of a block beyond three tenths of L2 crowd it where U is there too; beyond half of it they wait for
@@ -107,7 +110,8 @@ public:
           kernels_(static_cast<double>(plan.winograd.subkernels())),
           weights_(channels_ * cols_ * kernels_ * static_cast<double>(phase_.groups)),
           made_(weight_cost(plan, variant_)), read_(read_cost(plan, variant_, weights_)),
-          once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)) {}
+          once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)),
+          shared_(plan.packed_format != 0 ? 0 : sharing_cost(plan, variant_.points() * weights_)) {}
 
     std::int64_t most_tiles() const { return in_l2(variant_, weights_) ? kUsualTiles : kMostTiles; }
 
@@ -123,14 +127,15 @@ public:
         const double block_elems =
             variant_.points() * tiles *
             (channels_ + (kernels_ > 1 ? cols : std::min(cols, static_cast<double>(panels_.width))));
+        // The thread of each part reads the whole source.
+        const double apart = parts > 1 && blocks > 1 ? 6 * variant_.points() * tiles * channels_ * kernels_ : 0;
         const double task =
-            other_work(*plan_.isa) * crowding_cost(block_elems) + channels_ * cols * kernels_ * (by_task ? made_ : read_) +
+            other_work(*plan_.isa) * (crowding_cost(block_elems) + apart) +
+            channels_ * cols * kernels_ * (by_task ? made_ : read_) +
             tiles_cost(plan_, variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
-        const double sharing = by_task || plan_.packed_format != 0
-                                   ? 1
-                                   : sharing_factor(variant_.points() * weights_, phase_.groups * parts, plan_.threads);
+        const double once = once_ + (phase_.groups * parts < plan_.threads ? shared_ : 0);
         const auto rounds = static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
-        return (by_task ? 0 : once_) + sharing * task * rounds;
+        return (by_task ? 0 : once) + task * rounds;
     }
 
 private:
@@ -141,7 +146,7 @@ private:
     std::int64_t vectors_;
     double channels_, cols_, kernels_, weights_;  // subkernels, and all that are of a channel and column
     double made_, read_;  // of a weight's points: transforming them, or reading them
-    double once_;
+    double once_, shared_;
 };
 
 /// Takes the best of the splits that fit into a thread's scratch; false where none does.
