@@ -27,6 +27,7 @@ Call = Callable[[Make], Any]
 
 CONV = ((2, 96, 13, 15), (66, 96, 3, 3), {"padding": 1})  # depth 864: two blocks
 FIVE_BY_FIVE = ((2, 70, 13, 15), (66, 70, 5, 5), {"padding": 2})
+SEVEN_BY_EIGHT = ((2, 70, 13, 15), (66, 70, 7, 8), {"padding": 3})
 STRIDED = ((2, 20, 17, 16), (18, 10, 5, 4), {"stride": (2, 1), "padding": 2, "groups": 2})
 POINTWISE = ((2, 800, 5, 7), (49, 800, 1, 1), {})
 WIDE = ((2, 530, 21, 20), (200, 530, 1, 1), {})  # many columns: on matrix tiles where there are any
@@ -94,8 +95,9 @@ def convolutions() -> Iterator[tuple[str, Call]]:
             yield f"conv2d {name} {direction} direct", call
     yield "conv2d wide grad_weight channels last", wide_gradient
     for algorithm in ("winograd2", "winograd4"):
-        for direction, call in directions(FIVE_BY_FIVE, algorithm).items():
-            yield f"conv2d 5x5 {direction} {algorithm}", call
+        for size, problem in {"5x5": FIVE_BY_FIVE, "7x8": SEVEN_BY_EIGHT}.items():
+            for direction, call in directions(problem, algorithm).items():
+                yield f"conv2d {size} {direction} {algorithm}", call
 
 
 X, ROWS = (3, 19, 14, 17), (37, 130)

@@ -54,6 +54,16 @@ def test_every_algorithm_takes_it_and_it_holds_the_formats_beside_each_other(isa
     assert packed.formats == ("panels", "F(2,3)", "F(4,3)")
 
 
+def test_subkernels_are_packed_each(isa, rng):
+    """7x7 taps are nine times 3x3: 9 x 36 points."""
+    x, weight = normals((2, 48, 15, 14), rng), normals((64, 48, 7, 7), rng)
+    packed = fc.pack_weight(weight, input_shape=x.shape, padding=3, algorithm="winograd4")
+    assert packed.formats == ("F(4,3)",)
+    assert 9 * 36 * 48 * 64 * 4 <= packed.nbytes < 1.1 * 9 * 36 * 48 * 64 * 4
+    options = {"padding": 3, "algorithm": "winograd4"}
+    assert np.array_equal(fc.conv2d(x, packed, **options), fc.conv2d(x, weight, **options))
+
+
 def test_double_precision_is_packed_too(isa, rng):
     x, weight = normals((1, 64, 14, 14), rng, np.float64), normals((64, 64, 3, 3), rng, np.float64)
     packed = fc.pack_weight(weight)

@@ -1,8 +1,9 @@
 // Winograd convolution, fused: unit stride, 3x3 by F(2,3), F(4,3) and F(6,3), 5x5 by F(2,5) and F(4,5),
 // float32; forward and grad_input (a correlation with the kernel turned around, core/phases.h).
 //
-// Kernels of other sizes are cut into subkernels of 3x3 taps, the last ones completed with zeros: 9x9 is the sum of
-// nine convolutions of the moved source. They share their outputs' tiles, so M sums them up and is transformed once.
+// Kernels of other sizes are cut into subkernels of 3x3 taps, the last ones completed with zeros: 9x9 is the
+// sum of nine convolutions of the moved source. They share their outputs' tiles, so M sums them up and is
+// transformed once.
 //
 // A task is a block of T tiles, in row-major order through rows and images, and some column panels. For each
 // subkernel:
@@ -10,9 +11,8 @@
 //   2. for each panel of 64 columns, for each point:
 //        M[tile][k] (+)= sum_c V[point][tile][c] U[point][c][k]      the register tile of the GEMM
 //      and after the last the output transform of each tile, with bias, residual and ReLU, and the maxima of 2x2
-// so V and M are never whole: M of a panel (of all a task's panels with several subkernels) stays in L2, V up to 256
-// channels, else near it. U, the transformed
-// weights, comes packed ahead, or is made once a call, or by each task, a chunk of channels at a time, and
+// so V and M are never whole: M of a panel stays in L2, V up to 256 channels, else near it. With several subkernels
+// M is of all a task's panels, in L2 with V up to 128 channels and columns. U, the transformed weights, comes packed ahead, or is made once a call, or by each task, a chunk of channels at a time, and
 // then never leaves L2 (cpu/winograd_weights.h).
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 5.06 (F(6,3)), 2.78 (F(2,5)),
 // 6.25 (F(4,5)) times fewer. Of F(4,3)'s subkernels 1.78 (2x2, 4x4), 4 (6x6, 9x9), 2.42 (7x7), 3.36 (11x11).

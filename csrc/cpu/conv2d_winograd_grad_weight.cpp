@@ -33,6 +33,7 @@
 #include "cpu/sum_tasks.h"
 #include "cpu/winograd_choice.h"
 #include "cpu/winograd_grad_weight.h"
+#include "cpu/winograd_tiles.h"
 
 namespace fastconv::cpu {
 namespace {
@@ -61,13 +62,17 @@ void cut_tiles(ConvPlan& plan) {
     const std::int64_t weights =
         view.groups * plan.winograd.subkernels() * view.channels * view.cols;
     const std::int64_t tasks = std::max<std::int64_t>(1, weights / kPartElems);
+    const Panels<float> panels(*plan.isa->kernels<float>().outer, view.cols);
     std::int64_t& sums = plan.outer.sums;
     for (sums = 1; sums < kMostSums; sums *= 2) {
         const std::int64_t next = 2 * sums;
         const std::size_t bytes = static_cast<std::size_t>(next * points * weights) * 4;
         if (next * tasks > kTasksWanted || 2 * next > plan.winograd.blocks) break;
         if (bytes > kTotalsBytes && tiles / next < kManyTiles) break;
-        if (bytes > workspace_limit() / 2) break;
+        // As they lie: what does not fit would let `auto` decline for some batches only.
+        const std::int64_t line = odd_lines(view.channels * panels.width);
+        const std::int64_t most = next * view.groups * plan.winograd.subkernels() * panels.count * points * line;
+        if (std::max(bytes, static_cast<std::size_t>(most) * 4) > workspace_limit() / 2) break;
     }
 }
 
@@ -153,7 +158,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const bool wide = variant.alpha() > 6;
     const double other = other_work(*plan.isa);
     const double product = wide ? 1.25 : 1.05, transform = wide ? 15 : 12;
-    return static_cast<double>(subkernels(plan, variant)) * variant.points() *
+    return static_cast<double>(plan.winograd.subkernels()) * variant.points() *
            (tiles * (product * channels * cols + other * transform * (channels + cols)) +
             other * 24 * channels * cols * plan.image_share(kShare));
 }
@@ -173,7 +178,8 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     view.segments = taps * taps;
     view.depth = view.channels;
     blocking.channel_unit = 16;
-    blocking.taps_inside = view.taps_h.count == taps && view.taps_w.count == taps && blocking.weight_row_elems == taps * blocking.weight_tap_elems &&
+    blocking.taps_inside = view.taps_h.count == taps && view.taps_w.count == taps &&
+                           blocking.weight_row_elems == taps * blocking.weight_tap_elems &&
                            blocking.weight_channel_elems == taps * taps * blocking.weight_tap_elems;
     plan.winograd.cost = winograd_cost(plan, winograd_variant(plan));
     cut_tiles(plan);

@@ -85,6 +85,17 @@ const Isa& default_isa() {
     return isas().back();
 }
 
+/// Zen 4: AMD's family 25, of which Zen 3 has no AVX-512.
+bool multiplies_in_halves() {
+#if defined(__x86_64__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__builtin_cpu_is("amd") || !__get_cpuid(1, &a, &b, &c, &d)) return false;
+    return (a >> 8 & 15) + (a >> 20 & 255) == 25;
+#else
+    return false;
+#endif
+}
+
 }  // namespace
 
 const std::vector<Isa>& isas() {
@@ -118,13 +129,10 @@ bool fetches_near() {
 }
 
 double other_work(const Isa& isa) {
+    static const bool in_halves = multiplies_in_halves();
     const int lanes = isa.kernels<float>().gemm->lanes;
     if (lanes == 8) return 0.6;
-#if defined(__x86_64__)
-    static const bool in_halves = __builtin_cpu_is("amdfam19h");  // Zen 3 has no AVX-512
-    if (lanes == 16 && in_halves) return 0.5;
-#endif
-    return 1;
+    return lanes == 16 && in_halves ? 0.5 : 1;
 }
 
 const Isa& current_isa() {

@@ -28,7 +28,9 @@ public:
         // Of a U that lies near anyway lines in L1 are in the way: 64 -> 64 on 56x56 0.91x. Larger ones come from
         // memory in a network: 96 -> 208 on 14x14 1.34x, 128 -> 128 on 28x28 1.09x; from L3 1.0x.
         constexpr std::int64_t kNearElems = 1 << 18;
-        fetches_near_ = fetches_near() && variant_.points() * phase_.channels * phase_.cols > kNearElems;
+        const std::int64_t u_elems =
+            variant_.points() * winograd_.subkernels() * phase_.channels * phase_.cols;
+        fetches_near_ = fetches_near() && u_elems > kNearElems;
         // A part's tasks follow each other: with U made once a call their thread's stretch holds what it has
         // made itself, or most of it.
         const std::int64_t block = task % winograd_.blocks;
@@ -262,16 +264,15 @@ private:
     bool fetches_near_;
 };
 
-}  // namespace
-
-namespace {
-
-// Of a task.
+// That a task of the plan multiplies. The widest part need not have most: 18 vectors are five panels, 17 six.
 std::int64_t most_panels(const ConvPlan& plan) {
     const GemmKernels<float>& gemm = *plan.isa->kernels<float>().gemm;
     const std::int64_t cols = plan.phases[0].cols, parts = plan.winograd.parts;
     if (!plan.winograd.weights_by_task) return ceil_div(Panels<float>(gemm, cols).count, parts);
-    return Panels<float>(gemm, ceil_div(ceil_div(cols, gemm.lanes), parts) * gemm.lanes).count;
+    std::int64_t most = 0;
+    for (std::int64_t part = 0; part < parts; ++part)
+        most = std::max(most, Panels<float>::of_part(gemm, cols, part, parts).count);
+    return most;
 }
 
 }  // namespace

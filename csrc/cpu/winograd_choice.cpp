@@ -33,11 +33,6 @@ Subkernel subkernel(const ConvPlan& plan, std::int64_t index) {
     return {row, col, std::min(r, phase.taps_h.count - row), std::min(r, phase.taps_w.count - col)};
 }
 
-std::int64_t subkernels(const ConvPlan& plan, const WinogradVariant<float>& variant) {
-    const Correlation& phase = plan.phases[0];
-    return ceil_div(phase.taps_h.count, variant.r) * ceil_div(phase.taps_w.count, variant.r);
-}
-
 const char* choose_winograd(ConvPlan& plan, int m) {
     const Conv& conv = plan.problem;
     if (conv.dtype != DType::kFloat32) return "winograd: float64 has none (its rounding is larger)";

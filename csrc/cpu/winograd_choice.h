@@ -15,9 +15,6 @@ struct Subkernel {
 };
 Subkernel subkernel(const ConvPlan& plan, std::int64_t index);
 
-/// Those that the variant would cut the kernel of plan.phases[0] into.
-std::int64_t subkernels(const ConvPlan& plan, const WinogradVariant<float>& variant);
-
 /// The checks that every direction shares; then sets variant, m, subkernels and tiles of plan.winograd, over
 /// the taps and the output of plan.phases[0].
 const char* choose_winograd(ConvPlan& plan, int m);

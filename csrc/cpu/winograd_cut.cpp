@@ -25,20 +25,20 @@ namespace {
 constexpr std::int64_t kUsualTiles = 48, kMostTiles = 66;
 
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
-// Fitted to single-core measurements, where all but the products counts as other_work() says. Products count 12 more channels than there are, for starting and
-// storing a tile, and 25 more for each chunk beyond the first that goes through M; a transform of a tile counts 12
-// a point and channel, 15 over 8 points. V is read from wherever it is beside 64 products an element, which
-// hides L3; U beside as many as a block has tiles, which does not.
+// Fitted to single-core measurements; all but the products counts as other_work() says. Products count 12 more
+// channels than there are, for starting and storing a tile, and 25 more for each chunk beyond the first that goes
+// through M; a transform of a tile counts 12 a point and channel, 15 over 8 points. V is read from wherever it is
+// beside 64 products an element, which hides L3; U beside as many as a block has tiles, which does not.
 
 double tiles_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, double tiles, double channels,
                   double cols, double chunks = 1) {
     const double transform = variant.alpha() > 6 ? 15 : 12;
-    const auto kernels = static_cast<double>(subkernels(plan, variant));
-    const double padded = std::max(cols, static_cast<double>(plan.isa->kernels<float>().gemm->lanes));
+    const auto subkernels = static_cast<double>(plan.winograd.subkernels());
+    const double width = std::max(cols, static_cast<double>(plan.isa->kernels<float>().gemm->lanes));
     const double other = other_work(*plan.isa);
     return variant.points() * tiles *
-           (1.1 * kernels * (channels + other * (12 + 25 * (chunks - 1))) * padded +
-            other * transform * (kernels * std::max(channels, 16.0) + std::max(cols, 16.0)));
+           (1.1 * subkernels * (channels + other * (12 + 25 * (chunks - 1))) * width +
+            other * transform * (subkernels * std::max(channels, 16.0) + std::max(cols, 16.0)));
 }
 
 double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk); }
@@ -49,7 +49,7 @@ double weight_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) 
     const bool packs = !WinogradWeights(plan, weight_view<float>(plan, nullptr)).in_place();
     const Correlation& phase = plan.phases[0];
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count) /
-                        static_cast<double>(subkernels(plan, variant));
+                        static_cast<double>(plan.winograd.subkernels());
     return other_work(*plan.isa) * ((packs ? kPackTapCost * taps : 0) + make_point * variant.points());
 }
 
@@ -79,10 +79,10 @@ double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, do
     return own + other * (kMeet + (elements < kElementsInL2 ? elements * others * kFromOther : 0));
 }
 
-/// Reading U that lies in L3, once a thread, as far as others made it. Within one L3 that costs next to nothing.
-/// AMD's cores lie in several, and virtual ones in one for minutes and then in two: 0 or 140 to 210 an element,
-/// batch 8, 256 -> 256 on 14x14 3.8 or 5.2 ms, 160 -> 320 3.0 or 4.3. Parts of the columns, one a thread, and U by
-/// task need nothing of others' U.
+/// Reading U that lies in L3, once a thread, as far as others made it. Within one L3 that costs next to nothing (8: as
+/// 4 % of a task, which was measured to do). AMD's cores lie in several, and virtual ones in one for minutes and then
+/// in two, where it costs 140 to 210: batch 8, 256 -> 256 on 14x14 3.8 or 5.2 ms, 160 -> 320 3.0 or 4.3. 60 stands for
+/// both. Parts of the columns, one a thread, and U by task need nothing of others' U.
 double sharing_cost(const ConvPlan& plan, double elements) {
     if (plan.threads == 1 || elements < kElementsInL2 || elements >= kElementsInL3) return 0;
     const double others = 1 - 1 / static_cast<double>(plan.threads);
@@ -107,8 +107,8 @@ public:
           panels_(*plan.isa->kernels<float>().gemm, phase_.cols),
           vectors_(panels_.padded_cols / plan.isa->kernels<float>().gemm->lanes),
           channels_(static_cast<double>(phase_.channels)), cols_(static_cast<double>(phase_.cols)),
-          kernels_(static_cast<double>(plan.winograd.subkernels())),
-          weights_(channels_ * cols_ * kernels_ * static_cast<double>(phase_.groups)),
+          subkernels_(static_cast<double>(plan.winograd.subkernels())),
+          weights_(channels_ * cols_ * subkernels_ * static_cast<double>(phase_.groups)),
           made_(weight_cost(plan, variant_)), read_(read_cost(plan, variant_, weights_)),
           once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)),
           shared_(plan.packed_format != 0 ? 0 : sharing_cost(plan, variant_.points() * weights_)) {}
@@ -126,12 +126,13 @@ public:
         const double tiles = static_cast<double>(block_tiles);
         const double block_elems =
             variant_.points() * tiles *
-            (channels_ + (kernels_ > 1 ? cols : std::min(cols, static_cast<double>(panels_.width))));
-        // The thread of each part reads the whole source.
-        const double apart = parts > 1 && blocks > 1 ? 6 * variant_.points() * tiles * channels_ * kernels_ : 0;
+            (channels_ + (subkernels_ > 1 ? cols : std::min(cols, static_cast<double>(panels_.width))));
+        // Of several blocks the parts' threads each read the whole source; of one they read it together.
+        const double again =
+            parts > 1 && blocks > 1 ? 6 * variant_.points() * tiles * channels_ * subkernels_ : 0;
         const double task =
-            other_work(*plan_.isa) * (crowding_cost(block_elems) + apart) +
-            channels_ * cols * kernels_ * (by_task ? made_ : read_) +
+            other_work(*plan_.isa) * (crowding_cost(block_elems) + again) +
+            channels_ * cols * subkernels_ * (by_task ? made_ : read_) +
             tiles_cost(plan_, variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
         const double once = once_ + (phase_.groups * parts < plan_.threads ? shared_ : 0);
         const auto rounds = static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
@@ -144,7 +145,7 @@ private:
     const WinogradVariant<float>& variant_;
     Panels<float> panels_;
     std::int64_t vectors_;
-    double channels_, cols_, kernels_, weights_;  // subkernels, and all that are of a channel and column
+    double channels_, cols_, subkernels_, weights_;  // the last: subkernels of all channels and columns
     double made_, read_;  // of a weight's points: transforming them, or reading them
     double once_, shared_;
 };
@@ -195,7 +196,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
                                              ceil_div(phase.out_w, variant.m));
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols);
-    const double all = channels * cols * static_cast<double>(subkernels(plan, variant));
+    const double all = channels * cols * static_cast<double>(plan.winograd.subkernels());
     const double weights = all * plan.image_share(1);
     const double blocks = std::ceil(tiles / kUsualTiles);
     const double by_task = tiles_cost(plan, variant, tiles, channels, cols, chunks_of(channels)) +
@@ -204,7 +205,11 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
         tiles_cost(plan, variant, tiles, channels, cols) +
         plan.image_share(1) * once_cost(plan, variant, all, 1) +
         weights * blocks * read_cost(plan, variant, all);
-    return std::min(by_task, once);
+    // Layers keep the weights of forward packed: a U beyond L3 then comes from memory, as two cores of a Zen 4 do
+    // with 16 multiply-adds an element. 512 -> 512 on 7x7 from memory 1.38 ms, direct 0.90.
+    const double points = variant.points() * all;
+    const bool from_memory = plan.direction == Direction::kForward && points >= kElementsInL3;
+    return std::max(std::min(by_task, once), from_memory ? 32 * other_work(*plan.isa) * points : 0);
 }
 
 }  // namespace fastconv::cpu

@@ -290,8 +290,8 @@ void run_winograd_gradient(const ConvPlan& plan, const WinogradGradientOperands&
         const std::int64_t c = task % stages * kStageChannels;
         if (c >= part.channels) return;
         for (std::int64_t panel = part.panel_begin; panel < part.panel_end; ++panel)
-            write_taps(context, part, context.taps(task / stages), panel, c, operands.workspace + task / stages * elems,
-                       parts * elems, scratch());
+            write_taps(context, part, context.taps(task / stages), panel, c,
+                       operands.workspace + task / stages * elems, parts * elems, scratch());
     });
 }
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::int64_t kTransformChannels = 32;  // whose taps are in L1 or L2 between packing and use
 
-// Taps [first, first + count) of an axis, and the least kernel index among them, from which they then count.
+// Taps [first, first + count) of an axis; their kernel indices count from the least of them, which is returned.
 std::int64_t cut_taps(AxisTaps& taps, std::int64_t first, std::int64_t count) {
     const std::int64_t begin = taps.kernel + first * taps.kernel_step;
     const std::int64_t least = std::min(begin, begin + (count - 1) * taps.kernel_step);
@@ -23,6 +23,17 @@ std::int64_t cut_taps(AxisTaps& taps, std::int64_t first, std::int64_t count) {
     taps.kernel = begin - least;
     return least;
 }
+
+/// `phase` with the taps of a subkernel, and where in a filter those begin.
+struct CutPhase {
+    Correlation phase;
+    std::int64_t first_elem;
+
+    CutPhase(const Correlation& whole, const WeightView<float>& weight, const Subkernel& taps) : phase(whole) {
+        first_elem = cut_taps(phase.taps_h, taps.row, taps.height) * weight.row_elems;
+        first_elem += cut_taps(phase.taps_w, taps.col, taps.width) * weight.tap_elems;
+    }
+};
 
 }  // namespace
 
@@ -50,23 +61,20 @@ WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& 
       variant_(kernels_.winograd->variants[plan.winograd.variant]), weight_(weight) {}
 
 std::int64_t WinogradWeights::scratch_elems() const {
-    Correlation phase = phase_;
-    const WeightView<float> weight = weight_of(subkernel(plan_, 0), phase);  // none has more taps
-    return variant_.r * variant_.r * kTransformChannels * widest_panel(*kernels_.gemm) +
-           pack_staging_elems(phase, kernels_, weight);
+    // Fewer taps may need more: what lies between whole subkernels' taps may be too much to be staged.
+    const std::int64_t down = plan_.winograd.subkernels_h - 1, across = plan_.winograd.subkernels_w - 1;
+    std::int64_t staging = 0;
+    for (const std::int64_t i : {std::int64_t{0}, across, down * (across + 1), down * (across + 1) + across}) {
+        const CutPhase cut(phase_, weight_, subkernel(plan_, i));
+        staging = std::max(staging, pack_staging_elems(cut.phase, kernels_, weight_));
+    }
+    return variant_.r * variant_.r * kTransformChannels * widest_panel(*kernels_.gemm) + staging;
 }
 
 bool WinogradWeights::in_place() const {
     const std::int64_t row = phase_.taps_h.kernel_step * weight_.row_elems;
     const std::int64_t tap = phase_.taps_w.kernel_step * weight_.tap_elems;
     return weight_.col_elems == 1 && row == variant_.r * tap;
-}
-
-WeightView<float> WinogradWeights::weight_of(const Subkernel& taps, Correlation& phase) const {
-    WeightView<float> weight = weight_;
-    weight.data += cut_taps(phase.taps_h, taps.row, taps.height) * weight.row_elems;
-    weight.data += cut_taps(phase.taps_w, taps.col, taps.width) * weight.tap_elems;
-    return weight;
 }
 
 // Packed taps (height, width) become (r, r), zeros at the end of each line and of the lines.
@@ -96,8 +104,10 @@ void WinogradWeights::transform(PanelPiece<float> piece, std::int64_t index, flo
                                 std::int64_t point_elems, float* scratch) const {
     const Subkernel taps = subkernel(plan_, index);
     const bool whole = taps.height == variant_.r && taps.width == variant_.r;
-    Correlation phase = phase_;
-    const WeightView<float> weight = weight_of(taps, phase);
+    const CutPhase cut(phase_, weight_, taps);
+    const Correlation& phase = cut.phase;
+    WeightView<float> weight = weight_;
+    weight.data += cut.first_elem;
     WinogradWeight<float> line;
     line.point_elems = point_elems;
     if (whole && in_place() && piece.cols == piece.width) {

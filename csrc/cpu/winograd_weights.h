@@ -45,8 +45,6 @@ private:
     void transform_lines(const PanelPiece<float>& piece, WinogradWeight<float>& line, const float* taps,
                          std::int64_t channel_elems, float* points) const;
 
-    /// `weight` from the subkernel's first element on, whose taps `phase` then has.
-    WeightView<float> weight_of(const Subkernel& taps, Correlation& phase) const;
     void complete_taps(const Subkernel& taps, const PanelPiece<float>& piece) const;
 
     const ConvPlan& plan_;

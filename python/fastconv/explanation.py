@@ -59,7 +59,7 @@ class Explanation:
     phases : list of dict
         The dense correlations that direct, pointwise and im2col run, with their blocking.
     winograd : dict, or None
-        Tiles and blocks of a Winograd plan.
+        Tiles, subkernels and blocks of a Winograd plan.
     col2im : dict, or None
         Bands, chunks and blocks of a grad_input that direct computes as a product and col2im.
     packed : bool

@@ -1,0 +1,134 @@
+"""Which problems `auto` gives to Winograd, and to which of its variants."""
+
+import fastconv as fc
+import numpy as np
+import pytest
+from support import assert_exact, normals
+
+
+def test_the_batch_does_not_choose_the_gradients_algorithm():
+    for size, channels in ((56, 64), (14, 256), (7, 512), (7, 24), (4, 16)):
+        names = {
+            fc.explain(
+                fc.conv2d_grad_weight, (n, channels, size, size), (n, channels, size, size),
+                (channels, channels, 3, 3), padding=1, threads=threads,
+            ).algorithm
+            for n in (1, 8, 256) for threads in (1, 64)
+        }  # fmt: skip
+        assert len(names) == 1, names
+
+
+def test_the_workspace_does_not_let_the_batch_choose_the_gradients_algorithm():
+    """Panels of 8 columns in 16: several sums would need more than the weights' size tells."""
+    names = {
+        fc.explain(
+            fc.conv2d_grad_weight, (n, 128, 56, 56), (n, 256, 56, 56), (128, 16, 9, 9), padding=4,
+            groups=16,
+        ).algorithm
+        for n in (1, 8, 64)
+    }  # fmt: skip
+    assert len(names) == 1, names
+
+
+@pytest.mark.parametrize("function", [fc.conv2d, fc.conv2d_grad_input, fc.conv2d_grad_weight])
+def test_auto_takes_it_for_large_kernels(function):
+    shape, kernel, output = (1, 64, 32, 32), (64, 64, 9, 9), (1, 64, 24, 24)
+    plan = fc.explain(function, *FUNCTIONS[function](shape, kernel, output))
+    assert (plan.algorithm, plan.winograd["subkernels"]) == ("winograd4", 9)
+    assert "9 subkernels of 3 x 3" in str(plan)
+
+
+SHAPES = [((1, c, size, size), (k, c, r, r), r // 2) for c, k, size, r in (
+    (64, 64, 56, 3), (512, 512, 14, 3), (16, 16, 32, 3), (128, 160, 7, 3), (64, 192, 27, 5),
+)]  # fmt: skip
+FUNCTIONS = {
+    fc.conv2d: lambda x, w, y: (x, w),
+    fc.conv2d_grad_input: lambda x, w, y: (y, w, x),
+    fc.conv2d_grad_weight: lambda x, w, y: (y, x, w),
+}
+
+
+@pytest.mark.parametrize(("shape", "kernel", "padding"), SHAPES)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_precision_high_allows_wider_tiles_and_nothing_else(function, shape, kernel, padding):
+    operands = FUNCTIONS[function](shape, kernel, (1, kernel[0], *shape[2:]))
+    plan = fc.explain(function, *operands, padding=padding)
+    wide = "winograd6" if kernel[2] == 3 else "winograd4"
+    assert plan.algorithm != wide
+    assert "precision" in plan.declined[wide]
+    with fc.float32_precision("high"):
+        high = fc.explain(function, *operands, padding=padding)
+        assert "precision" not in high.declined.get(wide, "")
+        assert high.algorithm in (wide, plan.algorithm)
+    with fc.float32_precision("tf32"):
+        assert fc.explain(function, *operands, padding=padding).algorithm == plan.algorithm
+    # "winograd" is the best of them, of those that the precision allows.
+    picked = fc.explain(function, *operands, padding=padding, algorithm="winograd").algorithm
+    assert picked.startswith("winograd")
+    assert picked != wide
+    if plan.algorithm.startswith("winograd"):
+        assert picked == plan.algorithm
+
+
+def test_precision_high_reaches_the_kernels(rng):
+    x, weight = normals((1, 32, 60, 60), rng), normals((32, 32, 3, 3), rng)
+    grad = normals((1, 32, 60, 60), rng)
+    packed = fc.pack_weight(weight)
+
+    def calls(**options):
+        return (
+            fc.conv2d(x, weight, padding=1, **options),
+            fc.conv2d_grad_input(grad, weight, x.shape, padding=1, **options),
+            fc.conv2d_grad_weight(grad, x, weight.shape, padding=1, **options),
+        )
+
+    exact, named = calls(), calls(algorithm="winograd6")
+    with fc.float32_precision("high"):
+        for actual, wanted, other in zip(calls(), named, exact):
+            assert np.array_equal(actual, wanted)
+            assert not np.array_equal(actual, other)
+        for actual, wanted in zip(calls(algorithm="winograd"), named):
+            assert np.array_equal(actual, wanted)
+        assert np.array_equal(fc.conv2d(x, packed, padding=1), named[0])
+    assert packed.formats == ("F(6,3)",)
+
+
+@pytest.mark.parametrize(
+    ("function", "alone"), [(fc.conv2d, "direct"), (fc.conv2d_grad_input, "winograd2")]
+)
+def test_only_auto_batch_looks_at_the_batch(function, alone):
+    """A tile of 4x4 an image: its products are fewest, but one image alone does not pay for U."""
+
+    def taken(batch, **options):
+        shape = (batch, 64, 4, 4)
+        operands = FUNCTIONS[function](shape, (64, 64, 3, 3), shape)
+        return fc.explain(function, *operands, padding=1, **options).algorithm
+
+    assert taken(128) == taken(1) == taken(1, algorithm="auto_batch") == alone
+    assert taken(128, algorithm="auto_batch") == "winograd4"
+
+
+@pytest.mark.parametrize("function", [fc.conv2d, fc.conv2d_grad_input])
+@pytest.mark.parametrize("size", [14, 28, 56])
+def test_a_large_workspace_leaves_the_choice_alone(function, size):
+    """U of 1024 -> 1024 is 151 MB, over the limit: each task makes its own then."""
+    weight, taken = (1024, 1024, 3, 3), set()
+    for batch in (1, 2, 8, 64):
+        shape = (batch, 1024, size, size)
+        operands = (shape, weight) if function is fc.conv2d else (shape, weight, shape)
+        for threads in (1, 2, 4, 16, 64):
+            plan = fc.explain(function, *operands, padding=1, threads=threads)
+            taken.add((plan.algorithm, plan.workspace_bytes))
+    assert taken == {("winograd4", 0)}
+
+
+def test_layers_in_training_let_the_batch_decide(rng):
+    layer = fc.layers.Conv2d(64, 64, 3, padding=1, bias=False)
+    x = fc.channels_last(normals((64, 64, 7, 7), rng))
+    weight, grad = layer.weight.data, fc.channels_last(normals(x.shape, rng))
+    assert_exact(layer(x), fc.conv2d(x, weight, padding=1, algorithm="auto_batch"))
+    options = {"padding": 1, "algorithm": "auto_batch"}
+    assert_exact(layer.backward(grad), fc.conv2d_grad_input(grad, weight, x.shape, **options))
+    expected = fc.conv2d_grad_weight(grad, x, weight.shape, **options)
+    assert_exact(layer.weight.grad, expected)
+    assert_exact(layer.eval()(x), fc.conv2d(x, weight, padding=1))

@@ -1,0 +1,82 @@
+"""What the Winograd tests share: points and matrices, problems, error bounds."""
+
+import math
+from fractions import Fraction
+
+from cases import CONV, conv
+
+POINTS = {
+    ("winograd2", 3): [Fraction(0), Fraction(1), Fraction(-1)],
+    ("winograd4", 3): [Fraction(p) for p in ("0", "5/8", "-5/8", "3/2", "-3/2")],
+    ("winograd2", 5): [Fraction(p) for p in ("0", "5/8", "-5/8", "3/2", "-3/2")],
+    ("winograd6", 3): [Fraction(p) for p in ("0", "1/2", "-1/2", "1", "-1", "2", "-2")],
+    ("winograd4", 5): [Fraction(p) for p in ("0", "1/2", "-1/2", "1", "-1", "2", "-2")],
+}
+OUTPUTS = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
+
+
+def names(r):
+    return [algorithm for algorithm, kernel in POINTS if kernel == r]
+
+
+def taps_of(case):
+    """5, or 3 with other kernels cut into subkernels of so many taps."""
+    return 5 if case.r == case.s == 5 else 3
+
+
+def error_bound(algorithm, r):
+    """Relative L2, of what `auto` takes at the highest precision and what "high" allows beside."""
+    return 2e-6 if len(POINTS[algorithm, r]) < 7 else 8e-6
+
+
+def toom_cook(points, m, r):
+    """A^T (m, alpha), G (alpha, r), B^T (alpha, alpha) of F(m, r) over `points` and infinity."""
+    alpha = m + r - 1
+    assert len(points) == alpha - 1
+
+    def product(roots):
+        poly = [Fraction(1)]
+        for root in roots:  # multiply by (x - root); lowest power first
+            poly = [
+                (poly[i - 1] if i > 0 else 0) - root * (poly[i] if i < len(poly) else 0)
+                for i in range(len(poly) + 1)
+            ]
+        return poly
+
+    at, g, bt = [[] for _ in range(m)], [], []
+    for p in points:
+        others = [q for q in points if q != p]
+        scale = math.prod(p - q for q in others)
+        bt.append([*product(others), Fraction(0)])
+        g.append([p**j / scale for j in range(r)])
+        for j in range(m):
+            at[j].append(p**j)
+    bt.append(product(points))
+    g.append([Fraction(int(j == r - 1)) for j in range(r)])
+    for j in range(m):
+        at[j].append(Fraction(int(j == m - 1)))
+    return at, g, bt
+
+
+# Whole subkernels and those of fewer taps, several panels and blocks of depth, tiny maps.
+SUBKERNELS = [
+    conv("n2c19h13w12-k70r2s2-pad1"),
+    conv("n1c130h9w10-k20r4s4-pad2"),
+    conv("n3c12h14w13-k130r6s6-pad3-g2"),
+    conv("n2c7h17w15-k9r7s7-pad3"),
+    conv("n1c66h12w13-k65r9s9-pad4"),
+    conv("n1c3h16w14-k5r11s10-pad5"),
+    conv("n1c40h12w11-k64r8s8-pad4"),  # of 8x8 and 10x10 only the last taps are staged
+    conv("n2c34h13w12-k65r10s10-pad5"),
+    conv("n2c18h9w12-k24r2s7-pad0x3"),
+    conv("n2c18h12w9-k24r8s3-pad4x1"),
+    conv("n1c16h3w2-k16r6s5-pad2"),
+]
+
+
+def winograd_cases():
+    usual = [
+        case for case in CONV
+        if min(case.r, case.s) > 1 and case.stride == case.dilation == (1, 1)
+    ]  # fmt: skip
+    return [*usual, *SUBKERNELS]
