@@ -29,8 +29,10 @@ def same_bits(a, b):
 # The kernel
 
 
-def pooled(x, weight, out, algorithm, bias=None, residual=None, relu=False, pad=1, groups=1):
-    numbers = (1, 1, pad, pad, pad, pad, 1, 1, groups)
+def pooled(
+    x, weight, out, algorithm, bias=None, residual=None, relu=False, pad=1, groups=1, stride=1
+):
+    numbers = (stride, stride, pad, pad, pad, pad, 1, 1, groups)
     _core.conv2d(
         0, x, weight, out, None, bias, residual, numbers, relu, False, ALGORITHMS[algorithm],
         pooled=True,
@@ -38,18 +40,19 @@ def pooled(x, weight, out, algorithm, bias=None, residual=None, relu=False, pad=
     return out
 
 
-def check(x, weight, algorithm, order="C", *, pad=1, groups=1, **added):
+def check(x, weight, algorithm, order="C", *, pad=1, groups=1, stride=1, **added):
     """One call beside two: every bit, a NaN's and a zero's sign too."""
     relu, residual = added.pop("relu", False), added.get("residual")
     y = fc.conv2d(
-        x, weight, padding=pad, groups=groups, algorithm=algorithm,
+        x, weight, stride=stride, padding=pad, groups=groups, algorithm=algorithm,
         activation="relu" if relu else None, **added,
     )  # fmt: skip
     wanted = fc.max_pool2d(y, 2)
     out = poisoned(wanted.shape, order=order)
     if residual is not None:
         added["residual"] = in_order(residual, order)
-    pooled(in_order(x, order), weight, out, algorithm, pad=pad, groups=groups, relu=relu, **added)
+    options = {"pad": pad, "groups": groups, "stride": stride, "relu": relu}
+    pooled(in_order(x, order), weight, out, algorithm, **options, **added)
     assert same_bits(out, wanted)
     assert_only_wrote(out)
     return wanted
@@ -76,6 +79,7 @@ def test_any_order_of_memory(order, isa, rng):
     x, residual = normals((2, 6, 15, 11), rng), normals((2, 21, 15, 11), rng)
     check(x, weight, "winograd4", order, bias=bias, residual=residual, relu=True)
     check(x, weight, "winograd2", order)
+    check(x, normals((21, 6, 5, 5), rng), "winograd4", order, pad=2, stride=2, bias=bias)
 
 
 @pytest.mark.parametrize("relu", [False, True])

@@ -20,6 +20,7 @@ from support import (
     poisoned,
     sum_bound,
 )
+from winograd_cases import does_winograd, taps_of
 
 # Around the tiles of the gradient: 6, 9, 14, 24 rows; chunks of 96 to 512 positions, cut along
 # columns, rows and images; several sums where there are many chunks and few weights.
@@ -66,7 +67,7 @@ def exact(case):
     that is not. Winograd over the points 0, +-1 and infinity divides by nothing but 2."""
     names = [
         name for name in fc.algorithms(fc.conv2d_grad_weight)
-        if not name.startswith("winograd") or (name == "winograd2" and not case.r == case.s == 5)
+        if not name.startswith("winograd") or (name == "winograd2" and taps_of(case) == 3)
     ]  # fmt: skip
     grad = (case.n, case.k, *output_shape(case)[2:])
     plan = fc.explain(
@@ -108,9 +109,8 @@ def test_exact_for_every_algorithm(case, isa, rng):
                 done.append(algorithm)
                 assert_exact(out, expected)
     assert "direct" in done
-    unit = case.stride == case.dilation == (1, 1)
-    several_taps = min(case.r, case.s) > 1
-    assert ("winograd2" in done) == (several_taps and not case.r == case.s == 5 and unit)
+    reached = all(s <= r for s, r in zip(case.stride, (case.r, case.s), strict=True))
+    assert ("winograd2" in done) == (does_winograd(case) and taps_of(case) == 3 and reached)
     pointwise = case.r == case.s == 1 and case.padding == ((0, 0), (0, 0))
     assert ("pointwise" in done) == pointwise
 

@@ -128,7 +128,7 @@ def test_errors_name_argument_and_value():
         fc.pack_weight(weight, input_shape=(1, 5, 9, 9))
     with pytest.raises(ValueError, match=r"pack_weight: input_shape is \(4, 9\)"):
         fc.pack_weight(weight, input_shape=(4, 9))
-    with pytest.raises(ValueError, match=r"'winograd4' cannot do this problem: .*strided"):
-        fc.pack_weight(weight, input_shape=(1, 4, 9, 9), stride=2, algorithm="winograd4")
+    with pytest.raises(ValueError, match=r"'winograd4' cannot do this problem: .*dilated"):
+        fc.pack_weight(weight, input_shape=(1, 4, 9, 9), dilation=2, algorithm="winograd4")
     with pytest.raises(ValueError, match="algorithm is 'fast'; the names are"):
         fc.pack_weight(weight, algorithm="fast")

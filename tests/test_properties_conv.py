@@ -249,7 +249,7 @@ def test_rounding_is_within_the_bound(problem, dtype, isa, seed, layout, scale, 
 )
 def test_winograd_is_near(problem, isa, seed, threads, algorithm, kernel, layouts):
     rng = np.random.default_rng(seed)
-    arguments = problem.arguments | {"stride": 1, "dilation": 1}
+    arguments = problem.arguments | {"dilation": 1}
     x = normals(problem.input_shape, rng)
     weight = normals((*problem.weight_shape[:2], kernel, kernel), rng)
     sides = arguments["padding"]

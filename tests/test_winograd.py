@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from fastconv import _core, reference
 from support import ORDERS, assert_exact, assert_only_wrote, in_order, normals, params, poisoned
-from winograd_cases import OUTPUTS, POINTS, error_bound, names, taps_of, toom_cook, winograd_cases
+from winograd_cases import (
+    OUTPUTS,
+    POINTS,
+    STRIDED,
+    error_bound,
+    names,
+    taps_of,
+    toom_cook,
+    winograd_cases,
+)
 
 
 @pytest.mark.parametrize(("algorithm", "r"), POINTS)
@@ -43,7 +52,7 @@ def tolerance(x, weight, groups):
     return 4e-6 * math.sqrt(depth) * max(1.0, float(np.abs(x).max(initial=0))) * 4
 
 
-@pytest.mark.parametrize("case", params(winograd_cases()))
+@pytest.mark.parametrize("case", params([*winograd_cases(), *STRIDED]))
 def test_against_the_reference(case, isa, rng):
     x, weight = normals(case.input_shape, rng), normals(case.weight_shape, rng)
     bias = normals((case.k,), rng)
@@ -67,6 +76,12 @@ def test_against_the_reference(case, isa, rng):
             limit = tolerance(x, weight, case.groups) * bound / 2e-6
             assert np.abs(out - expected).max(initial=0) < limit
             assert_only_wrote(out)
+            if case.stride != (1, 1):
+                with pytest.raises(ValueError, match="grad_input of a stride is several"):
+                    fc.conv2d_grad_input(
+                        grad, weight, x.shape, algorithm=algorithm, **case.arguments
+                    )
+                continue
             out = poisoned(back.shape, order=order)
             fc.conv2d_grad_input(
                 in_order(grad, order), weight, x.shape, out=out, algorithm=algorithm,
@@ -76,11 +91,11 @@ def test_against_the_reference(case, isa, rng):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("r", [3, 7])
-def test_any_strides_give_the_same_bits(order, r, isa, rng):
+@pytest.mark.parametrize(("r", "stride"), [(3, 1), (7, 1), (5, 2)])
+def test_any_strides_give_the_same_bits(order, r, stride, isa, rng):
     x, weight = normals((2, 19, 11, 13), rng), normals((70, 19, r, r), rng)
     for algorithm in names(3):
-        options = {"padding": r // 2, "algorithm": algorithm}
+        options = {"stride": stride, "padding": r // 2, "algorithm": algorithm}
         expected = fc.conv2d(x, weight, **options)
         out = poisoned(expected.shape, order=order)
         fc.conv2d(in_order(x, order), in_order(weight, order), out=out, **options)
@@ -102,12 +117,12 @@ def test_grad_input_has_the_same_bits_for_any_strides(order, r, batch, isa, rng)
         assert_exact(fc.conv2d_grad_input(*operands, shape, **options), expected)
 
 
-@pytest.mark.parametrize("r", [3, 7])
-def test_same_bits_for_any_thread_count_and_batch(r, isa, rng):
+@pytest.mark.parametrize(("r", "stride"), [(3, 1), (7, 1), (5, 2)])
+def test_same_bits_for_any_thread_count_and_batch(r, stride, isa, rng):
     x, weight = normals((5, 24, 10, 9), rng), normals((130, 24, r, r), rng)
     before = _core.num_threads()
     for algorithm in names(3):
-        options = {"padding": r // 2, "algorithm": algorithm}
+        options = {"stride": stride, "padding": r // 2, "algorithm": algorithm}
         expected = fc.conv2d(x, weight, **options)
         for threads in (1, 3, 8):
             _core.set_num_threads(threads)
@@ -176,8 +191,8 @@ def test_relative_error_is_within_the_contract(algorithm, channels, r, isa, rng)
 @pytest.mark.parametrize(
     ("shape", "kernel", "arguments", "reason"),
     [
-        ((1, 3, 8, 8), (4, 3, 3, 3), {"stride": 2}, "strided or dilated"),
-        ((1, 3, 8, 8), (4, 3, 3, 3), {"dilation": 2}, "strided or dilated"),
+        ((1, 3, 8, 8), (4, 3, 3, 3), {"stride": 4}, "stride is larger than the kernel"),
+        ((1, 3, 8, 8), (4, 3, 3, 3), {"dilation": 2}, "dilated"),
         ((1, 3, 8, 8), (4, 3, 1, 1), {}, "one row or column of taps"),
         ((1, 3, 8, 8), (4, 3, 7, 1), {}, "one row or column of taps"),
     ],

@@ -38,6 +38,17 @@ def test_auto_takes_it_for_large_kernels(function):
     assert "9 subkernels of 3 x 3" in str(plan)
 
 
+def test_auto_takes_it_for_large_kernels_of_stride_2():
+    """ZFNet's second convolution: 3x3, 3x2, 2x3 and 2x2 taps, each of a quarter of the pixels."""
+    operands = (1, 96, 55, 55), (256, 96, 5, 5), (1, 256, 28, 28)
+    for function in (fc.conv2d, fc.conv2d_grad_weight):
+        plan = fc.explain(function, *FUNCTIONS[function](*operands), stride=2, padding=2)
+        assert (plan.algorithm, plan.winograd["subkernels"]) == ("winograd4", 4)
+    operands = FUNCTIONS[fc.conv2d_grad_input](*operands)
+    plan = fc.explain(fc.conv2d_grad_input, *operands, stride=2, padding=2)
+    assert not plan.algorithm.startswith("winograd")
+
+
 SHAPES = [((1, c, size, size), (k, c, r, r), r // 2) for c, k, size, r in (
     (64, 64, 56, 3), (512, 512, 14, 3), (16, 16, 32, 3), (128, 160, 7, 3), (64, 192, 27, 5),
 )]  # fmt: skip
@@ -106,6 +117,14 @@ def test_only_auto_batch_looks_at_the_batch(function, alone):
 
     assert taken(128) == taken(1) == taken(1, algorithm="auto_batch") == alone
     assert taken(128, algorithm="auto_batch") == "winograd4"
+
+
+def test_weights_from_memory_are_read_once_for_all_images():
+    """U of 512 -> 512 is 38 MB: too much for one image of 7x7, little for 64."""
+    for algorithm, batch, taken in [("auto", 64, "direct"), ("auto_batch", 64, "winograd4")]:
+        operands = (batch, 512, 7, 7), (512, 512, 3, 3)
+        plan = fc.explain(fc.conv2d, *operands, padding=1, algorithm=algorithm)
+        assert plan.algorithm == taken
 
 
 @pytest.mark.parametrize("function", [fc.conv2d, fc.conv2d_grad_input])

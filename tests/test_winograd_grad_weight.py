@@ -9,6 +9,7 @@ from support import ORDERS, assert_only_wrote, in_order, normals, params, poison
 from winograd_cases import (
     OUTPUTS,
     POINTS,
+    STRIDED,
     SUBKERNELS,
     error_bound,
     names,
@@ -47,10 +48,11 @@ GRADIENTS = [
 ]
 
 
-@pytest.mark.parametrize("case", params([*winograd_cases(), *GRADIENTS]))
+@pytest.mark.parametrize("case", params([*winograd_cases(), *GRADIENTS, *STRIDED]))
 def test_the_gradient_against_the_reference(case, isa, rng):
     x = normals(case.input_shape, rng)
-    shape = fc.conv2d_output_shape(x.shape, case.weight_shape, padding=case.padding)
+    window = {"stride": case.stride, "padding": case.padding}
+    shape = fc.conv2d_output_shape(x.shape, case.weight_shape, **window)
     grad = normals(shape, rng)
     exact = reference.conv2d_grad_weight(
         grad.astype(np.float64), x.astype(np.float64), case.weight_shape, **case.arguments
@@ -83,10 +85,11 @@ def test_the_gradient_has_the_same_bits_for_any_strides(order, r, isa, rng):
         assert_only_wrote(out)
 
 
-@pytest.mark.parametrize("case", params([*GRADIENTS, *SUBKERNELS]))
+@pytest.mark.parametrize("case", params([*GRADIENTS, *SUBKERNELS, *STRIDED]))
 def test_the_gradient_has_the_same_bits_for_any_thread_count(case, isa, rng):
     x = normals(case.input_shape, rng)
-    shape = fc.conv2d_output_shape(x.shape, case.weight_shape, padding=case.padding)
+    window = {"stride": case.stride, "padding": case.padding}
+    shape = fc.conv2d_output_shape(x.shape, case.weight_shape, **window)
     grad = normals(shape, rng)
     before = _core.num_threads()
     for algorithm in names(taps_of(case)):

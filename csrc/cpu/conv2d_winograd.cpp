@@ -1,9 +1,10 @@
-// Winograd convolution, fused: unit stride, 3x3 by F(2,3), F(4,3) and F(6,3), 5x5 by F(2,5) and F(4,5),
-// float32; forward and grad_input (a correlation with the kernel turned around, core/phases.h).
+// Winograd convolution, fused: 3x3 by F(2,3), F(4,3) and F(6,3), 5x5 by F(2,5) and F(4,5), float32; forward, and
+// grad_input of unit stride (a correlation with the kernel turned around, core/phases.h).
 //
 // Kernels of other sizes are cut into subkernels of 3x3 taps, the last ones completed with zeros: 9x9 is the
 // sum of nine convolutions of the moved source. They share their outputs' tiles, so M sums them up and is
-// transformed once.
+// transformed once. With a stride the taps that meet the same pixels make subkernels of their own: 5x5 of stride 2
+// is 3x3, 3x2, 2x3 and 2x2 taps over a quarter of the pixels each.
 //
 // A task is a block of T tiles, in row-major order through rows and images, and some column panels. For each
 // subkernel:
@@ -12,13 +13,15 @@
 //        M[tile][k] (+)= sum_c V[point][tile][c] U[point][c][k]      the register tile of the GEMM
 //      and after the last the output transform of each tile, with bias, residual and ReLU, and the maxima of 2x2
 // so V and M are never whole: M of a panel stays in L2, V up to 256 channels, else near it. With several subkernels
-// M is of all a task's panels, in L2 with V up to 128 channels and columns. U, the transformed weights, comes packed ahead, or is made once a call, or by each task, a chunk of channels at a time, and
-// then never leaves L2 (cpu/winograd_weights.h).
+// M is of all a task's panels, in L2 with V up to 128 channels and columns. U, the transformed weights, comes packed
+// ahead, or is made once a call, or by each task, a chunk of channels at a time, and then never leaves L2
+// (cpu/winograd_weights.h).
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 5.06 (F(6,3)), 2.78 (F(2,5)),
-// 6.25 (F(4,5)) times fewer. Of F(4,3)'s subkernels 1.78 (2x2, 4x4), 4 (6x6, 9x9), 2.42 (7x7), 3.36 (11x11).
+// 6.25 (F(4,5)) times fewer. Of F(4,3)'s subkernels 1.78 (2x2, 4x4), 4 (6x6, 9x9), 2.42 (7x7), 3.36 (11x11);
+// of stride 2 1 (3x3), 1.78 (4x4), 2.78 (5x5), 2.42 (7x7).
 //
 // Rounding is tile-wise (docs/numerics.md); an infinity or NaN may make its whole tile NaN.
-// Not handled: strides, dilation, kernels of one row or column, float64.
+// Not handled: strides in grad_input, dilation, kernels of one row or column, float64.
 // A. Lavin, S. Gray (2015); subkernels: D. Huang et al., "DWM: A Decomposable Winograd Method for Convolution
 // Acceleration" (2020); fusing per block of tiles: Gelashvili et al., arXiv 1912.02165.
 #include <algorithm>

@@ -1,4 +1,4 @@
-// The gradient of a convolution's weights by Winograd: unit stride, 5x5 with tiles of 2x2 and 4x4 output
+// The gradient of a convolution's weights by Winograd: 5x5 of unit stride with tiles of 2x2 and 4x4 output
 // positions, 3x3 and others with 2x2, 4x4 and 6x6, float32.
 //
 //   grad_weight = G^T [ sum over tiles of (B^T x B) * (A grad_output A^T) ] G
@@ -13,12 +13,12 @@
 //   the totals of all sums are added in order; one transform to taps at the end
 // so neither V nor W ever reaches memory, and M does only where there are several sums.
 //
-// A kernel of other sizes is cut into subkernels (cpu/conv2d_winograd.cpp), each a gradient for itself: x moved
+// A kernel of other sizes or with a stride is cut into subkernels (cpu/conv2d_winograd.cpp), each a gradient for itself: x moved
 // by the subkernel's first tap, and of its taps those that there are.
 //
 // What one accumulator sums is a block, and blocks and sums follow from the shape alone: the same bits
 // for any number of threads. A NaN or infinity of a channel or filter stays within it.
-// Not handled: strides, dilation, kernels of one row or column, float64.
+// Not handled: dilation, kernels of one row or column, float64.
 #include <algorithm>
 #include <cmath>
 
@@ -71,8 +71,8 @@ void cut_tiles(ConvPlan& plan) {
         if (bytes > kTotalsBytes && tiles / next < kManyTiles) break;
         // As they lie: what does not fit would let `auto` decline for some batches only.
         const std::int64_t line = odd_lines(view.channels * panels.width);
-        const std::int64_t most = next * view.groups * plan.winograd.subkernels() * panels.count * points * line;
-        if (std::max(bytes, static_cast<std::size_t>(most) * 4) > workspace_limit() / 2) break;
+        const std::int64_t totals = view.groups * plan.winograd.subkernels() * panels.count * points * line;
+        if (static_cast<std::size_t>(next * totals) * 4 > workspace_limit() / 2) break;
     }
 }
 
@@ -129,8 +129,9 @@ double products(const AxisTaps& taps, std::int64_t source, std::int64_t out) {
     double count = 0;
     for (std::int64_t tap = 0; tap < taps.count; ++tap) {
         const std::int64_t first = taps.offset + tap;
-        count += static_cast<double>(
-            std::max<std::int64_t>(0, std::min(out, source - first) - std::max<std::int64_t>(0, -first)));
+        const std::int64_t begin = first < 0 ? ceil_div(-first, taps.step) : 0;
+        const std::int64_t end = first < source ? ceil_div(source - first, taps.step) : 0;
+        count += static_cast<double>(std::max<std::int64_t>(0, std::min(out, end) - begin));
     }
     return count;
 }
@@ -178,8 +179,8 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     view.segments = taps * taps;
     view.depth = view.channels;
     blocking.channel_unit = 16;
-    blocking.taps_inside = view.taps_h.count == taps && view.taps_w.count == taps &&
-                           blocking.weight_row_elems == taps * blocking.weight_tap_elems &&
+    blocking.taps_inside = plan.winograd.subkernels() == 1 && view.taps_h.count == taps &&
+                           view.taps_w.count == taps && blocking.weight_row_elems == taps * blocking.weight_tap_elems &&
                            blocking.weight_channel_elems == taps * taps * blocking.weight_tap_elems;
     plan.winograd.cost = winograd_cost(plan, winograd_variant(plan));
     cut_tiles(plan);

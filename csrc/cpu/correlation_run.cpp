@@ -26,6 +26,7 @@ namespace {
 
 // Of the first panel's tiles the last so many fetch weights, those before them fetch the source.
 constexpr std::int64_t kTilesThatFetchWeights = 4;
+constexpr std::int64_t kFetchedDepth = 96;  // of pixels with gaps between them
 
 template <class T>
 struct Operands {
@@ -204,7 +205,10 @@ private:
         T* const* out = tile.out;
         const T* const* residual = tile.residual;
         T* sum = tile.sum;
-        const bool cold_source = block.panel == first_panel_ && phase_.segments == 1 && !phase_.gather;
+        // Pixels with gaps one after the other: too short ones are not worth it.
+        const bool fetches = source_is_dense(phase_) ||
+                             (phase_.segments == 1 && !phase_.gather && tile.depth >= kFetchedDepth);
+        const bool cold_source = block.panel == first_panel_ && fetches;
         const std::int64_t weight_tiles =
             cold_source ? std::min<std::int64_t>(tiles, kTilesThatFetchWeights) : tiles;
         const PieceLines<T> lines = next_lines(tile, block, width);

@@ -1,6 +1,7 @@
 #include "cpu/winograd_choice.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/ceil_div.h"
 #include "cpu/isa.h"
@@ -12,7 +13,30 @@ namespace {
 constexpr int kLargestExactAlpha = 6;
 
 // 5x5 by its own variants: as many products as four subkernels of F(4,3), and a quarter of the weights' points.
-int taps_of(const Correlation& phase) { return phase.taps_h.count == 5 && phase.taps_w.count == 5 ? 5 : 3; }
+int taps_of(const Correlation& phase) {
+    const auto five = [](const AxisTaps& taps) { return taps.count == 5 && taps.step == 1; };
+    return five(phase.taps_h) && five(phase.taps_w) ? 5 : 3;
+}
+
+// An axis' taps, of which every step-th meet the same pixels, in runs of up to r.
+struct TapRuns {
+    const AxisTaps& taps;
+    std::int64_t r;
+
+    std::int64_t phases() const { return std::min(taps.step, taps.count); }
+    std::int64_t taps_in(std::int64_t phase) const { return ceil_div(taps.count - phase, taps.step); }
+    std::int64_t count() const {
+        std::int64_t runs = 0;
+        for (std::int64_t phase = 0; phase < phases(); ++phase) runs += ceil_div(taps_in(phase), r);
+        return runs;
+    }
+    /// The first tap and the taps of a run.
+    std::pair<std::int64_t, std::int64_t> run(std::int64_t index) const {
+        std::int64_t phase = 0;
+        for (; index >= ceil_div(taps_in(phase), r); ++phase) index -= ceil_div(taps_in(phase), r);
+        return {phase + index * r * taps.step, std::min(r, taps_in(phase) - index * r)};
+    }
+};
 
 bool allowed(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     return plan.wide_tiles || variant.alpha() <= kLargestExactAlpha;
@@ -29,17 +53,21 @@ bool winograd_allowed(const ConvPlan& plan) { return allowed(plan, winograd_vari
 Subkernel subkernel(const ConvPlan& plan, std::int64_t index) {
     const Correlation& phase = plan.phases[0];
     const std::int64_t r = winograd_variant(plan).r, across = plan.winograd.subkernels_w;
-    const std::int64_t row = index / across * r, col = index % across * r;
-    return {row, col, std::min(r, phase.taps_h.count - row), std::min(r, phase.taps_w.count - col)};
+    const auto [row, height] = TapRuns{phase.taps_h, r}.run(index / across);
+    const auto [col, width] = TapRuns{phase.taps_w, r}.run(index % across);
+    return {row, col, height, width};
 }
 
 const char* choose_winograd(ConvPlan& plan, int m) {
     const Conv& conv = plan.problem;
     if (conv.dtype != DType::kFloat32) return "winograd: float64 has none (its rounding is larger)";
-    for (const Axis* axis : {&conv.height, &conv.width})
-        if (axis->stride != 1 || axis->dilation != 1) return "winograd: strided or dilated";
-    if (conv.height.kernel == 1 || conv.width.kernel == 1)
-        return "winograd: the kernel has one row or column of taps";
+    for (const Axis* axis : {&conv.height, &conv.width}) {
+        if (axis->dilation != 1) return "winograd: dilated";
+        if (axis->stride != 1 && plan.direction == Direction::kGradInput)
+            return "winograd: grad_input of a stride is several convolutions";
+        if (axis->stride > axis->kernel) return "winograd: the stride is larger than the kernel";
+        if (axis->kernel == 1) return "winograd: the kernel has one row or column of taps";
+    }
     const Correlation& phase = plan.phases[0];
     const WinogradKernels<float>& kernels = *plan.isa->kernels<float>().winograd;
     WinogradPlan& winograd = plan.winograd;
@@ -50,8 +78,8 @@ const char* choose_winograd(ConvPlan& plan, int m) {
     }
     if (winograd.m == 0) return "winograd6: a 5x5 kernel has winograd2 and winograd4";
     const int r = kernels.variants[winograd.variant].r;
-    winograd.subkernels_h = ceil_div(phase.taps_h.count, r);
-    winograd.subkernels_w = ceil_div(phase.taps_w.count, r);
+    winograd.subkernels_h = TapRuns{phase.taps_h, r}.count();
+    winograd.subkernels_w = TapRuns{phase.taps_w, r}.count();
     winograd.tiles_h = (phase.out_h + m - 1) / m;
     winograd.tiles_w = (phase.out_w + m - 1) / m;
     return nullptr;

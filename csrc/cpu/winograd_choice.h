@@ -8,8 +8,9 @@ namespace fastconv::cpu {
 
 const WinogradVariant<float>& winograd_variant(const ConvPlan& plan);
 
-/// A part of a kernel that a variant's r x r taps do not hold: its first tap, and its taps, fewer at the end.
-/// The kernel is the sum of such convolutions, each of the source moved by the first tap.
+/// A part of a kernel that a variant's r x r taps do not hold: its first tap, and its taps, fewer at the end, the
+/// stride apart. The kernel is the sum of such convolutions, each of the source moved by the first tap; with a
+/// stride each is of every stride-th of the source's pixels, where its taps are neighbours.
 struct Subkernel {
     std::int64_t row, col, height, width;
 };

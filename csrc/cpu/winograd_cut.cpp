@@ -81,8 +81,8 @@ double once_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, do
 
 /// Reading U that lies in L3, once a thread, as far as others made it. Within one L3 that costs next to nothing (8: as
 /// 4 % of a task, which was measured to do). AMD's cores lie in several, and virtual ones in one for minutes and then
-/// in two, where it costs 140 to 210: batch 8, 256 -> 256 on 14x14 3.8 or 5.2 ms, 160 -> 320 3.0 or 4.3. 60 stands for
-/// both. Parts of the columns, one a thread, and U by task need nothing of others' U.
+/// in two, where it costs 140 to 210 (halved by other_work()): batch 8, 256 -> 256 on 14x14 3.7 or 5.2 ms, 160 -> 320
+/// 2.9 or 4.3. 60 stands for both. Parts of the columns, one a thread, and U by task need nothing of others' U.
 double sharing_cost(const ConvPlan& plan, double elements) {
     if (plan.threads == 1 || elements < kElementsInL2 || elements >= kElementsInL3) return 0;
     const double others = 1 - 1 / static_cast<double>(plan.threads);
@@ -209,7 +209,8 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     // with 16 multiply-adds an element. 512 -> 512 on 7x7 from memory 1.38 ms, direct 0.90.
     const double points = variant.points() * all;
     const bool from_memory = plan.direction == Direction::kForward && points >= kElementsInL3;
-    return std::max(std::min(by_task, once), from_memory ? 32 * other_work(*plan.isa) * points : 0);
+    const double reading = 32 * other_work(*plan.isa) * points * plan.image_share(1);
+    return std::max(std::min(by_task, once), from_memory ? reading : 0);
 }
 
 }  // namespace fastconv::cpu

@@ -26,6 +26,7 @@ Correlation gradient_view(const Correlation& view) {
     gradient.source_h = view.out_h;
     gradient.source_w = view.out_w;
     gradient.taps_h.offset = gradient.taps_w.offset = 0;
+    gradient.taps_h.step = gradient.taps_w.step = 1;
     gradient.gather = view.out.channel_elems != 1;
     return gradient;
 }
@@ -206,8 +207,8 @@ void write_taps(const Context& context, const OuterPart<float>& part, const Subk
     for (std::int64_t y = 0; y < taps.height; ++y)
         for (std::int64_t x = 0; x < taps.width; ++x)
             part.write_rows(panel, count, stage + (y * r + x) * count * width,
-                            to + (taps.row + y) * blocking.weight_row_elems +
-                                (taps.col + x) * blocking.weight_tap_elems,
+                            to + (taps.row + y * context.view.taps_h.step) * blocking.weight_row_elems +
+                                (taps.col + x * context.view.taps_w.step) * blocking.weight_tap_elems,
                             blocking.weight_channel_elems, added);
 }
 

@@ -43,6 +43,7 @@ struct TilePixels {
     const float* image;  // its first pixel, at the first of `channels`
     std::int64_t channels;
     int side, step;
+    std::int64_t pace_y, pace_x;  // of the source from a tile's pixel to the next: the stride
     std::int64_t first_y, first_x, tiles;
     float* strip;        // (side, tiles * step + side - step, channels)
     const float* zeros;  // (channels)
@@ -51,14 +52,16 @@ struct TilePixels {
                std::int64_t count, int tile_side, int tile_step, const TileSegment& segment,
                float* strip_memory, const float* zero_line, std::int64_t down = 0, std::int64_t right = 0)
         : view(correlation), image(first + segment.image * correlation.source.batch_elems),
-          channels(count), side(tile_side), step(tile_step),
-          first_y(segment.tile_row * step + view.taps_h.offset + down),
-          first_x(segment.tile_col * step + view.taps_w.offset + right), tiles(segment.tiles),
+          channels(count), side(tile_side), step(tile_step), pace_y(view.taps_h.step),
+          pace_x(view.taps_w.step), first_y(segment.tile_row * step * pace_y + view.taps_h.offset + down),
+          first_x(segment.tile_col * step * pace_x + view.taps_w.offset + right), tiles(segment.tiles),
           strip(strip_memory), zeros(zero_line) {
         if (!view.gather) return;
         Strip cut;
         cut.first_y = first_y;
         cut.first_x = first_x;
+        cut.pace_y = pace_y;
+        cut.pace_x = pace_x;
         cut.height = side;
         cut.width = cut.line_pixels = line_pixels();
         fill_strip(copy, view, image, cut, channels, strip);
@@ -68,15 +71,15 @@ struct TilePixels {
 
     /// pixels[y * side + x] of tile t; outside of the image a line of zeros.
     void find(std::int64_t t, const float** pixels) const {
-        const std::int64_t left = first_x + t * step;
+        const std::int64_t left = first_x + t * step * pace_x;
         const Strides& strides = view.source;
-        const bool inside = first_y >= 0 && first_y + side <= view.source_h && left >= 0 &&
-                            left + side <= view.source_w;
+        const bool inside = first_y >= 0 && first_y + (side - 1) * pace_y < view.source_h && left >= 0 &&
+                            left + (side - 1) * pace_x < view.source_w;
         if (view.gather)
             spread(strip + t * step * channels, line_pixels() * channels, channels, pixels);
         else if (inside)
             spread(image + first_y * strides.height_elems + left * strides.width_elems,
-                   strides.height_elems, strides.width_elems, pixels);
+                   strides.height_elems * pace_y, strides.width_elems * pace_x, pixels);
         else
             clip(left, pixels);
     }
@@ -92,7 +95,7 @@ private:
     void clip(std::int64_t left, const float** pixels) const {
         for (int y = 0; y < side; ++y)
             for (int x = 0; x < side; ++x) {
-                const std::int64_t row = first_y + y, col = left + x;
+                const std::int64_t row = first_y + y * pace_y, col = left + x * pace_x;
                 const bool inside =
                     row >= 0 && row < view.source_h && col >= 0 && col < view.source_w;
                 pixels[y * side + x] = inside ? image + row * view.source.height_elems +

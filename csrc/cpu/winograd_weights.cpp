@@ -15,9 +15,10 @@ namespace {
 
 constexpr std::int64_t kTransformChannels = 32;  // whose taps are in L1 or L2 between packing and use
 
-// Taps [first, first + count) of an axis; their kernel indices count from the least of them, which is returned.
+// `count` taps of an axis, the stride apart; their kernel indices count from the least, which is returned.
 std::int64_t cut_taps(AxisTaps& taps, std::int64_t first, std::int64_t count) {
     const std::int64_t begin = taps.kernel + first * taps.kernel_step;
+    taps.kernel_step *= taps.step;
     const std::int64_t least = std::min(begin, begin + (count - 1) * taps.kernel_step);
     taps.count = count;
     taps.kernel = begin - least;
@@ -62,9 +63,8 @@ WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& 
 
 std::int64_t WinogradWeights::scratch_elems() const {
     // Fewer taps may need more: what lies between whole subkernels' taps may be too much to be staged.
-    const std::int64_t down = plan_.winograd.subkernels_h - 1, across = plan_.winograd.subkernels_w - 1;
     std::int64_t staging = 0;
-    for (const std::int64_t i : {std::int64_t{0}, across, down * (across + 1), down * (across + 1) + across}) {
+    for (std::int64_t i = 0; i < plan_.winograd.subkernels(); ++i) {
         const CutPhase cut(phase_, weight_, subkernel(plan_, i));
         staging = std::max(staging, pack_staging_elems(cut.phase, kernels_, weight_));
     }
