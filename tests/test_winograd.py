@@ -195,6 +195,7 @@ def test_relative_error_is_within_the_contract(algorithm, channels, r, isa, rng)
         ((1, 3, 8, 8), (4, 3, 3, 3), {"dilation": 2}, "dilated"),
         ((1, 3, 8, 8), (4, 3, 1, 1), {}, "one row or column of taps"),
         ((1, 3, 8, 8), (4, 3, 7, 1), {}, "one row or column of taps"),
+        ((1, 3, 8, 8), (0, 3, 3, 3), {}, "there are no channels"),
     ],
 )
 def test_what_it_cannot_do_is_said(shape, kernel, arguments, reason):

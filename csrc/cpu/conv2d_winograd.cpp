@@ -64,7 +64,7 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     }
     phase.gather = phase.source.channel_elems != 1;
     if (const char* reason = choose_winograd(plan, m)) return reason;
-    if (phase.channels == 0) return "winograd: there are no channels";
+    if (phase.channels * phase.cols == 0) return "winograd: there are no channels";
     plan.winograd.cost = winograd_cost(plan, winograd_variant(plan));
     return nullptr;
 }

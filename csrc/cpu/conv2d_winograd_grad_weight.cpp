@@ -180,7 +180,8 @@ const char* plan_winograd(ConvPlan& plan, int m) {
     view.depth = view.channels;
     blocking.channel_unit = 16;
     blocking.taps_inside = plan.winograd.subkernels() == 1 && view.taps_h.count == taps &&
-                           view.taps_w.count == taps && blocking.weight_row_elems == taps * blocking.weight_tap_elems &&
+                           view.taps_w.count == taps &&
+                           blocking.weight_row_elems == taps * blocking.weight_tap_elems &&
                            blocking.weight_channel_elems == taps * taps * blocking.weight_tap_elems;
     plan.winograd.cost = winograd_cost(plan, winograd_variant(plan));
     cut_tiles(plan);

@@ -63,12 +63,14 @@ WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& 
 
 std::int64_t WinogradWeights::scratch_elems() const {
     // Fewer taps may need more: what lies between whole subkernels' taps may be too much to be staged.
+    const std::int64_t r = variant_.r;
     std::int64_t staging = 0;
-    for (std::int64_t i = 0; i < plan_.winograd.subkernels(); ++i) {
-        const CutPhase cut(phase_, weight_, subkernel(plan_, i));
-        staging = std::max(staging, pack_staging_elems(cut.phase, kernels_, weight_));
-    }
-    return variant_.r * variant_.r * kTransformChannels * widest_panel(*kernels_.gemm) + staging;
+    for (std::int64_t height = 1; height <= std::min(r, phase_.taps_h.count); ++height)
+        for (std::int64_t width = 1; width <= std::min(r, phase_.taps_w.count); ++width) {
+            const CutPhase cut(phase_, weight_, {0, 0, height, width});
+            staging = std::max(staging, pack_staging_elems(cut.phase, kernels_, weight_));
+        }
+    return r * r * kTransformChannels * widest_panel(*kernels_.gemm) + staging;
 }
 
 bool WinogradWeights::in_place() const {
