@@ -2,6 +2,7 @@
 #include "cpu/winograd_weights.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "core/ceil_div.h"
 #include "core/parallel.h"
@@ -62,10 +63,10 @@ WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& 
       variant_(kernels_.winograd->variants[plan.winograd.variant]), weight_(weight) {}
 
 std::int64_t WinogradWeights::scratch_elems() const {
-    // Fewer taps may need more: what lies between whole subkernels' taps may be too much to be staged.
     const std::int64_t r = variant_.r;
-    std::int64_t staging = 0;
-    for (std::int64_t height = 1; height <= std::min(r, phase_.taps_h.count); ++height)
+    std::int64_t staging = several() ? 0 : pack_staging_elems(phase_, kernels_, weight_);
+    // Of several, fewer taps may need more: what lies between many may be too much to be staged.
+    for (std::int64_t height = 1; several() && height <= std::min(r, phase_.taps_h.count); ++height)
         for (std::int64_t width = 1; width <= std::min(r, phase_.taps_w.count); ++width) {
             const CutPhase cut(phase_, weight_, {0, 0, height, width});
             staging = std::max(staging, pack_staging_elems(cut.phase, kernels_, weight_));
@@ -106,10 +107,11 @@ void WinogradWeights::transform(PanelPiece<float> piece, std::int64_t index, flo
                                 std::int64_t point_elems, float* scratch) const {
     const Subkernel taps = subkernel(plan_, index);
     const bool whole = taps.height == variant_.r && taps.width == variant_.r;
-    const CutPhase cut(phase_, weight_, taps);
-    const Correlation& phase = cut.phase;
+    std::optional<CutPhase> cut;  // a copy that calls of a few us feel
+    if (several()) cut.emplace(phase_, weight_, taps);
+    const Correlation& phase = cut ? cut->phase : phase_;
     WeightView<float> weight = weight_;
-    weight.data += cut.first_elem;
+    if (cut) weight.data += cut->first_elem;
     WinogradWeight<float> line;
     line.point_elems = point_elems;
     if (whole && in_place() && piece.cols == piece.width) {

@@ -45,6 +45,7 @@ private:
     void transform_lines(const PanelPiece<float>& piece, WinogradWeight<float>& line, const float* taps,
                          std::int64_t channel_elems, float* points) const;
 
+    bool several() const { return plan_.winograd.subkernels() > 1; }
     void complete_taps(const Subkernel& taps, const PanelPiece<float>& piece) const;
 
     const ConvPlan& plan_;
