@@ -110,12 +110,13 @@ def _convolution(step: Any, x_shape: tuple[int, ...]) -> tuple[int, int]:
         on_tiles = any(phase["split"] for phase in plan.phases)
         return step.multiply_adds * 6 // 16 if on_tiles else step.multiply_adds, packed.nbytes
     filters, channels = weight.shape[:2]
-    m = plan.winograd["m"]
-    high, wide = plan.winograd["tiles"]
-    if step.pooled:  # an odd last row or column may need no tile
-        high, wide = (-(-2 * size // m) for size in step.shape[2:])
-    products = (m + plan.winograd["r"] - 1) ** 2 * plan.winograd["subkernels"]
-    return x_shape[0] * high * wide * products * channels * filters, packed.nbytes
+    if step.pooled:  # an odd last row or column is in no window
+        (y, x), pace = plan.output_shape[2:], step.attributes["stride"]
+        needed = (*x_shape[:2], x_shape[2] - y % 2 * pace[0], x_shape[3] - x % 2 * pace[1])
+        plan = fc.explain(
+            fc.conv2d, needed, weight.shape, groups=groups, algorithm=plan.algorithm, **window
+        )
+    return x_shape[0] * plan.winograd["products"] * channels * filters, packed.nbytes
 
 
 def measure(

@@ -16,6 +16,7 @@ from winograd_cases import (
     names,
     taps_of,
     toom_cook,
+    toom_cook_of_an_edge,
     winograd_cases,
 )
 
@@ -33,6 +34,19 @@ def test_rational_matrices_are_an_exact_convolution(algorithm, r):
 
 
 @pytest.mark.parametrize(("algorithm", "r"), POINTS)
+def test_rational_matrices_of_edges_are_exact_with_the_same_weights(algorithm, r):
+    m = OUTPUTS[algorithm]
+    kernel = [Fraction(3 * i * i - 7, 5) for i in range(r)]
+    for outputs in range(1, m + 1):
+        at, g, bt, _ = toom_cook_of_an_edge(POINTS[algorithm, r], m, r, outputs)
+        data = [Fraction(2 * i + 1, 3) for i in range(outputs + r - 1)]
+        u = [sum(a * b for a, b in zip(row, kernel, strict=True)) for row in g]
+        v = [sum(a * b for a, b in zip(row, data, strict=True)) for row in bt]
+        y = [sum(a * p * q for a, p, q in zip(row, u, v, strict=True)) for row in at]
+        assert y == [sum(kernel[i] * data[i + j] for i in range(r)) for j in range(outputs)]
+
+
+@pytest.mark.parametrize(("algorithm", "r"), POINTS)
 def test_kernels_use_those_matrices(algorithm, r, isa):
     """One tile in float32 against the rational transform in float64: a wrong constant shows."""
     m = OUTPUTS[algorithm]
@@ -44,6 +58,45 @@ def test_kernels_use_those_matrices(algorithm, r, isa):
         expected = at @ ((g @ w @ g.T) * (bt @ d @ bt.T)) @ at.T
         actual = fc.conv2d(d[None, None], w[None, None], algorithm=algorithm)[0, 0]
         assert np.abs(actual - expected).max() < 2e-5 * max(1.0, np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("algorithm", "r"), POINTS)
+def test_every_size_of_an_edge_tile(algorithm, r, isa, rng):
+    """Alone and beside whole tiles, in both memory orders."""
+    m = OUTPUTS[algorithm]
+    weight = normals((17, 9, r, r), rng)
+    for height in range(1, 2 * m + 1):
+        for width in {*range(1, m + 1), m + height % m + 1}:
+            x = normals((2, 9, height + r - 1, width + r - 1), rng)
+            expected = reference.conv2d(x.astype(np.float64), weight.astype(np.float64))
+            for order in ("C", "channels_last"):
+                actual = fc.conv2d(in_order(x, order), weight, algorithm=algorithm)
+                limit = tolerance(x, weight, 1) * error_bound(algorithm, r) / 2e-6
+                assert np.abs(actual - expected).max() < limit, (height, width)
+
+
+@pytest.mark.parametrize(("algorithm", "r"), [key for key in POINTS if len(POINTS[key]) < 7])
+def test_edge_tiles_take_the_points_of_their_outputs(algorithm, r):
+    """An output's count of products: those of its tile's rows of points times columns of points."""
+    m = OUTPUTS[algorithm]
+    for size in range(1, 3 * m + 1):
+        shape, kernel = (1, 16, size + r - 1, 3 * m + r - 1), (16, 16, r, r)
+        plan = fc.explain(fc.conv2d, shape, kernel, algorithm=algorithm)
+        _, _, _, last = toom_cook_of_an_edge(POINTS[algorithm, r], m, r, (size - 1) % m + 1)
+        rows = (size - 1) // m * (m + r - 1) + len(last)
+        assert plan.winograd["products"] == rows * 3 * (m + r - 1)
+
+
+@pytest.mark.parametrize(("r", "stride", "axis"), [(2, 1, 5), (4, 1, 11), (7, 1, 17), (5, 2, 11)])
+def test_subkernels_of_few_taps_have_no_point_infinity(r, stride, axis):
+    """F(4,3): 2 taps need 5 points, 4 as 3 + 1 6 + 5, 7 as 3 + 3 + 1, 5 of stride 2 as 3 + 2."""
+    size = 7 * stride + r
+    operands = (1, 16, size, size), (16, 16, r, r)
+    options = {"stride": stride, "algorithm": "winograd4"}
+    for function, shapes in (
+        (fc.conv2d, operands), (fc.conv2d_grad_weight, ((1, 16, 8, 8), *operands)),
+    ):  # fmt: skip
+        assert fc.explain(function, *shapes, **options).winograd["products"] == 4 * axis**2
 
 
 def tolerance(x, weight, groups):

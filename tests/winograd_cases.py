@@ -58,6 +58,29 @@ def toom_cook(points, m, r):
     return at, g, bt
 
 
+def toom_cook_of_an_edge(points, m, r, outputs):
+    """A^T, G, B^T of a tile at the edge with fewer outputs, and the indices of the points it takes.
+
+    0, then pairs in order, and infinity where their number is even. G is the whole tile's: B^T
+    makes up for the differences from the points left out that G divides by.
+    """
+    used = outputs + r - 1
+    kept = points[: used - (used % 2 == 0)]
+    at, _, bt = toom_cook(kept, outputs, r) if used % 2 == 0 else _finite(kept, outputs, r)
+    _, g, _ = toom_cook(points, m, r)
+    left = [q for q in points if q not in kept]
+    for row, p in enumerate(kept):
+        bt[row] = [math.prod(p - q for q in left) * entry for entry in bt[row]]
+    index = [*range(len(kept)), len(points)] if used % 2 == 0 else [*range(len(kept))]
+    return at, [g[i] for i in index], bt, index
+
+
+def _finite(points, m, r):
+    """Without infinity."""
+    at, g, bt = toom_cook(points, m, r + 1)
+    return [row[:-1] for row in at], g, [row[:-1] for row in bt[:-1]]
+
+
 # Whole subkernels and those of fewer taps, several panels and blocks of depth, tiny maps.
 SUBKERNELS = [
     conv("n2c19h13w12-k70r2s2-pad1"),

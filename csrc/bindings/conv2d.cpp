@@ -11,6 +11,7 @@
 #include "core/parallel.h"
 #include "core/workspace.h"
 #include "cpu/kernels_split.h"
+#include "cpu/winograd_choice.h"
 #include "ops.h"
 
 namespace fastconv {
@@ -162,9 +163,12 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     result["tasks"] = plan.tasks > 0 ? plan.tasks : tasks;
     if (plan.winograd.m > 0) {
         py::dict winograd;
+        const auto& variant = isa.kernels<float>().winograd->variants[plan.winograd.variant];
+        const bool trimmed = direction != Direction::kGradWeight;
         winograd["m"] = plan.winograd.m;
-        winograd["r"] = isa.kernels<float>().winograd->variants[plan.winograd.variant].r;
+        winograd["r"] = variant.r;
         winograd["subkernels"] = plan.winograd.subkernels();
+        winograd["products"] = cpu::work_of_image(plan.phases[0], variant, trimmed).products;
         winograd["tiles"] = py::make_tuple(plan.winograd.tiles_h, plan.winograd.tiles_w);
         winograd["block_tiles"] = plan.winograd.block_tiles;
         winograd["blocks"] = plan.winograd.blocks;

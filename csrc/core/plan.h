@@ -142,6 +142,7 @@ struct WinogradPlan {
     int m = 0;
     std::int64_t subkernels_h = 1, subkernels_w = 1;  // of r x r taps, that the kernel is cut into
     std::int64_t tiles_h = 0, tiles_w = 0;  // of an image
+    int last_h = 0, last_w = 0;  // outputs of the last row's and column's tiles, where those are cheaper, else m
     std::int64_t block_tiles = 0;           // at most, a task
     std::int64_t blocks = 0;
     std::int64_t parts = 1;  // tasks that share a block, each with some of the column panels

@@ -17,8 +17,13 @@
 // ahead, or is made once a call, or by each task, a chunk of channels at a time, and then never leaves L2
 // (cpu/winograd_weights.h).
 // Products: alpha^2 a tile instead of m^2 r^2: 2.25 (F(2,3)), 4 (F(4,3)), 5.06 (F(6,3)), 2.78 (F(2,5)),
-// 6.25 (F(4,5)) times fewer. Of F(4,3)'s subkernels 1.78 (2x2, 4x4), 4 (6x6, 9x9), 2.42 (7x7), 3.36 (11x11);
-// of stride 2 1 (3x3), 1.78 (4x4), 2.78 (5x5), 2.42 (7x7).
+// 6.25 (F(4,5)) times fewer. Two kinds are left out:
+//   - at the edges, where m does not divide the output, a tile takes the points that its outputs need
+//     (cpu/kernels_winograd.h): of F(4,3) on 7x7 and 14x14 16 % fewer, on 13x13 23 %. The tiles of a block are put
+//     in an order in which those that have a point follow each other (TileOrder). U is the same for all.
+//   - a subkernel with fewer than 3 rows or columns of taps has nothing at the point infinity, its last tap.
+// So of F(4,3)'s subkernels 2.56 (2x2), 2.12 (4x4), 4 (6x6, 9x9), 2.71 (7x7), 3.66 (11x11) times fewer; of stride 2
+// 1.44 (3x3), 2.56 (4x4), 3.31 (5x5), 2.71 (7x7).
 //
 // Rounding is tile-wise (docs/numerics.md); an infinity or NaN may make its whole tile NaN.
 // Not handled: strides in grad_input, dilation, kernels of one row or column, float64.

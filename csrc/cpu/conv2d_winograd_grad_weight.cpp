@@ -13,8 +13,9 @@
 //   the totals of all sums are added in order; one transform to taps at the end
 // so neither V nor W ever reaches memory, and M does only where there are several sums.
 //
-// A kernel of other sizes or with a stride is cut into subkernels (cpu/conv2d_winograd.cpp), each a gradient for itself: x moved
-// by the subkernel's first tap, and of its taps those that there are.
+// A kernel of other sizes or with a stride is cut into subkernels (cpu/conv2d_winograd.cpp), each a gradient for
+// itself: x moved by the subkernel's first tap, and of its taps those that there are. With fewer than r the point
+// infinity, which only the last tap is made from, is left out.
 //
 // What one accumulator sums is a block, and blocks and sums follow from the shape alone: the same bits
 // for any number of threads. A NaN or infinity of a channel or filter stays within it.
@@ -152,16 +153,16 @@ double direct_cost(const ConvPlan& plan) {
 
 double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     const Correlation& view = plan.phases[0];
-    const double tiles = static_cast<double>(ceil_div(view.out_h, variant.m)) *
-                         static_cast<double>(ceil_div(view.out_w, variant.m));
+    const WinogradWork work = work_of_image(view, variant, false);
     const double channels = static_cast<double>(std::max<std::int64_t>(view.channels, 16));
     const double cols = padded_cols(plan);
-    const bool wide = variant.alpha() > 6;
+    const bool wide = variant.alpha() > 6, strided = view.taps_h.step * view.taps_w.step > 1;
     const double other = other_work(*plan.isa);
-    const double product = wide ? 1.25 : 1.05, transform = wide ? 15 : 12;
-    return static_cast<double>(plan.winograd.subkernels()) * variant.points() *
-           (tiles * (product * channels * cols + other * transform * (channels + cols)) +
-            other * 24 * channels * cols * plan.image_share(kShare));
+    const double product = wide ? 1.25 : strided ? 1.15 : 1.05, transform = wide ? 15 : 12;
+    return static_cast<double>(work.products) *
+               (product * channels * cols + other * transform * (channels + cols)) +
+           static_cast<double>(plan.winograd.subkernels()) * variant.points() * other * 24 * channels * cols *
+               plan.image_share(kShare);
 }
 
 const char* decline(const ConvPlan& plan) {

@@ -17,6 +17,9 @@
 //
 // point = alpha * row + column. Each call handles one tile (or one channel of a panel) and all its
 // channels (or columns), a vector at a time.
+//
+// The last tiles of a line or column have fewer outputs where m does not divide the image: h x w of them take
+// (h + r - 1) (w + r - 1) points, those that WinogradVariant::uses says; F(4,3) on 14x14 484 instead of 576.
 #pragma once
 
 #include <cstdint>
@@ -72,19 +75,27 @@ struct WinogradTaps {
     std::int64_t tap_elems = 0;
 };
 
+/// Functions for tiles of h x w outputs, at [h][w].
+template <class Tile>
+struct WinogradSizes {
+    void (*of[kMostWinogradTile + 1][kMostWinogradTile + 1])(const Tile&) = {};
+};
+
 template <class T>
 struct WinogradVariant {
     int m;
     int r;
-    void (*input)(const WinogradInput<T>&);
+    WinogradSizes<WinogradInput<T>> input;
     void (*weight)(const WinogradWeight<T>&);
-    void (*output)(const WinogradOutput<T>&);
-    void (*pooled)(const WinogradOutput<T>&);
+    WinogradSizes<WinogradOutput<T>> output;
+    WinogradSizes<WinogradOutput<T>> pooled;  // of an odd size the last row or column is in no window
     void (*gradient)(const WinogradGradient<T>&);
     void (*taps)(const WinogradTaps<T>&);
+    bool (*uses)(int points, int point);  // along an axis: whether so many are taken with `point` among them
 
     int alpha() const { return m + r - 1; }
     int points() const { return alpha() * alpha(); }
+    bool trims() const { return input.of[1][1] != nullptr; }  // else all tiles are whole ones
 };
 
 template <class T>

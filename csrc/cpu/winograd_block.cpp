@@ -24,6 +24,9 @@ public:
           weights_(plan, operands.weight), transformed_(plan),
           panels_(*kernels_.gemm, phase_.cols),
           layout_(winograd_layout(plan, variant_)),
+          begin_(winograd_.tiles() * phase_.batch * (task % winograd_.blocks) / winograd_.blocks),
+          tiles_(winograd_.tiles() * phase_.batch * (task % winograd_.blocks + 1) / winograd_.blocks - begin_),
+          order_(winograd_, begin_, tiles_),
           scratch_(static_cast<char*>(thread_scratch(layout_.bytes))) {
         // Of a U that lies near anyway lines in L1 are in the way: 64 -> 64 on 56x56 0.91x. Larger ones come from
         // memory in a network: 96 -> 208 on 14x14 1.34x, 128 -> 128 on 28x28 1.09x; from L3 1.0x.
@@ -33,12 +36,8 @@ public:
         fetches_near_ = fetches_near() && u_elems > kNearElems;
         // A part's tasks follow each other: with U made once a call their thread's stretch holds what it has
         // made itself, or most of it.
-        const std::int64_t block = task % winograd_.blocks;
-        task /= winograd_.blocks;
-        part_ = task % winograd_.parts;
-        group_ = task / winograd_.parts;
-        begin_ = winograd_.tiles() * phase_.batch * block / winograd_.blocks;
-        tiles_ = winograd_.tiles() * phase_.batch * (block + 1) / winograd_.blocks - begin_;
+        part_ = task / winograd_.blocks % winograd_.parts;
+        group_ = task / winograd_.blocks / winograd_.parts;
     }
 
     void run() {
@@ -54,12 +53,13 @@ public:
         }
         const std::int64_t last = winograd_.subkernels() - 1;
         for (subkernel_ = 0; subkernel_ <= last; ++subkernel_) {
-            for_segments([this](const TileSegment& segment) { transform_input(segment); });
+            order_.for_segments([this](const TileSegment& segment) { transform_input(segment); });
             for (std::int64_t panel = begin; panel < end; ++panel) {
                 m_first_ = (panel - begin) * layout_.m_panel_elems;
                 multiply(panel);
                 if (subkernel_ == last)
-                    for_segments([this, panel](const TileSegment& segment) { transform_output(segment, panel); });
+                    order_.for_segments(
+                        [this, panel](const TileSegment& segment) { transform_output(segment, panel); });
             }
         }
     }
@@ -67,11 +67,6 @@ public:
 private:
     template <class U>
     U* at(std::size_t offset) const { return reinterpret_cast<U*>(scratch_ + offset); }
-
-    template <class Body>
-    void for_segments(Body&& body) const {
-        for_tile_segments(winograd_, begin_, tiles_, body);
-    }
 
     // (point, tile): where each tile's channels or columns are.
     template <class U>
@@ -87,6 +82,8 @@ private:
                                 operands_.source + group_ * phase_.source_group_elems,
                                 phase_.channels, variant_.alpha(), variant_.m, segment,
                                 at<float>(layout_.strip), at<float>(layout_.zeros), taps.row, taps.col);
+        const auto transform = variant_.input.of[outputs_of_taps(variant_, taps.height, segment.height)]
+                                                [outputs_of_taps(variant_, taps.width, segment.width)];
         WinogradInput<float> tile;
         tile.point_elems = layout_.v_point_elems;
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
@@ -94,7 +91,7 @@ private:
             tile.points = at<float>(layout_.v) + (segment.first + t) * layout_.v_pitch;
             for (tile.first = 0; tile.first < phase_.channels; tile.first += step()) {
                 tile.channels = std::min(step(), phase_.channels - tile.first);
-                variant_.input(tile);
+                transform(tile);
                 tile.points += layout_.v_chunk_elems;
             }
         }
@@ -110,6 +107,7 @@ private:
             point_at_rows(at<float*>(layout_.m_rows), layout_.m, layout_.m_point_elems, width);
         m_width_ = width;
         const bool by_task = winograd_.weights_by_task;
+        const Subkernel taps = subkernel(plan_, subkernel_);
         for (std::int64_t c = 0; c < phase_.channels; c += step()) {
             const std::int64_t channels = std::min(step(), phase_.channels - c);
             const std::int64_t point_elems = odd_lines(channels * width);
@@ -120,7 +118,11 @@ private:
                                    subkernel_, at<float>(layout_.u), point_elems, at<float>(layout_.weights));
             else u = operands_.transformed + transformed_.first(group_, subkernel_, panel);
             for (std::int64_t point = 0; point < variant_.points(); ++point)
-                multiply_point(u + point * point_elems, point_elems, point, c, channels, width);
+                if (has_point(variant_, taps, point))
+                    multiply_point(u + point * point_elems, point_elems, point, c, channels, width);
+                else if (subkernel_ == 0 && c == 0)  // it has the most taps: the others have not that point either
+                    std::fill_n(at<float>(layout_.m) + m_first_ + point * layout_.m_point_elems, tiles_ * width,
+                                0.0f);
         }
     }
 
@@ -129,7 +131,9 @@ private:
     void multiply_point(const float* u, std::int64_t point_elems, std::int64_t point,
                         std::int64_t first, std::int64_t channels, std::int64_t width) {
         const int vectors = static_cast<int>(width / kernels_.gemm->lanes);
-        const std::int64_t row_tiles = ceil_div(tiles_, kernels_.gemm->max_rows[vectors]);
+        const auto [from, to] = order_.with_point(in_tiles(winograd_.last_w, point % variant_.alpha()),
+                                                  in_tiles(winograd_.last_h, point / variant_.alpha()));
+        const std::int64_t row_tiles = ceil_div(to - from, kernels_.gemm->max_rows[vectors]);
         const bool by_task = winograd_.weights_by_task, several = winograd_.subkernels() > 1;
         const bool goes_on = by_task && first + channels < phase_.channels &&
                              (first + channels) % kWinogradBlock != 0;
@@ -140,8 +144,8 @@ private:
         tile.sum = at<float>(layout_.sum);
         tile.out_offset = m_first_;
         const std::int64_t chunk_elems = by_task ? first / kWinogradChunk * layout_.v_chunk_elems : 0;
-        for (std::int64_t t = 0, row = 0; t < row_tiles; ++t) {
-            const std::int64_t next = tiles_ * (t + 1) / row_tiles;
+        for (std::int64_t t = 0, row = from; t < row_tiles; ++t) {
+            const std::int64_t next = from + (to - from) * (t + 1) / row_tiles;
             tile.rows = at<const float*>(layout_.v_rows) + point * tiles_ + row;
             tile.out = at<float*>(layout_.m_rows) + point * tiles_ + row;
             if (several) tile.sum = tile.out[0] + m_first_;
@@ -169,6 +173,11 @@ private:
         }
     }
 
+    // Whether tiles with so many outputs along an axis have the point there.
+    bool in_tiles(int outputs, std::int64_t point) const {
+        return outputs == variant_.m || variant_.uses(outputs + variant_.r - 1, static_cast<int>(point));
+    }
+
     void transform_output(const TileSegment& segment, std::int64_t panel) {
         const std::int64_t cols = panels_.panel_cols(panel), col = panels_.first_col(panel);
         // Of a tile's m x m positions there are side x side in the output, each of step x step.
@@ -186,6 +195,8 @@ private:
         if (operands_.epilogue.residual)
             added = residual(segment, col, cols, height * step, length * step);
 
+        const auto& transforms = pooled ? variant_.pooled : variant_.output;
+        const auto transform = transforms.of[segment.height][segment.width];
         WinogradOutput<float> tile;
         std::fill(std::begin(tile.residual), std::end(tile.residual), nullptr);
         const std::int64_t width = panels_.panel_width(panel, kernels_.gemm->lanes);
@@ -199,7 +210,7 @@ private:
             target.of_tile(t, side, height, length, tile.pixels);
             if (added.first)
                 added.of_tile(t, variant_.m, height * step, length * step, tile.residual);
-            (pooled ? variant_.pooled : variant_.output)(tile);
+            transform(tile);
         }
         if (phase_.out.channel_elems == 1) return;
         for (std::int64_t y = 0; y < height; ++y)
@@ -256,8 +267,10 @@ private:
     TransformedWeights transformed_;
     Panels<float> panels_;
     WinogradLayout layout_;
+    std::int64_t begin_, tiles_;
+    TileOrder order_;
     char* scratch_;
-    std::int64_t part_, group_, begin_, tiles_;
+    std::int64_t part_, group_;
     std::int64_t m_width_ = 0;  // that m_rows are for
     std::int64_t subkernel_ = 0;
     std::int64_t m_first_ = 0;  // where M of the panel begins

@@ -38,6 +38,12 @@ struct TapRuns {
     }
 };
 
+// Of the last tile along an axis.
+int last_outputs(std::int64_t outputs, const WinogradVariant<float>& variant) {
+    const std::int64_t rest = outputs % variant.m;
+    return rest == 0 || !variant.trims() ? variant.m : static_cast<int>(rest);
+}
+
 bool allowed(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     return plan.wide_tiles || variant.alpha() <= kLargestExactAlpha;
 }
@@ -80,9 +86,47 @@ const char* choose_winograd(ConvPlan& plan, int m) {
     const int r = kernels.variants[winograd.variant].r;
     winograd.subkernels_h = TapRuns{phase.taps_h, r}.count();
     winograd.subkernels_w = TapRuns{phase.taps_w, r}.count();
-    winograd.tiles_h = (phase.out_h + m - 1) / m;
-    winograd.tiles_w = (phase.out_w + m - 1) / m;
+    winograd.tiles_h = ceil_div(phase.out_h, m);
+    winograd.tiles_w = ceil_div(phase.out_w, m);
+    // Of the rows and columns that a pooling leaves out the tiles keep the points, and so the bits.
+    const auto last = [&plan](std::int64_t tiles, std::int64_t outputs, const Axis& axis) {
+        if (plan.strides.pooled) outputs = std::min<std::int64_t>(axis.out, tiles * plan.winograd.m);
+        return last_outputs(outputs, winograd_variant(plan));
+    };
+    winograd.last_h = last(winograd.tiles_h, phase.out_h, conv.height);
+    winograd.last_w = last(winograd.tiles_w, phase.out_w, conv.width);
     return nullptr;
+}
+
+int outputs_of_taps(const WinogradVariant<float>& variant, std::int64_t taps, int outputs) {
+    const bool has_infinity = (outputs + variant.r - 1) % 2 == 0;
+    return variant.trims() && taps < variant.r && has_infinity ? outputs - 1 : outputs;
+}
+
+bool has_point(const WinogradVariant<float>& variant, const Subkernel& taps, std::int64_t point) {
+    const auto has = [&variant](std::int64_t count, std::int64_t p) {
+        const int outputs = outputs_of_taps(variant, count, variant.m);
+        return outputs == variant.m || variant.uses(outputs + variant.r - 1, static_cast<int>(p));
+    };
+    return has(taps.height, point / variant.alpha()) && has(taps.width, point % variant.alpha());
+}
+
+WinogradWork work_of_image(const Correlation& phase, const WinogradVariant<float>& variant, bool trimmed) {
+    if (phase.out_h * phase.out_w == 0) return {};
+    // Points of an axis' tiles.
+    const auto points = [&](std::int64_t outputs, std::int64_t taps) {
+        const int whole = outputs_of_taps(variant, taps, variant.m);
+        const int last = trimmed ? outputs_of_taps(variant, taps, last_outputs(outputs, variant)) : whole;
+        return (ceil_div(outputs, variant.m) - 1) * (whole + variant.r - 1) + last + variant.r - 1;
+    };
+    const auto of_all_runs = [&](std::int64_t outputs, const AxisTaps& taps) {
+        const TapRuns runs{taps, variant.r};
+        std::int64_t sum = 0;
+        for (std::int64_t i = 0, count = runs.count(); i < count; ++i) sum += points(outputs, runs.run(i).second);
+        return sum;
+    };
+    return {of_all_runs(phase.out_h, phase.taps_h) * of_all_runs(phase.out_w, phase.taps_w),
+            points(phase.out_h, variant.r) * points(phase.out_w, variant.r)};
 }
 
 const char* decline_winograd(const ConvPlan& plan, double direct, WinogradCost cost) {

@@ -16,9 +16,23 @@ struct Subkernel {
 };
 Subkernel subkernel(const ConvPlan& plan, std::int64_t index);
 
-/// The checks that every direction shares; then sets variant, m, subkernels and tiles of plan.winograd, over
+/// The checks that every direction shares; then sets variant, m, subkernels, tiles and last of plan.winograd, over
 /// the taps and the output of plan.phases[0].
 const char* choose_winograd(ConvPlan& plan, int m);
+
+/// Along an axis, for a tile with so many outputs: the outputs whose points it takes when the subkernel has so many
+/// taps. With fewer than r the weight's point infinity, its last tap, is 0, and that product left out.
+int outputs_of_taps(const WinogradVariant<float>& variant, std::int64_t taps, int outputs);
+
+/// Whether a whole tile multiplies at `point` for a subkernel.
+bool has_point(const WinogradVariant<float>& variant, const Subkernel& taps, std::int64_t point);
+
+/// Of an image's tiles, the last ones trimmed (forward, grad_input) or not (grad_weight): the points that are
+/// multiplied, a product each for every channel and column, summed over the subkernels; and the points of one.
+struct WinogradWork {
+    std::int64_t products = 0, points = 0;
+};
+WinogradWork work_of_image(const Correlation& phase, const WinogradVariant<float>& variant, bool trimmed);
 
 /// What the variant costs for one image on one thread, in multiply-adds of the register tile.
 using WinogradCost = double (*)(const ConvPlan& plan, const WinogradVariant<float>& variant);

@@ -30,15 +30,17 @@ constexpr std::int64_t kUsualTiles = 48, kMostTiles = 66;
 // through M; a transform of a tile counts 12 a point and channel, 15 over 8 points. V is read from wherever it is
 // beside 64 products an element, which hides L3; U beside as many as a block has tiles, which does not.
 
-double tiles_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, double tiles, double channels,
-                  double cols, double chunks = 1) {
+/// Of `share` of an image's tiles.
+double tiles_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, const WinogradWork& work,
+                  double share, double channels, double cols, double chunks = 1) {
     const double transform = variant.alpha() > 6 ? 15 : 12;
-    const auto subkernels = static_cast<double>(plan.winograd.subkernels());
+    const double products = share * static_cast<double>(work.products);
+    const double points = share * static_cast<double>(work.points);
     const double width = std::max(cols, static_cast<double>(plan.isa->kernels<float>().gemm->lanes));
     const double other = other_work(*plan.isa);
-    return variant.points() * tiles *
-           (1.1 * subkernels * (channels + other * (12 + 25 * (chunks - 1))) * width +
-            other * transform * (subkernels * std::max(channels, 16.0) + std::max(cols, 16.0)));
+    return products * (1.1 * (channels + other * (12 + 25 * (chunks - 1))) * width +
+                       other * transform * std::max(channels, 16.0)) +
+           points * other * transform * std::max(cols, 16.0);
 }
 
 double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk); }
@@ -109,7 +111,8 @@ public:
           channels_(static_cast<double>(phase_.channels)), cols_(static_cast<double>(phase_.cols)),
           subkernels_(static_cast<double>(plan.winograd.subkernels())),
           weights_(channels_ * cols_ * subkernels_ * static_cast<double>(phase_.groups)),
-          made_(weight_cost(plan, variant_)), read_(read_cost(plan, variant_, weights_)),
+          work_(work_of_image(phase_, variant_, true)), made_(weight_cost(plan, variant_)),
+          read_(read_cost(plan, variant_, weights_)),
           once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)),
           shared_(plan.packed_format != 0 ? 0 : sharing_cost(plan, variant_.points() * weights_)) {}
 
@@ -124,6 +127,7 @@ public:
         const std::int64_t units = most_parts(by_task);  // that parts are cut at
         const double cols = cols_ * static_cast<double>(ceil_div(units, parts)) / static_cast<double>(units);
         const double tiles = static_cast<double>(block_tiles);
+        const double share = tiles / static_cast<double>(plan_.winograd.tiles());
         const double block_elems =
             variant_.points() * tiles *
             (channels_ + (subkernels_ > 1 ? cols : std::min(cols, static_cast<double>(panels_.width))));
@@ -133,7 +137,7 @@ public:
         const double task =
             other_work(*plan_.isa) * (crowding_cost(block_elems) + again) +
             channels_ * cols * subkernels_ * (by_task ? made_ : read_) +
-            tiles_cost(plan_, variant_, tiles, channels_, cols, by_task ? chunks_of(channels_) : 1);
+            tiles_cost(plan_, variant_, work_, share, channels_, cols, by_task ? chunks_of(channels_) : 1);
         const double once = once_ + (phase_.groups * parts < plan_.threads ? shared_ : 0);
         const auto rounds = static_cast<double>(ceil_div(phase_.groups * blocks * parts, plan_.threads));
         return (by_task ? 0 : once) + task * rounds;
@@ -146,6 +150,7 @@ private:
     Panels<float> panels_;
     std::int64_t vectors_;
     double channels_, cols_, subkernels_, weights_;  // the last: subkernels of all channels and columns
+    WinogradWork work_;
     double made_, read_;  // of a weight's points: transforming them, or reading them
     double once_, shared_;
 };
@@ -194,15 +199,18 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const Correlation& phase = plan.phases[0];
     const double tiles = static_cast<double>(ceil_div(phase.out_h, variant.m) *
                                              ceil_div(phase.out_w, variant.m));
+    // Few products at a time wait for each other: of those left out at the edges nothing is gained.
+    const bool enough = tiles * vectors_for(*plan.isa->kernels<float>().gemm, phase.cols) >= 16;
+    const WinogradWork work = work_of_image(phase, variant, enough);
     const double channels = static_cast<double>(phase.channels);
     const double cols = static_cast<double>(phase.cols);
     const double all = channels * cols * static_cast<double>(plan.winograd.subkernels());
     const double weights = all * plan.image_share(1);
     const double blocks = std::ceil(tiles / kUsualTiles);
-    const double by_task = tiles_cost(plan, variant, tiles, channels, cols, chunks_of(channels)) +
+    const double by_task = tiles_cost(plan, variant, work, 1, channels, cols, chunks_of(channels)) +
                            weights * blocks * weight_cost(plan, variant);
     const double once =
-        tiles_cost(plan, variant, tiles, channels, cols) +
+        tiles_cost(plan, variant, work, 1, channels, cols) +
         plan.image_share(1) * once_cost(plan, variant, all, 1) +
         weights * blocks * read_cost(plan, variant, all);
     // Layers keep the weights of forward packed: a U beyond L3 then comes from memory, as two cores of a Zen 4 do

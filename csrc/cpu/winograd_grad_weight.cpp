@@ -77,7 +77,8 @@ public:
                 transform_gradient(segment);
             });
             for (std::int64_t point = 0; point < variant_.points(); ++point)
-                multiply(point, block == begin, totals + point * layout_.totals_point_elems);
+                if (has_point(variant_, taps_, point))
+                    multiply(point, block == begin, totals + point * layout_.totals_point_elems);
         }
     }
 
@@ -95,7 +96,7 @@ private:
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
             pixels.find(t, tile.pixels);
             tile.points = at(layout_.v) + (segment.first + t) * layout_.pitch;
-            variant_.input(tile);
+            variant_.input.of[variant_.m][variant_.m](tile);
         }
     }
 
@@ -187,6 +188,7 @@ void write_taps(const Context& context, const OuterPart<float>& part, const Subk
                                        layout.totals_point_elems + c * width;
     for (std::int64_t sum = 1; sum < blocking.sums; ++sum)
         for (std::int64_t point = 0; point < variant.points(); ++point) {
+            if (!has_point(variant, taps, point)) continue;
             float* first = panel_totals + point * layout.totals_point_elems;
             context.kernels.outer->add(count * width, first + sum * sum_elems, first);
         }

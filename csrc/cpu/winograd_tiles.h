@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "core/plan.h"
 #include "cpu/kernels_copy.h"
@@ -21,6 +22,7 @@ inline std::int64_t odd_lines(std::int64_t elems) {
 struct TileSegment {
     std::int64_t image, tile_row, tile_col, tiles;
     std::int64_t first;  // index of its first tile in the run
+    int height = 0, width = 0;  // outputs of each of its tiles, from a TileOrder
 };
 
 /// body(segment) for the `tiles` tiles from `begin` on, in row-major order through rows and images.
@@ -34,6 +36,63 @@ void for_tile_segments(const WinogradPlan& plan, std::int64_t begin, std::int64_
         t += segment.tiles;
     }
 }
+
+/// Tiles of a run in the order right, inner, bottom, corner, so that those which have a point follow each other:
+/// some points are not of the last column's tiles, some not of the last row's (cpu/kernels_winograd.h).
+class TileOrder {
+public:
+    TileOrder(const WinogradPlan& plan, std::int64_t begin, std::int64_t tiles)
+        : plan_(plan), begin_(begin), tiles_(tiles) {
+        std::int64_t count[] = {0, tiles, 0, 0};
+        if (!whole()) {
+            count[kInner] = 0;
+            walk([&count](const TileSegment& segment, int kind) { count[kind] += segment.tiles; });
+        }
+        for (int kind = 0; kind < 4; ++kind) first_[kind + 1] = first_[kind] + count[kind];
+    }
+
+    /// As for_tile_segments, but each segment's tiles are of one kind, and `first` counts in this order.
+    template <class Body>
+    void for_segments(Body&& body) const {
+        std::int64_t next[] = {first_[0], first_[1], first_[2], first_[3]};
+        walk([&](TileSegment segment, int kind) {
+            segment.first = next[kind];
+            segment.height = kind < kBottom ? plan_.m : plan_.last_h;
+            segment.width = kind == kInner || kind == kBottom ? plan_.m : plan_.last_w;
+            next[kind] += segment.tiles;
+            body(segment);
+        });
+    }
+
+    /// The tiles with a point that the last column's or row's tiles have or have not: from .first up to .second.
+    std::pair<std::int64_t, std::int64_t> with_point(bool in_last_col, bool in_last_row) const {
+        const int end = !in_last_row ? kBottom : !in_last_col ? kCorner : kCorner + 1;
+        return {first_[in_last_col ? kRight : kInner], first_[end]};
+    }
+
+private:
+    enum Kind { kRight, kInner, kBottom, kCorner };
+
+    bool whole() const { return plan_.last_h == plan_.m && plan_.last_w == plan_.m; }
+
+    template <class Body>
+    void walk(Body&& body) const {
+        for_tile_segments(plan_, begin_, tiles_, [&](TileSegment line) {
+            const bool bottom = plan_.last_h < plan_.m && line.tile_row == plan_.tiles_h - 1;
+            const bool to_the_edge = plan_.last_w < plan_.m && line.tile_col + line.tiles == plan_.tiles_w;
+            TileSegment last = line;
+            last.tile_col = plan_.tiles_w - 1;
+            last.tiles = to_the_edge ? 1 : 0;
+            line.tiles -= last.tiles;
+            if (line.tiles > 0) body(line, bottom ? kBottom : kInner);
+            if (last.tiles > 0) body(last, bottom ? kCorner : kRight);
+        });
+    }
+
+    const WinogradPlan& plan_;
+    std::int64_t begin_, tiles_;
+    std::int64_t first_[5] = {};  // of each kind, and the number of all
+};
 
 /// Tiles of `side` x `side` pixels of a correlation's source, `step` apart, from the first tap's on or that
 /// `down` and `right` of it: read in place, or, where the channels are strided, from a strip that the constructor

@@ -59,7 +59,8 @@ class Explanation:
     phases : list of dict
         The dense correlations that direct, pointwise and im2col run, with their blocking.
     winograd : dict, or None
-        Tiles, subkernels and blocks of a Winograd plan.
+        Tiles, subkernels and blocks of a Winograd plan; `products` of one image for each channel of
+        a group and filter.
     col2im : dict, or None
         Bands, chunks and blocks of a grad_input that direct computes as a product and col2im.
     packed : bool

@@ -15,33 +15,37 @@ using fastconv::cpu::WinogradTaps;
 using fastconv::cpu::WinogradVariant;
 using fastconv::cpu::WinogradWeight;
 
-template <class T, int M, int R>
+// Of a tile with Height x Width outputs, which need so many more rows and columns of pixels and points.
+template <class T, int M, int R, int Height, int Width>
 void input(const WinogradInput<T>& tile) {
-    constexpr int kAlpha = M + R - 1;
+    constexpr int kAlpha = M + R - 1, kHeight = Height + R - 1, kWidth = Width + R - 1;
     constexpr int kLanes = Vec<T>::kLanes;
     for (std::int64_t c = 0; c < tile.channels; c += kLanes) {
         const int lanes = lanes_left<T>(tile.channels, c);
         const std::int64_t channel = tile.first + c;
         Vec<T> half[kAlpha][kAlpha];
 #pragma GCC unroll 8
-        for (int x = 0; x < kAlpha; ++x) {
+        for (int x = 0; x < kWidth; ++x) {
             Vec<T> d[kAlpha], v[kAlpha];
 #pragma GCC unroll 8
-            for (int y = 0; y < kAlpha; ++y) {
+            for (int y = 0; y < kHeight; ++y) {
                 const T* pixel = tile.pixels[y * kAlpha + x] + channel;
                 d[y] = lanes == kLanes ? Vec<T>::load(pixel) : Vec<T>::load(pixel, lanes);
             }
-            Points<kAlpha>::template input<T>(d, v);
+            Points<kAlpha>::template input<kHeight, T>(d, v);
 #pragma GCC unroll 8
-            for (int y = 0; y < kAlpha; ++y) half[y][x] = v[y];
+            for (int y = 0; y < kAlpha; ++y)
+                if (Points<kAlpha>::uses(kHeight, y)) half[y][x] = v[y];
         }
 #pragma GCC unroll 8
         for (int y = 0; y < kAlpha; ++y) {
+            if (!Points<kAlpha>::uses(kHeight, y)) continue;
             Vec<T> v[kAlpha];
-            Points<kAlpha>::template input<T>(half[y], v);
+            Points<kAlpha>::template input<kWidth, T>(half[y], v);
 #pragma GCC unroll 8
             for (int x = 0; x < kAlpha; ++x)
-                v[x].store(tile.points + (y * kAlpha + x) * tile.point_elems + c);
+                if (Points<kAlpha>::uses(kWidth, x))
+                    v[x].store(tile.points + (y * kAlpha + x) * tile.point_elems + c);
         }
     }
 }
@@ -73,18 +77,21 @@ void weight(const WinogradWeight<T>& panel) {
     }
 }
 
-/// Along the tile's height: half[row][x].
-template <int M, int Alpha, class T>
-FC_INLINE void output_rows(const WinogradOutput<T>& tile, std::int64_t k, Vec<T> (&half)[M][Alpha]) {
+/// Along the height of a tile with `Height` rows of outputs: half[row][x].
+template <int Alpha, int R, int Width, int Height, class T>
+FC_INLINE void output_rows(const WinogradOutput<T>& tile, std::int64_t k, Vec<T> (&half)[Height][Alpha]) {
+    constexpr int kHeight = Height + R - 1;
 #pragma GCC unroll 8
     for (int x = 0; x < Alpha; ++x) {
-        Vec<T> m[Alpha], y[M];
+        if (!Points<Alpha>::uses(Width + R - 1, x)) continue;
+        Vec<T> m[Alpha], y[Height];
 #pragma GCC unroll 8
         for (int p = 0; p < Alpha; ++p)
-            m[p] = Vec<T>::load(tile.points + (p * Alpha + x) * tile.point_elems + k);
-        Points<Alpha>::template output<M, T>(m, y);
+            if (Points<Alpha>::uses(kHeight, p))
+                m[p] = Vec<T>::load(tile.points + (p * Alpha + x) * tile.point_elems + k);
+        Points<Alpha>::template output<kHeight, Height, T>(m, y);
 #pragma GCC unroll 6
-        for (int i = 0; i < M; ++i) half[i][x] = y[i];
+        for (int i = 0; i < Height; ++i) half[i][x] = y[i];
     }
 }
 
@@ -97,21 +104,21 @@ FC_INLINE Vec<T> finished(const WinogradOutput<T>& tile, Vec<T> sum, Vec<T> bias
     return tile.relu ? max(Vec<T>::zero(), value) : value;
 }
 
-template <class T, int M, int R>
+template <class T, int M, int R, int Height, int Width>
 void output(const WinogradOutput<T>& tile) {
     constexpr int kAlpha = M + R - 1;
     constexpr int kLanes = Vec<T>::kLanes;
     for (std::int64_t k = 0; k < tile.cols; k += kLanes) {
         const int lanes = lanes_left<T>(tile.cols, k);
         const Vec<T> bias = tile.bias ? Vec<T>::load(tile.bias + k, lanes) : Vec<T>::zero();
-        Vec<T> half[M][kAlpha];
-        output_rows<M, kAlpha>(tile, k, half);
+        Vec<T> half[Height][kAlpha];
+        output_rows<kAlpha, R, Width>(tile, k, half);
 #pragma GCC unroll 6
-        for (int i = 0; i < M; ++i) {
-            Vec<T> y[M];
-            Points<kAlpha>::template output<M, T>(half[i], y);
+        for (int i = 0; i < Height; ++i) {
+            Vec<T> y[Width];
+            Points<kAlpha>::template output<Width + R - 1, Width, T>(half[i], y);
 #pragma GCC unroll 6
-            for (int j = 0; j < M; ++j) {
+            for (int j = 0; j < Width; ++j) {
                 T* pixel = tile.pixels[i * M + j];
                 if (!pixel) continue;
                 const T* residual = tile.residual[i * M + j];
@@ -124,7 +131,7 @@ void output(const WinogradOutput<T>& tile) {
 }
 
 // The order of maxima and the NaN are those of max_pass (tiles/pool.cpp): the same bits.
-template <class T, int M, int R>
+template <class T, int M, int R, int Height, int Width>
 void pooled(const WinogradOutput<T>& tile) {
     constexpr int kAlpha = M + R - 1;
     constexpr int kLanes = Vec<T>::kLanes;
@@ -132,15 +139,15 @@ void pooled(const WinogradOutput<T>& tile) {
     for (std::int64_t k = 0; k < tile.cols; k += kLanes) {
         const int lanes = lanes_left<T>(tile.cols, k);
         const Vec<T> bias = tile.bias ? Vec<T>::load(tile.bias + k, lanes) : Vec<T>::zero();
-        Vec<T> half[M][kAlpha];
-        output_rows<M, kAlpha>(tile, k, half);
+        Vec<T> half[Height][kAlpha];
+        output_rows<kAlpha, R, Width>(tile, k, half);
 #pragma GCC unroll 3
-        for (int i = 0; i < M; i += 2) {
-            Vec<T> y[2][M];
-            Points<kAlpha>::template output<M, T>(half[i], y[0]);
-            Points<kAlpha>::template output<M, T>(half[i + 1], y[1]);
+        for (int i = 0; i + 1 < Height; i += 2) {
+            Vec<T> y[2][Width];
+            Points<kAlpha>::template output<Width + R - 1, Width, T>(half[i], y[0]);
+            Points<kAlpha>::template output<Width + R - 1, Width, T>(half[i + 1], y[1]);
 #pragma GCC unroll 3
-            for (int j = 0; j < M; j += 2) {
+            for (int j = 0; j + 1 < Width; j += 2) {
                 T* pixel = tile.pixels[i / 2 * (M / 2) + j / 2];
                 if (!pixel) continue;
                 Vec<T> best;
@@ -222,16 +229,29 @@ void taps(const WinogradTaps<T>& line) {
     }
 }
 
+// All sizes of tiles from Height x Width down; over eight points, which `auto` does not take, the whole tile alone.
+template <class T, int M, int R, int Height = M, int Width = M>
+constexpr void fill_sizes(WinogradVariant<T>& variant) {
+    variant.input.of[Height][Width] = input<T, M, R, Height, Width>;
+    variant.output.of[Height][Width] = output<T, M, R, Height, Width>;
+    if constexpr (Height > 1 && Width > 1)
+        variant.pooled.of[Height][Width] = pooled<T, M, R, Height, Width>;
+    if constexpr (M + R - 1 > 6) return;
+    else if constexpr (Width > 1) fill_sizes<T, M, R, Height, Width - 1>(variant);
+    else if constexpr (Height > 1) fill_sizes<T, M, R, Height - 1, M>(variant);
+}
+
 template <class T, int M, int R>
 constexpr WinogradVariant<T> variant() {
-    return {M,
-            R,
-            input<T, M, R>,
-            weight<T, M, R>,
-            output<T, M, R>,
-            pooled<T, M, R>,
-            gradient<T, M, R>,
-            taps<T, M, R>};
+    WinogradVariant<T> all{};
+    all.m = M;
+    all.r = R;
+    all.weight = weight<T, M, R>;
+    all.gradient = gradient<T, M, R>;
+    all.taps = taps<T, M, R>;
+    all.uses = Points<M + R - 1>::uses;
+    fill_sizes<T, M, R>(all);
+    return all;
 }
 
 constexpr WinogradKernels<float> table() {

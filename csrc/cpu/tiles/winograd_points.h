@@ -5,6 +5,9 @@
 //   G, row p      (1, p, ..., p^(r-1)) / N_p(p);   row infinity: (0, ..., 0, 1)
 //   A^T, col p    (1, p, ..., p^(m-1));   column infinity: (0, ..., 0, 1)
 // The weights' gradient uses the same matrices transposed: A for grad_output, G^T for the taps.
+// A tile at the edge with fewer than m outputs needs fewer points, and takes of Alpha's the first `Used`: 0 and
+// pairs, and infinity if their number is even. G stays as it is, so U is everybody's: what its 1 / N_p(p) then
+// divides by too often, p minus each point left out, B^T multiplies by.
 // Rows of +p and -p share their even and odd parts, so a one-dimensional pass over six points is 12
 // operations, over eight 24.
 // A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015);
@@ -32,12 +35,14 @@ struct Points;
 // Points 0, 1, -1, infinity.
 template <>
 struct Points<4> {
-    template <class T>
+    static constexpr bool uses(int used, int point) { return point < 3 || used == 4; }
+
+    template <int Used, class T>
     static FC_INLINE void input(const Vec<T> (&d)[4], Vec<T> (&v)[4]) {
         v[0] = d[2] - d[0];
         v[1] = d[2] + d[1];
         v[2] = d[2] - d[1];
-        v[3] = d[3] - d[1];
+        if constexpr (Used == 4) v[3] = d[3] - d[1];
     }
     template <int R, class T>
     static FC_INLINE void weight(const Vec<T> (&g)[R], Vec<T> (&u)[4]) {
@@ -48,11 +53,11 @@ struct Points<4> {
         u[2] = even - odd;
         u[3] = g[2];
     }
-    template <int M, class T>
+    template <int Used, int M, class T>
     static FC_INLINE void output(const Vec<T> (&m)[4], Vec<T> (&y)[M]) {
-        static_assert(M == 2, "F(2,3)");
+        static_assert(M == Used - 2, "F(2,3)");
         y[0] = m[0] + (m[1] + m[2]);
-        y[1] = (m[1] - m[2]) + m[3];
+        if constexpr (M == 2) y[1] = (m[1] - m[2]) + m[3];
     }
     template <int M, class T>
     static FC_INLINE void gradient(const Vec<T> (&y)[M], Vec<T> (&w)[4]) {
@@ -84,14 +89,14 @@ struct Pairs<8> {
     static constexpr double p[] = {1.0 / 2, 1.0, 2.0};
 };
 
-// What follows from the pairs; all but the scales are exact binary fractions.
-template <int Alpha>
+// What follows from the first kPairs pairs; all but the scales are exact binary fractions.
+template <int Alpha, int kPairs = Alpha / 2 - 1>
 struct Constants {
-    static constexpr int kPairs = Alpha / 2 - 1;
     double power[kPairs][Alpha] = {};  // p^e
     double all[kPairs + 1] = {};       // coefficients of the product of (t - p^2), t = x^2
     double without[kPairs][kPairs] = {};  // of the product over the other pairs
     double scale_0 = 0, scale[kPairs] = {};  // 1 / N_p(p) of the points 0; p and -p
+    double left_0 = 1, left[kPairs] = {};  // products of p^2 - q^2 over the pairs q left out
 
     constexpr Constants() {
         constexpr auto& p = Pairs<Alpha>::p;
@@ -105,7 +110,11 @@ struct Constants {
             for (int j = 0; j < kPairs; ++j)
                 if (j != i) product *= p[i] * p[i] - p[j] * p[j];
             scale[i] = 1 / product;
+            left[i] = 1;
+            for (int j = kPairs; j < Alpha / 2 - 1; ++j)
+                left[i] *= p[i] * p[i] - Pairs<Alpha>::p[j] * Pairs<Alpha>::p[j];
         }
+        for (int j = kPairs; j < Alpha / 2 - 1; ++j) left_0 *= -Pairs<Alpha>::p[j] * Pairs<Alpha>::p[j];
     }
 
 private:
@@ -127,6 +136,13 @@ template <int Alpha>
 struct Points {
     static constexpr int kPairs = Alpha / 2 - 1;
     static constexpr Constants<Alpha> k{};  // a table: GCC computes functions at run time here
+    template <int Pairs>
+    static constexpr Constants<Alpha, Pairs> of{};  // what differs with fewer
+
+    static constexpr int pairs(int used) { return (used - 1) / 2; }
+    static constexpr bool uses(int used, int point) {
+        return point <= 2 * pairs(used) || (point == Alpha - 1 && used % 2 == 0);
+    }
 
     /// d[first] c[0] + d[first + 2] c[1] + ..., the last coefficient 1.
     template <int Degree, class T>
@@ -137,17 +153,22 @@ struct Points {
         return sum;
     }
 
-    template <class T>
+    /// Of the `Used` points, from as many d.
+    template <int Used, class T>
     static FC_INLINE void input(const Vec<T> (&d)[Alpha], Vec<T> (&v)[Alpha]) {
-        v[0] = polynomial<kPairs>(d, 0, k.all);
+        constexpr int kUsed = pairs(Used);
+        constexpr auto& c = of<kUsed>;
+        v[0] = polynomial<kUsed>(d, 0, c.all);
+        if constexpr (kUsed < kPairs) v[0] = times(c.left_0, v[0]);
 #pragma GCC unroll 3
-        for (int i = 0; i < kPairs; ++i) {
-            const Vec<T> even = polynomial<kPairs - 1>(d, 2, k.without[i]);
-            const Vec<T> odd = polynomial<kPairs - 1>(d, 1, k.without[i]);
-            v[2 * i + 1] = plus(even, k.power[i][1], odd);
-            v[2 * i + 2] = plus(even, -k.power[i][1], odd);
+        for (int i = 0; i < kUsed; ++i) {
+            Vec<T> even = polynomial<kUsed - 1>(d, 2, c.without[i]);
+            const Vec<T> odd = polynomial<kUsed - 1>(d, 1, c.without[i]);
+            if constexpr (kUsed < kPairs) even = times(c.left[i], even);
+            v[2 * i + 1] = plus(even, c.left[i] * c.power[i][1], odd);
+            v[2 * i + 2] = plus(even, -c.left[i] * c.power[i][1], odd);
         }
-        v[Alpha - 1] = polynomial<kPairs>(d, 1, k.all);
+        if constexpr (Used % 2 == 0) v[Alpha - 1] = polynomial<kUsed>(d, 1, c.all);
     }
 
     template <int R, class T>
@@ -166,18 +187,19 @@ struct Points {
         u[Alpha - 1] = g[R - 1];
     }
 
-    template <int M, class T>
+    template <int Used, int M, class T>
     static FC_INLINE void output(const Vec<T> (&m)[Alpha], Vec<T> (&y)[M]) {
-        Vec<T> part[2][kPairs];  // even, odd
+        constexpr int kUsed = pairs(Used);
+        Vec<T> part[2][kUsed];  // even, odd
 #pragma GCC unroll 3
-        for (int i = 0; i < kPairs; ++i) {
+        for (int i = 0; i < kUsed; ++i) {
             part[0][i] = m[2 * i + 1] + m[2 * i + 2];
             part[1][i] = m[2 * i + 1] - m[2 * i + 2];
         }
         y[0] = m[0] + sum(part[0]);
 #pragma GCC unroll 6
         for (int j = 1; j < M; ++j) y[j] = weighted(part[j % 2], j);
-        y[M - 1] = y[M - 1] + m[Alpha - 1];
+        if constexpr (Used % 2 == 0) y[M - 1] = y[M - 1] + m[Alpha - 1];
     }
 
     template <int M, class T>
@@ -212,19 +234,19 @@ struct Points {
     }
 
 private:
-    template <class T>
-    static FC_INLINE Vec<T> sum(const Vec<T> (&part)[kPairs]) {
+    template <int Pairs, class T>
+    static FC_INLINE Vec<T> sum(const Vec<T> (&part)[Pairs]) {
         Vec<T> total = part[0];
 #pragma GCC unroll 3
-        for (int i = 1; i < kPairs; ++i) total = total + part[i];
+        for (int i = 1; i < Pairs; ++i) total = total + part[i];
         return total;
     }
     /// The sum of p^exponent part.
-    template <class T>
-    static FC_INLINE Vec<T> weighted(const Vec<T> (&part)[kPairs], int exponent) {
+    template <int Pairs, class T>
+    static FC_INLINE Vec<T> weighted(const Vec<T> (&part)[Pairs], int exponent) {
         Vec<T> total = times(k.power[0][exponent], part[0]);
 #pragma GCC unroll 3
-        for (int i = 1; i < kPairs; ++i) total = plus(total, k.power[i][exponent], part[i]);
+        for (int i = 1; i < Pairs; ++i) total = plus(total, k.power[i][exponent], part[i]);
         return total;
     }
 };
