@@ -64,6 +64,22 @@ def test_subkernels_are_packed_each(isa, rng):
     assert np.array_equal(fc.conv2d(x, packed, **options), fc.conv2d(x, weight, **options))
 
 
+@pytest.mark.parametrize("r", [2, 4, 5, 7, 8])
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "im2col", "winograd4", "winograd2"])
+def test_one_weight_for_several_strides(algorithm, r, isa, rng):
+    """Winograd cuts the kernel by the stride, so each has its own."""
+    x, weight = normals((2, 20, 33, 31), rng), normals((66, 20, r, r), rng)
+    packed = fc.pack_weight(weight)
+    for _ in range(2):
+        for stride in (1, 2, (2, 1), (1, 2)):
+            options = {"stride": stride, "padding": r // 2, "algorithm": algorithm}
+            expected = fc.conv2d(x, weight, **options)
+            assert np.array_equal(fc.conv2d(x, packed, **options), expected)
+    if algorithm == "winograd4" and r != 5:
+        strides = ("", " of stride 1x2", " of stride 2x1", " of stride 2x2")
+        assert packed.formats == tuple(f"F(4,3){stride}" for stride in strides)
+
+
 def test_double_precision_is_packed_too(isa, rng):
     x, weight = normals((1, 64, 14, 14), rng, np.float64), normals((64, 64, 3, 3), rng, np.float64)
     packed = fc.pack_weight(weight)
@@ -83,6 +99,19 @@ def test_no_bit_depends_on_threads_or_on_who_packs(isa, rng):
         finally:
             _core.set_num_threads(before)
         assert np.array_equal(actual, expected)
+
+
+def test_many_threads_may_pack_several_formats(rng):
+    x, weight = normals((1, 16, 14, 14), rng), normals((32, 16, 4, 4), rng)
+    options = [{"algorithm": a, "stride": s} for a in ("winograd2", "winograd4") for s in (1, 2)]
+    expected = [fc.conv2d(x, weight, **option) for option in options]
+    for _ in range(20):
+        packed = fc.pack_weight(weight)
+        with ThreadPoolExecutor(4) as pool:
+            calls = [pool.submit(fc.conv2d, x, packed, **option) for option in options * 4]
+        for call, wanted in zip(calls, expected * 4, strict=True):
+            assert np.array_equal(call.result(), wanted)
+        assert len(packed.formats) == 4
 
 
 def test_many_threads_may_make_the_first_call(rng):

@@ -1,14 +1,14 @@
-// A convolution's weight packed ahead: per format a buffer that the first call which wants it fills.
+// A convolution's weight packed ahead: per layout a buffer that the first call which wants it fills.
 #pragma once
 
 #include <pybind11/numpy.h>
 
 #include <atomic>
 #include <cstdint>
+#include <tuple>
 
 #include "core/plan.h"
 #include "cpu/isa.h"
-#include "cpu/kernels_winograd.h"
 
 namespace fastconv {
 
@@ -33,20 +33,35 @@ public:
     std::size_t bytes() const;
 
 private:
-    static constexpr int kFormats = 2 + cpu::WinogradKernels<float>::kVariants;
+    /// What a buffer's layout depends on beside the weight: Winograd's on the stride, by which it cuts the kernel.
+    struct Layout {
+        int format;
+        std::int64_t stride_h, stride_w;
+        explicit Layout(const ConvPlan& plan);
+        bool operator==(const Layout& other) const { return key() == other.key(); }
+        bool operator<(const Layout& other) const { return key() < other.key(); }
+
+    private:
+        std::tuple<int, std::int64_t, std::int64_t> key() const { return {format, stride_h, stride_w}; }
+    };
+
     struct Buffer {
-        explicit Buffer(std::size_t size);
+        Buffer(const Layout& of, std::size_t size);
         Buffer(const Buffer&) = delete;
         Buffer& operator=(const Buffer&) = delete;
         ~Buffer();
+        Layout layout;
         void* data;
         std::size_t bytes;
+        const Buffer* next = nullptr;
     };
+
+    static const Buffer* find(const Buffer* first, const Layout& layout);
 
     py::array weight_;
     std::int64_t groups_;
     const cpu::Isa& isa_;
-    std::atomic<Buffer*> buffers_[kFormats] = {};
+    std::atomic<const Buffer*> first_{nullptr};  // of a list that only grows, at its front
 };
 
 }  // namespace fastconv
