@@ -109,14 +109,14 @@ def _convolution(step: Any, x_shape: tuple[int, ...]) -> tuple[int, int]:
         # On matrix tiles as many multiply-adds as take the time of the six products.
         on_tiles = any(phase["split"] for phase in plan.phases)
         return step.multiply_adds * 6 // 16 if on_tiles else step.multiply_adds, packed.nbytes
-    filters, channels = weight.shape[:2]
     if step.pooled:  # an odd last row or column is in no window
         (y, x), pace = plan.output_shape[2:], step.attributes["stride"]
         needed = (*x_shape[:2], x_shape[2] - y % 2 * pace[0], x_shape[3] - x % 2 * pace[1])
         plan = fc.explain(
             fc.conv2d, needed, weight.shape, groups=groups, algorithm=plan.algorithm, **window
         )
-    return x_shape[0] * plan.winograd["products"] * channels * filters, packed.nbytes
+    products = plan.winograd["products"] * plan.winograd["channels"]
+    return x_shape[0] * products * weight.shape[0], packed.nbytes
 
 
 def measure(

@@ -77,7 +77,7 @@ def test_every_size_of_an_edge_tile(algorithm, r, isa, rng):
 
 @pytest.mark.parametrize(("algorithm", "r"), [key for key in POINTS if len(POINTS[key]) < 7])
 def test_edge_tiles_take_the_points_of_their_outputs(algorithm, r):
-    """An output's count of products: those of its tile's rows of points times columns of points."""
+    """Products: rows of points times columns of points, of all tiles."""
     m = OUTPUTS[algorithm]
     for size in range(1, 3 * m + 1):
         shape, kernel = (1, 16, size + r - 1, 3 * m + r - 1), (16, 16, r, r)
@@ -144,9 +144,9 @@ def test_against_the_reference(case, isa, rng):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(("r", "stride"), [(3, 1), (7, 1), (5, 2)])
-def test_any_strides_give_the_same_bits(order, r, stride, isa, rng):
-    x, weight = normals((2, 19, 11, 13), rng), normals((70, 19, r, r), rng)
+@pytest.mark.parametrize(("r", "stride", "c"), [(3, 1, 19), (7, 1, 19), (5, 2, 19), (11, 4, 3)])
+def test_any_strides_give_the_same_bits(order, r, stride, c, isa, rng):
+    x, weight = normals((2, c, 11, 13), rng), normals((70, c, r, r), rng)
     for algorithm in names(3):
         options = {"stride": stride, "padding": r // 2, "algorithm": algorithm}
         expected = fc.conv2d(x, weight, **options)
@@ -170,9 +170,9 @@ def test_grad_input_has_the_same_bits_for_any_strides(order, r, batch, isa, rng)
         assert_exact(fc.conv2d_grad_input(*operands, shape, **options), expected)
 
 
-@pytest.mark.parametrize(("r", "stride"), [(3, 1), (7, 1), (5, 2)])
-def test_same_bits_for_any_thread_count_and_batch(r, stride, isa, rng):
-    x, weight = normals((5, 24, 10, 9), rng), normals((130, 24, r, r), rng)
+@pytest.mark.parametrize(("r", "stride", "c"), [(3, 1, 24), (7, 1, 24), (5, 2, 24), (11, 4, 5)])
+def test_same_bits_for_any_thread_count_and_batch(r, stride, c, isa, rng):
+    x, weight = normals((5, c, 10, 9), rng), normals((130, c, r, r), rng)
     before = _core.num_threads()
     for algorithm in names(3):
         options = {"stride": stride, "padding": r // 2, "algorithm": algorithm}
@@ -229,14 +229,17 @@ def test_chunks_of_channels_have_the_bits_of_whole_blocks(channels, r, isa, rng)
         ("winograd2", 128, 7),
         ("winograd6", 64, 11),
         ("winograd4", 512, 4),
+        ("winograd4", 3, 11),
     ],
 )
 def test_relative_error_is_within_the_contract(algorithm, channels, r, isa, rng):
     """ReLU'd normal inputs, He weights, relative L2 error against float64."""
-    x = np.maximum(normals((1, channels, 12, 12), rng), 0)
+    size, stride = (12, 1) if channels > 3 else (48, 4)  # AlexNet's first layer
+    x = np.maximum(normals((1, channels, size, size), rng), 0)
     weight = normals((32, channels, r, r), rng) * np.float32(math.sqrt(2 / (channels * r * r)))
-    exact = reference.conv2d(x.astype(np.float64), weight.astype(np.float64), padding=r // 2)
-    actual = fc.conv2d(x, weight, padding=r // 2, algorithm=algorithm)
+    options = {"padding": r // 2, "stride": stride}
+    exact = reference.conv2d(x.astype(np.float64), weight.astype(np.float64), **options)
+    actual = fc.conv2d(x, weight, algorithm=algorithm, **options)
     bound = error_bound(algorithm, 5 if r == 5 else 3)
     assert np.linalg.norm(actual - exact) / np.linalg.norm(exact) < bound
 

@@ -49,6 +49,16 @@ def test_auto_takes_it_for_large_kernels_of_stride_2():
     assert not plan.algorithm.startswith("winograd")
 
 
+def test_auto_folds_the_stride_of_a_first_layer():
+    """AlexNet's 11x11 of stride 4 over 3 channels is 3x3 over 48; few filters stay direct."""
+    plan = fc.explain(fc.conv2d, (1, 3, 227, 227), (96, 3, 11, 11), stride=4)
+    assert (plan.algorithm, plan.winograd["channels"]) == ("winograd4", 48)
+    assert plan.winograd["subkernels"] == 1
+    assert "the stride folded into 48 channels" in str(plan)
+    plan = fc.explain(fc.conv2d, (1, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3)
+    assert plan.algorithm == "direct"
+
+
 SHAPES = [((1, c, size, size), (k, c, r, r), r // 2) for c, k, size, r in (
     (64, 64, 56, 3), (512, 512, 14, 3), (16, 16, 32, 3), (128, 160, 7, 3), (64, 192, 27, 5),
 )]  # fmt: skip

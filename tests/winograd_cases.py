@@ -97,6 +97,15 @@ SUBKERNELS = [
 ]
 
 
+# Forward folds their phases into channels: few, more than a chunk of weights, groups, wide padding.
+FOLDED = [
+    conv("n2c3h47w43-k70r11s11-st4-pad2"),
+    conv("n2c1h20w23-k9r7s6-st3x2-pad3x1"),
+    conv("n1c15h21w20-k20r5s4-st2x3-pad2"),
+    conv("n2c24h17w16-k34r4s4-st2x1-pad1-g2"),
+    conv("n1c4h14w12-k17r2s2-st2"),
+    conv("n1c3h5w4-k16r9s8-st3x4-pad6"),
+]
 # Forward and grad_weight alone.
 STRIDED = [
     conv("n2c19h13w12-k70r3s3-st2-pad1"),
@@ -106,6 +115,7 @@ STRIDED = [
     conv("n2c5h31w33-k9r11s11-st4-pad2"),
     conv("n2c18h9w12-k24r5s3-st3x1-pad2x1"),
     conv("n2c40h15w14-k65r8s9-st1x2-pad4"),
+    *FOLDED,
 ]
 
 

@@ -164,11 +164,13 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     if (plan.winograd.m > 0) {
         py::dict winograd;
         const auto& variant = isa.kernels<float>().winograd->variants[plan.winograd.variant];
-        const bool trimmed = direction != Direction::kGradWeight;
         winograd["m"] = plan.winograd.m;
         winograd["r"] = variant.r;
+        winograd["folded"] = plan.winograd.folded;
+        winograd["channels"] = plan.winograd.channels;
         winograd["subkernels"] = plan.winograd.subkernels();
-        winograd["products"] = cpu::work_of_image(plan.phases[0], variant, trimmed).products;
+        const bool trimmed = direction != Direction::kGradWeight;
+        winograd["products"] = cpu::work_of_image(plan, variant, trimmed).products;
         winograd["tiles"] = py::make_tuple(plan.winograd.tiles_h, plan.winograd.tiles_w);
         winograd["block_tiles"] = plan.winograd.block_tiles;
         winograd["blocks"] = plan.winograd.blocks;

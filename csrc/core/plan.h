@@ -141,6 +141,8 @@ struct WinogradPlan {
     int variant = 0;  // of the kernel table
     int m = 0;
     std::int64_t subkernels_h = 1, subkernels_w = 1;  // of r x r taps, that the kernel is cut into
+    bool folded = false;  // a stride's phases are channels, not subkernels of their own
+    std::int64_t channels = 0;  // of V and U, a group: the source's, or with their phases
     std::int64_t tiles_h = 0, tiles_w = 0;  // of an image
     int last_h = 0, last_w = 0;  // outputs of the last row's and column's tiles, where those are cheaper, else m
     std::int64_t block_tiles = 0;           // at most, a task

@@ -153,7 +153,7 @@ double direct_cost(const ConvPlan& plan) {
 
 double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     const Correlation& view = plan.phases[0];
-    const WinogradWork work = work_of_image(view, variant, false);
+    const WinogradWork work = work_of_image(plan, variant, false);
     const double channels = static_cast<double>(std::max<std::int64_t>(view.channels, 16));
     const double cols = padded_cols(plan);
     const bool wide = variant.alpha() > 6, strided = view.taps_h.step * view.taps_w.step > 1;

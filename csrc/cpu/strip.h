@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "core/plan.h"
 #include "cpu/kernels_copy.h"
@@ -57,6 +58,53 @@ void fill_strip(const CopyKernels<T>& copy, const Correlation& phase, const T* i
             copy.copy(end - begin, channels, {pixel, step, phase.source.channel_elems},
                       {line + begin * channels, channels, 1});
         std::fill_n(line + end * channels, (strip.width - end) * channels, T(0));
+    }
+}
+
+/// strip[u][v][y][x][c] = channel c of the pixel (first_y + u * pace_y + y, first_x + v * pace_x + x), or zero outside
+/// of the image, for all y below pace_y and x below pace_x: what lies between two pixels become channels.
+template <class T>
+void fill_folded_strip(const CopyKernels<T>& copy, const Correlation& phase, const T* image,
+                       const Strip& strip, T* to) {
+    const std::int64_t channels = phase.channels, run = strip.pace_x * channels, pixel = strip.pace_y * run;
+    const Strides& source = phase.source;
+    // Columns [first, second) whose pixel x of a run lies inside the source.
+    const auto inside = [&](std::int64_t x) {
+        const std::int64_t before = -(strip.first_x + x), behind = phase.source_w + before;
+        const std::int64_t begin = before > 0 ? (before + strip.pace_x - 1) / strip.pace_x : 0;
+        const std::int64_t end = behind > 0 ? (behind + strip.pace_x - 1) / strip.pace_x : 0;
+        return std::pair(std::min(begin, strip.width), std::clamp(end, std::min(begin, strip.width), strip.width));
+    };
+    // Whole runs, where they are one piece of memory.
+    const bool dense = source.channel_elems == 1 && source.width_elems == channels;
+    const std::int64_t whole = inside(0).first;
+    const std::int64_t whole_end = dense ? std::max(whole, inside(strip.pace_x - 1).second) : whole;
+    for (std::int64_t line = 0; line < strip.height * strip.pace_y; ++line) {
+        T* first = to + line / strip.pace_y * strip.line_pixels * pixel + line % strip.pace_y * run;
+        const std::int64_t y = strip.first_y + line;
+        const auto clear = [&](std::int64_t begin, std::int64_t end, std::int64_t x, std::int64_t elems) {
+            for (std::int64_t v = begin; v < end; ++v) std::fill_n(first + v * pixel + x * channels, elems, T(0));
+        };
+        if (y < 0 || y >= phase.source_h) {
+            clear(0, strip.width, 0, run);
+            continue;
+        }
+        const T* row = image + y * source.height_elems + strip.first_x * source.width_elems;
+        const auto move = [&](std::int64_t begin, std::int64_t end, std::int64_t x, std::int64_t elems) {
+            if (begin < end)
+                copy.copy(end - begin, elems,
+                          {row + (begin * strip.pace_x + x) * source.width_elems,
+                           strip.pace_x * source.width_elems, source.channel_elems},
+                          {first + begin * pixel + x * channels, pixel, 1});
+        };
+        move(whole, whole_end, 0, run);
+        for (std::int64_t x = 0; x < strip.pace_x; ++x) {
+            const auto [begin, end] = inside(x);
+            clear(0, begin, x, channels);
+            move(begin, std::min(whole, end), x, channels);
+            move(std::max(whole_end, begin), end, x, channels);
+            clear(end, strip.width, x, channels);
+        }
     }
 }
 

@@ -32,7 +32,7 @@ public:
         // memory in a network: 96 -> 208 on 14x14 1.34x, 128 -> 128 on 28x28 1.09x; from L3 1.0x.
         constexpr std::int64_t kNearElems = 1 << 18;
         const std::int64_t u_elems =
-            variant_.points() * winograd_.subkernels() * phase_.channels * phase_.cols;
+            variant_.points() * winograd_.subkernels() * winograd_.channels * phase_.cols;
         fetches_near_ = fetches_near() && u_elems > kNearElems;
         // A part's tasks follow each other: with U made once a call their thread's stretch holds what it has
         // made itself, or most of it.
@@ -41,7 +41,7 @@ public:
     }
 
     void run() {
-        std::fill_n(at<float>(layout_.zeros), phase_.channels, 0.0f);
+        std::fill_n(at<float>(layout_.zeros), winograd_.channels, 0.0f);
         point_at_rows(at<const float*>(layout_.v_rows), layout_.v, layout_.v_point_elems, layout_.v_pitch);
         std::int64_t begin = 0, end = panels_.count;
         if (winograd_.weights_by_task) {
@@ -80,8 +80,9 @@ private:
         const Subkernel taps = subkernel(plan_, subkernel_);
         const TilePixels pixels(*kernels_.copy, phase_,
                                 operands_.source + group_ * phase_.source_group_elems,
-                                phase_.channels, variant_.alpha(), variant_.m, segment,
-                                at<float>(layout_.strip), at<float>(layout_.zeros), taps.row, taps.col);
+                                winograd_.channels, variant_.alpha(), variant_.m, segment,
+                                at<float>(layout_.strip), at<float>(layout_.zeros), taps.row, taps.col,
+                                winograd_.folded);
         const auto transform = variant_.input.of[outputs_of_taps(variant_, taps.height, segment.height)]
                                                 [outputs_of_taps(variant_, taps.width, segment.width)];
         WinogradInput<float> tile;
@@ -89,8 +90,8 @@ private:
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
             pixels.find(t, tile.pixels);
             tile.points = at<float>(layout_.v) + (segment.first + t) * layout_.v_pitch;
-            for (tile.first = 0; tile.first < phase_.channels; tile.first += step()) {
-                tile.channels = std::min(step(), phase_.channels - tile.first);
+            for (tile.first = 0; tile.first < winograd_.channels; tile.first += step()) {
+                tile.channels = std::min(step(), winograd_.channels - tile.first);
                 transform(tile);
                 tile.points += layout_.v_chunk_elems;
             }
@@ -98,7 +99,7 @@ private:
     }
 
     // Channels that are multiplied at a time.
-    std::int64_t step() const { return winograd_.weights_by_task ? kWinogradChunk : phase_.channels; }
+    std::int64_t step() const { return winograd_.weights_by_task ? kWinogradChunk : winograd_.channels; }
 
     // M = V U for every point, (point, tile, width); of all subkernels but the first, M += V U.
     void multiply(std::int64_t panel) {
@@ -108,8 +109,8 @@ private:
         m_width_ = width;
         const bool by_task = winograd_.weights_by_task;
         const Subkernel taps = subkernel(plan_, subkernel_);
-        for (std::int64_t c = 0; c < phase_.channels; c += step()) {
-            const std::int64_t channels = std::min(step(), phase_.channels - c);
+        for (std::int64_t c = 0; c < winograd_.channels; c += step()) {
+            const std::int64_t channels = std::min(step(), winograd_.channels - c);
             const std::int64_t point_elems = odd_lines(channels * width);
             const float* u = at<float>(layout_.u);
             if (by_task)
@@ -135,7 +136,7 @@ private:
                                                   in_tiles(winograd_.last_h, point / variant_.alpha()));
         const std::int64_t row_tiles = ceil_div(to - from, kernels_.gemm->max_rows[vectors]);
         const bool by_task = winograd_.weights_by_task, several = winograd_.subkernels() > 1;
-        const bool goes_on = by_task && first + channels < phase_.channels &&
+        const bool goes_on = by_task && first + channels < winograd_.channels &&
                              (first + channels) % kWinogradBlock != 0;
         GemmTile<float> tile;
         tile.ahead_near = fetches_near_;
@@ -159,7 +160,7 @@ private:
                 tile.row_offset = c - first + chunk_elems;
                 tile.depth = std::min(kWinogradBlock, first + channels - c);
                 tile.first = (subkernel_ == 0 && c < kWinogradBlock) || goes_on;
-                tile.last = subkernel_ + 1 == winograd_.subkernels() && c + tile.depth == phase_.channels;
+                tile.last = subkernel_ + 1 == winograd_.subkernels() && c + tile.depth == winograd_.channels;
                 tile.panel = u + (c - first) * width;
                 if (by_task) {
                     tile.ahead = tile.rows[0] + tile.row_offset + layout_.v_point_elems;
@@ -302,12 +303,12 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
         layout.bytes += (static_cast<std::size_t>(elements) * size + 63) / 64 * 64;
         return begin;
     };
-    const bool chunks = winograd.weights_by_task && phase.channels > kWinogradChunk;
+    const bool chunks = winograd.weights_by_task && winograd.channels > kWinogradChunk;
     layout.v_pitch = chunks ? kWinogradChunk : winograd.pitch;
     layout.v_point_elems = odd_lines(winograd.block_tiles * layout.v_pitch);
     layout.v_chunk_elems = variant.points() * layout.v_point_elems;
     layout.m_point_elems = odd_lines(winograd.block_tiles * width);
-    layout.v = take((chunks ? ceil_div(phase.channels, kWinogradChunk) : 1) * layout.v_chunk_elems,
+    layout.v = take((chunks ? ceil_div(winograd.channels, kWinogradChunk) : 1) * layout.v_chunk_elems,
                     sizeof(float));
     const std::int64_t m_elems = variant.points() * layout.m_point_elems;
     if (winograd.subkernels() > 1) layout.m_panel_elems = m_elems;
@@ -322,9 +323,9 @@ WinogradLayout winograd_layout(const ConvPlan& plan, const WinogradVariant<float
                               ? WinogradWeights(plan, weight_view<float>(plan, nullptr)).scratch_elems()
                               : 0,
                           sizeof(float));
-    layout.zeros = take(phase.channels, sizeof(float));
+    layout.zeros = take(winograd.channels, sizeof(float));
     layout.strip = take(
-        phase.gather ? variant.alpha() * (line + variant.r - 1) * phase.channels : 0, sizeof(float));
+        phase.gather ? variant.alpha() * (line + variant.r - 1) * winograd.channels : 0, sizeof(float));
     const std::int64_t strip = variant.m * line * width;
     layout.out_strip = take(phase.out.channel_elems == 1 ? 0 : strip, sizeof(float));
     layout.residual_strip = take(phase.residual.channel_elems == 1 ? 0 : strip, sizeof(float));

@@ -12,18 +12,23 @@ namespace {
 // Over eight points the rounding error is four times that over six (docs/numerics.md).
 constexpr int kLargestExactAlpha = 6;
 
+// Of which a vector would not be full.
+constexpr std::int64_t kFewChannels = 16;
+
 // 5x5 by its own variants: as many products as four subkernels of F(4,3), and a quarter of the weights' points.
 int taps_of(const Correlation& phase) {
     const auto five = [](const AxisTaps& taps) { return taps.count == 5 && taps.step == 1; };
     return five(phase.taps_h) && five(phase.taps_w) ? 5 : 3;
 }
 
-// An axis' taps, of which every step-th meet the same pixels, in runs of up to r.
+// An axis' taps, of which every step-th meet the same pixels, in runs of up to r. Folded, those of phase 0 stand
+// for all.
 struct TapRuns {
     const AxisTaps& taps;
     std::int64_t r;
+    bool folded;
 
-    std::int64_t phases() const { return std::min(taps.step, taps.count); }
+    std::int64_t phases() const { return folded ? 1 : std::min(taps.step, taps.count); }
     std::int64_t taps_in(std::int64_t phase) const { return ceil_div(taps.count - phase, taps.step); }
     std::int64_t count() const {
         std::int64_t runs = 0;
@@ -59,8 +64,9 @@ bool winograd_allowed(const ConvPlan& plan) { return allowed(plan, winograd_vari
 Subkernel subkernel(const ConvPlan& plan, std::int64_t index) {
     const Correlation& phase = plan.phases[0];
     const std::int64_t r = winograd_variant(plan).r, across = plan.winograd.subkernels_w;
-    const auto [row, height] = TapRuns{phase.taps_h, r}.run(index / across);
-    const auto [col, width] = TapRuns{phase.taps_w, r}.run(index % across);
+    const bool folded = plan.winograd.folded;
+    const auto [row, height] = TapRuns{phase.taps_h, r, folded}.run(index / across);
+    const auto [col, width] = TapRuns{phase.taps_w, r, folded}.run(index % across);
     return {row, col, height, width};
 }
 
@@ -84,8 +90,11 @@ const char* choose_winograd(ConvPlan& plan, int m) {
     }
     if (winograd.m == 0) return "winograd6: a 5x5 kernel has winograd2 and winograd4";
     const int r = kernels.variants[winograd.variant].r;
-    winograd.subkernels_h = TapRuns{phase.taps_h, r}.count();
-    winograd.subkernels_w = TapRuns{phase.taps_w, r}.count();
+    const std::int64_t strides = phase.taps_h.step * phase.taps_w.step;
+    winograd.folded = plan.direction == Direction::kForward && strides > 1 && phase.channels < kFewChannels;
+    winograd.channels = phase.channels * (winograd.folded ? strides : 1);
+    winograd.subkernels_h = TapRuns{phase.taps_h, r, winograd.folded}.count();
+    winograd.subkernels_w = TapRuns{phase.taps_w, r, winograd.folded}.count();
     winograd.tiles_h = ceil_div(phase.out_h, m);
     winograd.tiles_w = ceil_div(phase.out_w, m);
     // Of the rows and columns that a pooling leaves out the tiles keep the points, and so the bits.
@@ -111,7 +120,8 @@ bool has_point(const WinogradVariant<float>& variant, const Subkernel& taps, std
     return has(taps.height, point / variant.alpha()) && has(taps.width, point % variant.alpha());
 }
 
-WinogradWork work_of_image(const Correlation& phase, const WinogradVariant<float>& variant, bool trimmed) {
+WinogradWork work_of_image(const ConvPlan& plan, const WinogradVariant<float>& variant, bool trimmed) {
+    const Correlation& phase = plan.phases[0];
     if (phase.out_h * phase.out_w == 0) return {};
     // Points of an axis' tiles.
     const auto points = [&](std::int64_t outputs, std::int64_t taps) {
@@ -120,7 +130,7 @@ WinogradWork work_of_image(const Correlation& phase, const WinogradVariant<float
         return (ceil_div(outputs, variant.m) - 1) * (whole + variant.r - 1) + last + variant.r - 1;
     };
     const auto of_all_runs = [&](std::int64_t outputs, const AxisTaps& taps) {
-        const TapRuns runs{taps, variant.r};
+        const TapRuns runs{taps, variant.r, plan.winograd.folded};
         std::int64_t sum = 0;
         for (std::int64_t i = 0, count = runs.count(); i < count; ++i) sum += points(outputs, runs.run(i).second);
         return sum;

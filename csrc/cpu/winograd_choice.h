@@ -10,14 +10,15 @@ const WinogradVariant<float>& winograd_variant(const ConvPlan& plan);
 
 /// A part of a kernel that a variant's r x r taps do not hold: its first tap, and its taps, fewer at the end, the
 /// stride apart. The kernel is the sum of such convolutions, each of the source moved by the first tap; with a
-/// stride each is of every stride-th of the source's pixels, where its taps are neighbours.
+/// stride each is of every stride-th of the source's pixels, where its taps are neighbours. Folded, a subkernel has
+/// the taps of all phases, as many as phase 0 has.
 struct Subkernel {
     std::int64_t row, col, height, width;
 };
 Subkernel subkernel(const ConvPlan& plan, std::int64_t index);
 
-/// The checks that every direction shares; then sets variant, m, subkernels, tiles and last of plan.winograd, over
-/// the taps and the output of plan.phases[0].
+/// The checks that every direction shares; then sets variant, m, subkernels, channels, tiles and last of plan.winograd,
+/// over the taps and the output of plan.phases[0].
 const char* choose_winograd(ConvPlan& plan, int m);
 
 /// Along an axis, for a tile with so many outputs: the outputs whose points it takes when the subkernel has so many
@@ -32,7 +33,7 @@ bool has_point(const WinogradVariant<float>& variant, const Subkernel& taps, std
 struct WinogradWork {
     std::int64_t products = 0, points = 0;
 };
-WinogradWork work_of_image(const Correlation& phase, const WinogradVariant<float>& variant, bool trimmed);
+WinogradWork work_of_image(const ConvPlan& plan, const WinogradVariant<float>& variant, bool trimmed);
 
 /// What the variant costs for one image on one thread, in multiply-adds of the register tile.
 using WinogradCost = double (*)(const ConvPlan& plan, const WinogradVariant<float>& variant);

@@ -27,19 +27,20 @@ constexpr std::int64_t kUsualTiles = 48, kMostTiles = 66;
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
 // Fitted to single-core measurements; all but the products counts as other_work() says. Products count 12 more
 // channels than there are, for starting and storing a tile, and 25 more for each chunk beyond the first that goes
-// through M; a transform of a tile counts 12 a point and channel, 15 over 8 points. V is read from wherever it is
+// through M; a transform of a tile counts 12 a point and channel, 15 over 8 points, 10 more where its pixels are put together
+// from those of several phases. V is read from wherever it is
 // beside 64 products an element, which hides L3; U beside as many as a block has tiles, which does not.
 
 /// Of `share` of an image's tiles.
 double tiles_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, const WinogradWork& work,
                   double share, double channels, double cols, double chunks = 1) {
-    const double transform = variant.alpha() > 6 ? 15 : 12;
+    const double transform = variant.alpha() > 6 ? 15 : 12, fold = plan.winograd.folded ? 10 : 0;
     const double products = share * static_cast<double>(work.products);
     const double points = share * static_cast<double>(work.points);
     const double width = std::max(cols, static_cast<double>(plan.isa->kernels<float>().gemm->lanes));
     const double other = other_work(*plan.isa);
     return products * (1.1 * (channels + other * (12 + 25 * (chunks - 1))) * width +
-                       other * transform * std::max(channels, 16.0)) +
+                       other * (transform + fold) * std::max(channels, 16.0)) +
            points * other * transform * std::max(cols, 16.0);
 }
 
@@ -92,12 +93,13 @@ double sharing_cost(const ConvPlan& plan, double elements) {
 }
 
 /// V and M of a block beyond three tenths of L2 crowd it where U is there too; beyond half of it they wait for
-/// L3. Fitted with 2 MB of L2; with 1 MB (Zen 4) 64 -> 64 on 224x224 takes 0.96 of the time with 12 or 18 tiles a
+/// L3; the less, the smaller U is than that of 64 channels and columns. Fitted with 2 MB of L2; with 1 MB (Zen 4) 64 -> 64 on 224x224 takes 0.96 of the time with 12 or 18 tiles a
 /// block instead of 30.
-double crowding_cost(double block_elems) {
+double crowding_cost(double block_elems, double u_elems) {
+    constexpr double kUsualU = 36 * 64 * 64;
     const double l2_elems = static_cast<double>(l2_bytes()) / sizeof(float);
     if (block_elems < 0.29 * l2_elems) return 0;
-    return (block_elems < 0.5 * l2_elems ? 7 : 15) * block_elems;
+    return (block_elems < 0.5 * l2_elems ? 7 : 15) * block_elems * std::min(1.0, u_elems / kUsualU);
 }
 
 /// The ways to cut tiles into blocks and columns into parts, and who transforms the weights unless they were
@@ -108,10 +110,10 @@ public:
         : plan_(plan), phase_(plan.phases[0]), variant_(winograd_variant(plan)),
           panels_(*plan.isa->kernels<float>().gemm, phase_.cols),
           vectors_(panels_.padded_cols / plan.isa->kernels<float>().gemm->lanes),
-          channels_(static_cast<double>(phase_.channels)), cols_(static_cast<double>(phase_.cols)),
+          channels_(static_cast<double>(plan.winograd.channels)), cols_(static_cast<double>(phase_.cols)),
           subkernels_(static_cast<double>(plan.winograd.subkernels())),
           weights_(channels_ * cols_ * subkernels_ * static_cast<double>(phase_.groups)),
-          work_(work_of_image(phase_, variant_, true)), made_(weight_cost(plan, variant_)),
+          work_(work_of_image(plan, variant_, true)), made_(weight_cost(plan, variant_)),
           read_(read_cost(plan, variant_, weights_)),
           once_(plan.packed_format != 0 ? 0 : once_cost(plan, variant_, weights_, plan.threads)),
           shared_(plan.packed_format != 0 ? 0 : sharing_cost(plan, variant_.points() * weights_)) {}
@@ -131,11 +133,13 @@ public:
         const double block_elems =
             variant_.points() * tiles *
             (channels_ + (subkernels_ > 1 ? cols : std::min(cols, static_cast<double>(panels_.width))));
+        const double u_elems = variant_.points() * std::min(channels_, static_cast<double>(kWinogradChunk)) *
+                               std::min(cols, static_cast<double>(panels_.width));
         // Of several blocks the parts' threads each read the whole source; of one they read it together.
         const double again =
             parts > 1 && blocks > 1 ? 6 * variant_.points() * tiles * channels_ * subkernels_ : 0;
         const double task =
-            other_work(*plan_.isa) * (crowding_cost(block_elems) + again) +
+            other_work(*plan_.isa) * (crowding_cost(block_elems, u_elems) + again) +
             channels_ * cols * subkernels_ * (by_task ? made_ : read_) +
             tiles_cost(plan_, variant_, work_, share, channels_, cols, by_task ? chunks_of(channels_) : 1);
         const double once = once_ + (phase_.groups * parts < plan_.threads ? shared_ : 0);
@@ -201,8 +205,8 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
                                              ceil_div(phase.out_w, variant.m));
     // Few products at a time wait for each other: of those left out at the edges nothing is gained.
     const bool enough = tiles * vectors_for(*plan.isa->kernels<float>().gemm, phase.cols) >= 16;
-    const WinogradWork work = work_of_image(phase, variant, enough);
-    const double channels = static_cast<double>(phase.channels);
+    const WinogradWork work = work_of_image(plan, variant, enough);
+    const double channels = static_cast<double>(plan.winograd.channels);
     const double cols = static_cast<double>(phase.cols);
     const double all = channels * cols * static_cast<double>(plan.winograd.subkernels());
     const double weights = all * plan.image_share(1);

@@ -96,7 +96,7 @@ private:
 
 /// Tiles of `side` x `side` pixels of a correlation's source, `step` apart, from the first tap's on or that
 /// `down` and `right` of it: read in place, or, where the channels are strided, from a strip that the constructor
-/// fills.
+/// fills; folded, a pixel has the channels of all those up to the next tile pixel.
 struct TilePixels {
     const Correlation& view;
     const float* image;  // its first pixel, at the first of `channels`
@@ -109,7 +109,8 @@ struct TilePixels {
 
     TilePixels(const CopyKernels<float>& copy, const Correlation& correlation, const float* first,
                std::int64_t count, int tile_side, int tile_step, const TileSegment& segment,
-               float* strip_memory, const float* zero_line, std::int64_t down = 0, std::int64_t right = 0)
+               float* strip_memory, const float* zero_line, std::int64_t down = 0, std::int64_t right = 0,
+               bool folded = false)
         : view(correlation), image(first + segment.image * correlation.source.batch_elems),
           channels(count), side(tile_side), step(tile_step), pace_y(view.taps_h.step),
           pace_x(view.taps_w.step), first_y(segment.tile_row * step * pace_y + view.taps_h.offset + down),
@@ -123,7 +124,8 @@ struct TilePixels {
         cut.pace_x = pace_x;
         cut.height = side;
         cut.width = cut.line_pixels = line_pixels();
-        fill_strip(copy, view, image, cut, channels, strip);
+        if (folded) fill_folded_strip(copy, view, image, cut, strip);
+        else fill_strip(copy, view, image, cut, channels, strip);
     }
 
     std::int64_t line_pixels() const { return tiles * step + side - step; }

@@ -45,12 +45,12 @@ TransformedWeights::TransformedWeights(const ConvPlan& plan)
     const GemmKernels<float>& gemm = *plan.isa->kernels<float>().gemm;
     const Panels<float> panels(gemm, phase.cols);
     const std::int64_t points = winograd_variant(plan).points(), last = panels.count - 1;
-    panel_elems_ = points * odd_lines(phase.channels * panels.width);
+    panel_elems_ = points * odd_lines(plan.winograd.channels * panels.width);
     subkernel_elems_ =
         panels.count == 0
             ? 0
             : last * panel_elems_ +
-                  points * odd_lines(phase.channels * panels.panel_width(last, gemm.lanes));
+                  points * odd_lines(plan.winograd.channels * panels.panel_width(last, gemm.lanes));
 }
 
 std::int64_t TransformedWeights::first(std::int64_t group, std::int64_t subkernel,
@@ -64,6 +64,7 @@ WinogradWeights::WinogradWeights(const ConvPlan& plan, const WeightView<float>& 
 
 std::int64_t WinogradWeights::scratch_elems() const {
     const std::int64_t r = variant_.r;
+    if (plan_.winograd.folded) return r * r * kTransformChannels * widest_panel(*kernels_.gemm);
     std::int64_t staging = several() ? 0 : pack_staging_elems(phase_, kernels_, weight_);
     // Of several, fewer taps may need more: what lies between many may be too much to be staged.
     for (std::int64_t height = 1; several() && height <= std::min(r, phase_.taps_h.count); ++height)
@@ -92,6 +93,43 @@ void WinogradWeights::complete_taps(const Subkernel& taps, const PanelPiece<floa
         }
 }
 
+// (tap, channel, column) of channels (phase_y, phase_x, c), zeros where the kernel has no tap.
+void WinogradWeights::fold_taps(const Subkernel& taps, const PanelPiece<float>& piece) const {
+    const std::int64_t pace_y = phase_.taps_h.step, pace_x = phase_.taps_w.step;
+    const std::int64_t channels = phase_.channels, run = pace_x * channels, r = variant_.r;
+    const bool dense = weight_.channel_elems == 1 && weight_.tap_elems == channels;
+    const float* columns = weight_.data + piece.group * weight_.group_elems + piece.col * weight_.col_elems;
+    std::fill_n(piece.to, r * r * piece.tap_elems, 0.0f);
+    for (std::int64_t tap = 0; tap < r * r; ++tap)
+        for (std::int64_t phase_y = 0; phase_y < pace_y; ++phase_y) {
+            const std::int64_t y = taps.row + tap / r * pace_y + phase_y;
+            const std::int64_t x = taps.col + tap % r * pace_x;
+            // Of a run of the kernel's row, and of its elements those that are among the piece's channels.
+            const std::int64_t first = phase_y * run;
+            const std::int64_t begin = std::max<std::int64_t>(piece.channel - first, 0);
+            const std::int64_t end = std::min({piece.channel + piece.channels - first, run,
+                                               (phase_.taps_w.count - x) * channels});
+            if (y >= phase_.taps_h.count || begin >= end) continue;
+            const float* from = columns + y * weight_.row_elems + x * weight_.tap_elems;
+            float* to = piece.to + tap * piece.tap_elems + (first - piece.channel) * piece.width;
+            if (dense) {
+                kernels_.copy->copy(piece.cols, end - begin, {from + begin, weight_.col_elems, 1},
+                                    {to + begin * piece.width, 1, piece.width});
+                continue;
+            }
+            for (std::int64_t c = 0; c < channels; ++c) {  // element x * channels + c of the run
+                const std::int64_t left = ceil_div(std::max<std::int64_t>(begin - c, 0), channels);
+                const std::int64_t right = ceil_div(std::max<std::int64_t>(end - c, 0), channels);
+                if (left < right)
+                    kernels_.copy->copy(
+                        piece.cols, right - left,
+                        {from + left * weight_.tap_elems + c * weight_.channel_elems, weight_.col_elems,
+                         weight_.tap_elems},
+                        {to + (left * channels + c) * piece.width, 1, channels * piece.width});
+            }
+        }
+}
+
 void WinogradWeights::transform_lines(const PanelPiece<float>& piece, WinogradWeight<float>& line,
                                       const float* taps, std::int64_t channel_elems,
                                       float* points) const {
@@ -108,13 +146,13 @@ void WinogradWeights::transform(PanelPiece<float> piece, std::int64_t index, flo
     const Subkernel taps = subkernel(plan_, index);
     const bool whole = taps.height == variant_.r && taps.width == variant_.r;
     std::optional<CutPhase> cut;  // a copy that calls of a few us feel
-    if (several()) cut.emplace(phase_, weight_, taps);
+    if (several() && !plan_.winograd.folded) cut.emplace(phase_, weight_, taps);
     const Correlation& phase = cut ? cut->phase : phase_;
     WeightView<float> weight = weight_;
     if (cut) weight.data += cut->first_elem;
     WinogradWeight<float> line;
     line.point_elems = point_elems;
-    if (whole && in_place() && piece.cols == piece.width) {
+    if (whole && in_place() && !plan_.winograd.folded && piece.cols == piece.width) {
         line.tap_elems = phase.taps_w.kernel_step * weight.tap_elems;
         const float* first = weight.data + piece.group * weight.group_elems + piece.col +
                              phase.taps_h.kernel * weight.row_elems +
@@ -129,8 +167,12 @@ void WinogradWeights::transform(PanelPiece<float> piece, std::int64_t index, flo
         for (std::int64_t c = 0; c < channels; c += kTransformChannels) {
             piece.channel = first + c;
             piece.channels = std::min(kTransformChannels, channels - c);
-            pack_panel(phase, kernels_, weight, piece, staged);
-            if (!whole) complete_taps(taps, piece);
+            if (plan_.winograd.folded) {
+                fold_taps(taps, piece);
+            } else {
+                pack_panel(phase, kernels_, weight, piece, staged);
+                if (!whole) complete_taps(taps, piece);
+            }
             transform_lines(piece, line, scratch, piece.width, points + c * piece.width);
         }
     }
@@ -140,7 +182,7 @@ std::int64_t transform_tasks(const ConvPlan& plan) {
     const Correlation& phase = plan.phases[0];
     const Panels<float> panels(*plan.isa->kernels<float>().gemm, phase.cols);
     return phase.groups * plan.winograd.subkernels() * panels.count *
-           ceil_div(phase.channels, kTransformChannels);
+           ceil_div(plan.winograd.channels, kTransformChannels);
 }
 
 void transform_weights(const ConvPlan& plan, const void* weight, float* transformed) {
@@ -149,7 +191,7 @@ void transform_weights(const ConvPlan& plan, const void* weight, float* transfor
     const WinogradWeights weights(plan, weight_view<float>(plan, weight));
     const Panels<float> panels(*kernels.gemm, phase.cols);
     const TransformedWeights layout(plan);
-    const std::int64_t chunks = ceil_div(phase.channels, kTransformChannels);
+    const std::int64_t channels = plan.winograd.channels, chunks = ceil_div(channels, kTransformChannels);
     const std::size_t scratch = static_cast<std::size_t>(weights.scratch_elems()) * sizeof(float);
     parallel_for(transform_tasks(plan), plan.threads, FloatMode::kFlushDenormals,
                  [&](std::int64_t task, int) {
@@ -158,9 +200,9 @@ void transform_weights(const ConvPlan& plan, const void* weight, float* transfor
         const std::int64_t group = task / chunks / panels.count / plan.winograd.subkernels();
         const std::int64_t width = panels.panel_width(panel, kernels.gemm->lanes);
         weights.transform({group, panels.first_col(panel), panels.panel_cols(panel), width, c,
-                           std::min(kTransformChannels, phase.channels - c)},
+                           std::min(kTransformChannels, channels - c)},
                           index, transformed + layout.first(group, index, panel) + c * width,
-                          odd_lines(phase.channels * width),
+                          odd_lines(channels * width),
                           static_cast<float*>(thread_scratch(scratch)));
     });
 }

@@ -46,6 +46,7 @@ private:
                          std::int64_t channel_elems, float* points) const;
 
     bool several() const { return plan_.winograd.subkernels() > 1; }
+    void fold_taps(const Subkernel& taps, const PanelPiece<float>& piece) const;
     void complete_taps(const Subkernel& taps, const PanelPiece<float>& piece) const;
 
     const ConvPlan& plan_;

@@ -59,8 +59,8 @@ class Explanation:
     phases : list of dict
         The dense correlations that direct, pointwise and im2col run, with their blocking.
     winograd : dict, or None
-        Tiles, subkernels and blocks of a Winograd plan; `products` of one image for each channel of
-        a group and filter.
+        Tiles, subkernels and blocks of a Winograd plan; `products` of one image for each filter and
+        each of its `channels`, more than the weight's where a stride is `folded` into them.
     col2im : dict, or None
         Bands, chunks and blocks of a grad_input that direct computes as a product and col2im.
     packed : bool
@@ -270,6 +270,8 @@ def _machine(threads: int, dtype: str, isa: str) -> tuple[float, float]:
 def _describe_winograd(plan: dict[str, Any], packed: bool) -> str:
     height, width = plan["tiles"]
     cut = f"; {plan['subkernels']} subkernels of 3 x 3" if plan["subkernels"] > 1 else ""
+    if plan["folded"]:
+        cut = f"; the stride folded into {plan['channels']} channels{cut}"
     blocks = (
         f"  blocking   {height} x {width} tiles of {plan['m']} x {plan['m']} an image{cut}; "
         f"{plan['blocks']} blocks of up to {plan['block_tiles']} tiles"
