@@ -55,8 +55,17 @@ def test_auto_folds_the_stride_of_a_first_layer():
     assert (plan.algorithm, plan.winograd["channels"]) == ("winograd4", 48)
     assert plan.winograd["subkernels"] == 1
     assert "the stride folded into 48 channels" in str(plan)
+    plan = fc.explain(fc.conv2d, (1, 12, 64, 64), (64, 12, 12, 12), stride=4)
+    assert (plan.algorithm, plan.winograd["channels"]) == ("winograd4", 192)
     plan = fc.explain(fc.conv2d, (1, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3)
     assert plan.algorithm == "direct"
+
+
+@pytest.mark.parametrize("batch", [1, 6, 12])
+def test_no_more_is_folded_than_fits_for_any_batch(batch):
+    options = {"stride": 23, "algorithm": "winograd4"}
+    plan = fc.explain(fc.conv2d, (batch, 15, 138, 138), (64, 15, 69, 69), **options)
+    assert not plan.winograd["folded"]
 
 
 SHAPES = [((1, c, size, size), (k, c, r, r), r // 2) for c, k, size, r in (

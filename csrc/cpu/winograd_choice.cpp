@@ -14,6 +14,8 @@ constexpr int kLargestExactAlpha = 6;
 
 // Of which a vector would not be full.
 constexpr std::int64_t kFewChannels = 16;
+// So that the least block of tiles fits into a thread's scratch whatever the batch.
+constexpr std::int64_t kMostFolded = 256;
 
 // 5x5 by its own variants: as many products as four subkernels of F(4,3), and a quarter of the weights' points.
 int taps_of(const Correlation& phase) {
@@ -91,7 +93,8 @@ const char* choose_winograd(ConvPlan& plan, int m) {
     if (winograd.m == 0) return "winograd6: a 5x5 kernel has winograd2 and winograd4";
     const int r = kernels.variants[winograd.variant].r;
     const std::int64_t strides = phase.taps_h.step * phase.taps_w.step;
-    winograd.folded = plan.direction == Direction::kForward && strides > 1 && phase.channels < kFewChannels;
+    winograd.folded = plan.direction == Direction::kForward && strides > 1 &&
+                      phase.channels < kFewChannels && phase.channels * strides <= kMostFolded;
     winograd.channels = phase.channels * (winograd.folded ? strides : 1);
     winograd.subkernels_h = TapRuns{phase.taps_h, r, winograd.folded}.count();
     winograd.subkernels_w = TapRuns{phase.taps_w, r, winograd.folded}.count();
@@ -131,9 +134,14 @@ WinogradWork work_of_image(const ConvPlan& plan, const WinogradVariant<float>& v
     };
     const auto of_all_runs = [&](std::int64_t outputs, const AxisTaps& taps) {
         const TapRuns runs{taps, variant.r, plan.winograd.folded};
-        std::int64_t sum = 0;
-        for (std::int64_t i = 0, count = runs.count(); i < count; ++i) sum += points(outputs, runs.run(i).second);
-        return sum;
+        const auto of_phase = [&](std::int64_t count) {
+            const std::int64_t rest = count % variant.r;
+            return count / variant.r * points(outputs, variant.r) + (rest > 0 ? points(outputs, rest) : 0);
+        };
+        // The first phases have a tap more than the others.
+        const std::int64_t most = runs.taps_in(0), phases = runs.phases();
+        const std::int64_t first = plan.winograd.folded ? 1 : taps.count - (most - 1) * taps.step;
+        return first * of_phase(most) + (phases > first ? (phases - first) * of_phase(most - 1) : 0);
     };
     return {of_all_runs(phase.out_h, phase.taps_h) * of_all_runs(phase.out_w, phase.taps_w),
             points(phase.out_h, variant.r) * points(phase.out_w, variant.r)};
