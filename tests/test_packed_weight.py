@@ -55,12 +55,12 @@ def test_every_algorithm_takes_it_and_it_holds_the_formats_beside_each_other(isa
 
 
 def test_subkernels_are_packed_each(isa, rng):
-    """7x7 taps are nine times 3x3: 9 x 36 points."""
-    x, weight = normals((2, 48, 15, 14), rng), normals((64, 48, 7, 7), rng)
-    packed = fc.pack_weight(weight, input_shape=x.shape, padding=3, algorithm="winograd4")
+    """9x9 taps are nine times 3x3: 9 x 36 points."""
+    x, weight = normals((2, 48, 15, 14), rng), normals((64, 48, 9, 9), rng)
+    packed = fc.pack_weight(weight, input_shape=x.shape, padding=4, algorithm="winograd4")
     assert packed.formats == ("F(4,3)",)
     assert 9 * 36 * 48 * 64 * 4 <= packed.nbytes < 1.1 * 9 * 36 * 48 * 64 * 4
-    options = {"padding": 3, "algorithm": "winograd4"}
+    options = {"padding": 4, "algorithm": "winograd4"}
     assert np.array_equal(fc.conv2d(x, packed, **options), fc.conv2d(x, weight, **options))
 
 
@@ -75,7 +75,7 @@ def test_one_weight_for_several_strides(algorithm, r, isa, rng):
             options = {"stride": stride, "padding": r // 2, "algorithm": algorithm}
             expected = fc.conv2d(x, weight, **options)
             assert np.array_equal(fc.conv2d(x, packed, **options), expected)
-    if algorithm == "winograd4" and r != 5:
+    if algorithm == "winograd4" and r == 2:
         strides = ("", " of stride 1x2", " of stride 2x1", " of stride 2x2")
         assert packed.formats == tuple(f"F(4,3){stride}" for stride in strides)
 

@@ -9,11 +9,11 @@ import pytest
 from fastconv import _core, reference
 from support import ORDERS, assert_exact, assert_only_wrote, in_order, normals, params, poisoned
 from winograd_cases import (
-    OUTPUTS,
     POINTS,
     STRIDED,
     error_bound,
     names,
+    outputs,
     taps_of,
     toom_cook,
     toom_cook_of_an_edge,
@@ -23,7 +23,7 @@ from winograd_cases import (
 
 @pytest.mark.parametrize(("algorithm", "r"), POINTS)
 def test_rational_matrices_are_an_exact_convolution(algorithm, r):
-    m = OUTPUTS[algorithm]
+    m = outputs(algorithm, r)
     at, g, bt = toom_cook(POINTS[algorithm, r], m, r)
     kernel = [Fraction(3 * i * i - 7, 5) for i in range(r)]
     data = [Fraction(2 * i + 1, 3) for i in range(m + r - 1)]
@@ -35,21 +35,21 @@ def test_rational_matrices_are_an_exact_convolution(algorithm, r):
 
 @pytest.mark.parametrize(("algorithm", "r"), POINTS)
 def test_rational_matrices_of_edges_are_exact_with_the_same_weights(algorithm, r):
-    m = OUTPUTS[algorithm]
+    m = outputs(algorithm, r)
     kernel = [Fraction(3 * i * i - 7, 5) for i in range(r)]
-    for outputs in range(1, m + 1):
-        at, g, bt, _ = toom_cook_of_an_edge(POINTS[algorithm, r], m, r, outputs)
-        data = [Fraction(2 * i + 1, 3) for i in range(outputs + r - 1)]
+    for size in range(1, m + 1):
+        at, g, bt, _ = toom_cook_of_an_edge(POINTS[algorithm, r], m, r, size)
+        data = [Fraction(2 * i + 1, 3) for i in range(size + r - 1)]
         u = [sum(a * b for a, b in zip(row, kernel, strict=True)) for row in g]
         v = [sum(a * b for a, b in zip(row, data, strict=True)) for row in bt]
         y = [sum(a * p * q for a, p, q in zip(row, u, v, strict=True)) for row in at]
-        assert y == [sum(kernel[i] * data[i + j] for i in range(r)) for j in range(outputs)]
+        assert y == [sum(kernel[i] * data[i + j] for i in range(r)) for j in range(size)]
 
 
 @pytest.mark.parametrize(("algorithm", "r"), POINTS)
 def test_kernels_use_those_matrices(algorithm, r, isa):
     """One tile in float32 against the rational transform in float64: a wrong constant shows."""
-    m = OUTPUTS[algorithm]
+    m = outputs(algorithm, r)
     at, g, bt = (np.array(a, dtype=np.float64) for a in toom_cook(POINTS[algorithm, r], m, r))
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -63,7 +63,7 @@ def test_kernels_use_those_matrices(algorithm, r, isa):
 @pytest.mark.parametrize(("algorithm", "r"), POINTS)
 def test_every_size_of_an_edge_tile(algorithm, r, isa, rng):
     """Alone and beside whole tiles, in both memory orders."""
-    m = OUTPUTS[algorithm]
+    m = outputs(algorithm, r)
     weight = normals((17, 9, r, r), rng)
     for height in range(1, 2 * m + 1):
         for width in {*range(1, m + 1), m + height % m + 1}:
@@ -78,7 +78,7 @@ def test_every_size_of_an_edge_tile(algorithm, r, isa, rng):
 @pytest.mark.parametrize(("algorithm", "r"), [key for key in POINTS if len(POINTS[key]) < 7])
 def test_edge_tiles_take_the_points_of_their_outputs(algorithm, r):
     """Products: rows of points times columns of points, of all tiles."""
-    m = OUTPUTS[algorithm]
+    m = outputs(algorithm, r)
     for size in range(1, 3 * m + 1):
         shape, kernel = (1, 16, size + r - 1, 3 * m + r - 1), (16, 16, r, r)
         plan = fc.explain(fc.conv2d, shape, kernel, algorithm=algorithm)
@@ -87,16 +87,20 @@ def test_edge_tiles_take_the_points_of_their_outputs(algorithm, r):
         assert plan.winograd["products"] == rows * 3 * (m + r - 1)
 
 
-@pytest.mark.parametrize(("r", "stride", "axis"), [(2, 1, 5), (4, 1, 11), (7, 1, 17), (5, 2, 11)])
-def test_subkernels_of_few_taps_have_no_point_infinity(r, stride, axis):
-    """F(4,3): 2 taps need 5 points, 4 as 3 + 1 6 + 5, 7 as 3 + 3 + 1, 5 of stride 2 as 3 + 2."""
-    size = 7 * stride + r
+@pytest.mark.parametrize(
+    ("r", "stride", "m", "axis"),
+    [(2, 1, 4, 5), (4, 1, 3, 6), (7, 1, 3, 6 + 5), (10, 1, 4, 6 + 6 + 6 + 5), (5, 2, 4, 6 + 5)],
+)
+def test_subkernels_of_few_taps_have_no_point_infinity(r, stride, m, axis):
+    """F(4,3) needs 5 points for 2 taps and 6 for 3, F(3,4) 5 for 3 and 6 for 4."""
+    size = 11 * stride + r
     operands = (1, 16, size, size), (16, 16, r, r)
     options = {"stride": stride, "algorithm": "winograd4"}
     for function, shapes in (
-        (fc.conv2d, operands), (fc.conv2d_grad_weight, ((1, 16, 8, 8), *operands)),
+        (fc.conv2d, operands), (fc.conv2d_grad_weight, ((1, 16, 12, 12), *operands)),
     ):  # fmt: skip
-        assert fc.explain(function, *shapes, **options).winograd["products"] == 4 * axis**2
+        plan = fc.explain(function, *shapes, **options).winograd
+        assert (plan["m"], plan["products"]) == (m, (12 // m * axis) ** 2)
 
 
 def tolerance(x, weight, groups):

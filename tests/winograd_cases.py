@@ -8,11 +8,16 @@ from cases import CONV, conv
 POINTS = {
     ("winograd2", 3): [Fraction(0), Fraction(1), Fraction(-1)],
     ("winograd4", 3): [Fraction(p) for p in ("0", "5/8", "-5/8", "3/2", "-3/2")],
+    ("winograd4", 4): [Fraction(p) for p in ("0", "5/8", "-5/8", "3/2", "-3/2")],
     ("winograd2", 5): [Fraction(p) for p in ("0", "5/8", "-5/8", "3/2", "-3/2")],
     ("winograd6", 3): [Fraction(p) for p in ("0", "1/2", "-1/2", "1", "-1", "2", "-2")],
     ("winograd4", 5): [Fraction(p) for p in ("0", "1/2", "-1/2", "1", "-1", "2", "-2")],
 }
-OUTPUTS = {"winograd2": 2, "winograd4": 4, "winograd6": 6}
+
+
+def outputs(algorithm, r):
+    """Of a tile along an axis; of the kernels that have 4 taps or runs of 4, F(3,4)."""
+    return 3 if r == 4 else int(algorithm.removeprefix("winograd"))
 
 
 def names(r):

@@ -1,12 +1,12 @@
-// Winograd convolution, fused: 3x3 by F(2,3), F(4,3) and F(6,3), 5x5 by F(2,5) and F(4,5), float32; forward, and
-// grad_input of unit stride (a correlation with the kernel turned around, core/phases.h).
+// Winograd convolution, fused: 3x3 by F(2,3), F(4,3) and F(6,3), 4x4 by F(3,4), 5x5 by F(2,5) and F(4,5), float32;
+// forward, and grad_input of unit stride (a correlation with the kernel turned around, core/phases.h).
 //
-// Kernels of other sizes are cut into subkernels of 3x3 taps, the last ones completed with zeros: 9x9 is the
-// sum of nine convolutions of the moved source. They share their outputs' tiles, so M sums them up and is
+// Kernels of other sizes are cut into subkernels of 3x3 taps, or of 4x4 where that takes a tenth fewer products (7x7,
+// 8x8; winograd_choice.cpp), the last ones completed with zeros: 9x9 is the sum of nine convolutions of the moved source. They share their outputs' tiles, so M sums them up and is
 // transformed once. With a stride the taps that meet the same pixels make subkernels of their own: 5x5 of stride 2
 // is 3x3, 3x2, 2x3 and 2x2 taps over a quarter of the pixels each. Of few channels, where a vector would not be full,
 // forward folds those phases into channels: AlexNet's 11x11 of stride 4 over 3 channels is 3x3 over 48, with 3.4
-// times fewer products.
+// times fewer products, ResNet's 7x7 of stride 2 is 4x4 over 12, with 3.1 times fewer.
 //
 // A task is a block of T tiles, in row-major order through rows and images, and some column panels. For each
 // subkernel:
@@ -23,9 +23,9 @@
 //   - at the edges, where m does not divide the output, a tile takes the points that its outputs need
 //     (cpu/kernels_winograd.h): of F(4,3) on 7x7 and 14x14 16 % fewer, on 13x13 23 %. The tiles of a block are put
 //     in an order in which those that have a point follow each other (TileOrder). U is the same for all.
-//   - a subkernel with fewer than 3 rows or columns of taps has nothing at the point infinity, its last tap.
-// So of F(4,3)'s subkernels 2.56 (2x2), 2.12 (4x4), 4 (6x6, 9x9), 2.71 (7x7), 3.66 (11x11) times fewer; of stride 2
-// 1.44 (3x3), 2.56 (4x4), 3.31 (5x5), 2.71 (7x7).
+//   - a subkernel with fewer than r rows or columns of taps has nothing at the point infinity, its last tap.
+// So of F(4,3)'s subkernels 2.56 (2x2), 4 (6x6, 9x9), 3.66 (11x11) times fewer, of F(3,4)'s 4 (4x4, 8x8), 3.64 (7x7);
+// of stride 2 1.44 (3x3), 2.56 (4x4), 3.31 (5x5), 3.64 (7x7).
 //
 // Rounding is tile-wise (docs/numerics.md); an infinity or NaN may make its whole tile NaN.
 // Not handled: strides in grad_input, dilation, kernels of one row or column, float64.

@@ -75,19 +75,19 @@ struct WinogradTaps {
     std::int64_t tap_elems = 0;
 };
 
-/// Functions for tiles of h x w outputs, at [h][w].
+/// Functions for tiles of several sizes, at [height][width].
 template <class Tile>
 struct WinogradSizes {
-    void (*of[kMostWinogradTile + 1][kMostWinogradTile + 1])(const Tile&) = {};
+    void (*of[kMostWinogradAlpha + 1][kMostWinogradAlpha + 1])(const Tile&) = {};
 };
 
 template <class T>
 struct WinogradVariant {
     int m;
     int r;
-    WinogradSizes<WinogradInput<T>> input;
+    WinogradSizes<WinogradInput<T>> input;  // by points
     void (*weight)(const WinogradWeight<T>&);
-    WinogradSizes<WinogradOutput<T>> output;
+    WinogradSizes<WinogradOutput<T>> output;  // by outputs
     WinogradSizes<WinogradOutput<T>> pooled;  // of an odd size the last row or column is in no window
     void (*gradient)(const WinogradGradient<T>&);
     void (*taps)(const WinogradTaps<T>&);
@@ -95,12 +95,13 @@ struct WinogradVariant {
 
     int alpha() const { return m + r - 1; }
     int points() const { return alpha() * alpha(); }
-    bool trims() const { return input.of[1][1] != nullptr; }  // else all tiles are whole ones
+    bool trims() const { return output.of[1][1] != nullptr; }  // else all tiles are whole ones
+    bool pools() const { return pooled.of[m][m] != nullptr; }
 };
 
 template <class T>
 struct WinogradKernels {
-    static constexpr int kVariants = 5;
+    static constexpr int kVariants = 6;
     WinogradVariant<T> variants[kVariants];
 };
 

@@ -83,8 +83,8 @@ private:
                                 winograd_.channels, variant_.alpha(), variant_.m, segment,
                                 at<float>(layout_.strip), at<float>(layout_.zeros), taps.row, taps.col,
                                 winograd_.folded);
-        const auto transform = variant_.input.of[outputs_of_taps(variant_, taps.height, segment.height)]
-                                                [outputs_of_taps(variant_, taps.width, segment.width)];
+        const auto transform = variant_.input.of[points_of(variant_, taps.height, segment.height)]
+                                                [points_of(variant_, taps.width, segment.width)];
         WinogradInput<float> tile;
         tile.point_elems = layout_.v_point_elems;
         for (std::int64_t t = 0; t < segment.tiles; ++t) {

@@ -37,6 +37,16 @@ struct TapRuns {
         for (std::int64_t phase = 0; phase < phases(); ++phase) runs += ceil_div(taps_in(phase), r);
         return runs;
     }
+    /// The sum of of_run(taps) over the runs.
+    template <class OfRun>
+    std::int64_t sum(OfRun&& of_run) const {
+        const auto of_phase = [&](std::int64_t in_phase) {
+            return in_phase / r * of_run(r) + (in_phase % r > 0 ? of_run(in_phase % r) : 0);
+        };
+        // The first phases have a tap more than the others.
+        const std::int64_t most = taps_in(0), first = folded ? 1 : taps.count - (most - 1) * taps.step;
+        return first * of_phase(most) + (phases() > first ? (phases() - first) * of_phase(most - 1) : 0);
+    }
     /// The first tap and the taps of a run.
     std::pair<std::int64_t, std::int64_t> run(std::int64_t index) const {
         std::int64_t phase = 0;
@@ -44,6 +54,17 @@ struct TapRuns {
         return {phase + index * r * taps.step, std::min(r, taps_in(phase) - index * r)};
     }
 };
+
+/// Whether runs of up to 4 taps by F(3,4) have at least a tenth fewer products than runs of 3 by F(4,3), over the
+/// same six points: 4x4, 7x7, 8x8 have.
+bool is_better_by_4(const Correlation& phase, bool folded) {
+    const auto products = [&](std::int64_t r) {
+        const auto points = [r](std::int64_t taps) { return taps == r ? 6 : 5; };
+        return static_cast<double>(TapRuns{phase.taps_h, r, folded}.sum(points) *
+                                   TapRuns{phase.taps_w, r, folded}.sum(points));
+    };
+    return products(4) / (3 * 3) < 0.9 * products(3) / (4 * 4);
+}
 
 // Of the last tile along an axis.
 int last_outputs(std::int64_t outputs, const WinogradVariant<float>& variant) {
@@ -85,17 +106,18 @@ const char* choose_winograd(ConvPlan& plan, int m) {
     const Correlation& phase = plan.phases[0];
     const WinogradKernels<float>& kernels = *plan.isa->kernels<float>().winograd;
     WinogradPlan& winograd = plan.winograd;
-    for (int i = 0; i < WinogradKernels<float>::kVariants; ++i) {
-        if (kernels.variants[i].m != m || kernels.variants[i].r != taps_of(phase)) continue;
-        winograd.variant = i;
-        winograd.m = m;
-    }
-    if (winograd.m == 0) return "winograd6: a 5x5 kernel has winograd2 and winograd4";
-    const int r = kernels.variants[winograd.variant].r;
     const std::int64_t strides = phase.taps_h.step * phase.taps_w.step;
     winograd.folded = plan.direction == Direction::kForward && strides > 1 &&
                       phase.channels < kFewChannels && phase.channels * strides <= kMostFolded;
     winograd.channels = phase.channels * (winograd.folded ? strides : 1);
+    const int taps = taps_of(phase);
+    int r = taps;
+    if (m == 4 && taps == 3 && is_better_by_4(phase, winograd.folded)) m = 3, r = 4;
+    for (int i = 0; i < WinogradKernels<float>::kVariants; ++i)
+        if (kernels.variants[i].m == m && kernels.variants[i].r == r) winograd.variant = i, winograd.m = m;
+    if (winograd.m == 0) return "winograd6: a 5x5 kernel has winograd2 and winograd4";
+    if (plan.strides.pooled && !winograd_variant(plan).pools())
+        return "winograd4: of this kernel tiles have 3 x 3 outputs, which do not pool";
     winograd.subkernels_h = TapRuns{phase.taps_h, r, winograd.folded}.count();
     winograd.subkernels_w = TapRuns{phase.taps_w, r, winograd.folded}.count();
     winograd.tiles_h = ceil_div(phase.out_h, m);
@@ -110,15 +132,16 @@ const char* choose_winograd(ConvPlan& plan, int m) {
     return nullptr;
 }
 
-int outputs_of_taps(const WinogradVariant<float>& variant, std::int64_t taps, int outputs) {
-    const bool has_infinity = (outputs + variant.r - 1) % 2 == 0;
-    return variant.trims() && taps < variant.r && has_infinity ? outputs - 1 : outputs;
+int points_of(const WinogradVariant<float>& variant, std::int64_t taps, int outputs) {
+    const int points = outputs + variant.r - 1;
+    const bool has_infinity = points % 2 == 0;
+    return variant.trims() && taps < variant.r && has_infinity ? points - 1 : points;
 }
 
 bool has_point(const WinogradVariant<float>& variant, const Subkernel& taps, std::int64_t point) {
     const auto has = [&variant](std::int64_t count, std::int64_t p) {
-        const int outputs = outputs_of_taps(variant, count, variant.m);
-        return outputs == variant.m || variant.uses(outputs + variant.r - 1, static_cast<int>(p));
+        const int points = points_of(variant, count, variant.m);
+        return points == variant.alpha() || variant.uses(points, static_cast<int>(p));
     };
     return has(taps.height, point / variant.alpha()) && has(taps.width, point % variant.alpha());
 }
@@ -128,20 +151,13 @@ WinogradWork work_of_image(const ConvPlan& plan, const WinogradVariant<float>& v
     if (phase.out_h * phase.out_w == 0) return {};
     // Points of an axis' tiles.
     const auto points = [&](std::int64_t outputs, std::int64_t taps) {
-        const int whole = outputs_of_taps(variant, taps, variant.m);
-        const int last = trimmed ? outputs_of_taps(variant, taps, last_outputs(outputs, variant)) : whole;
-        return (ceil_div(outputs, variant.m) - 1) * (whole + variant.r - 1) + last + variant.r - 1;
+        const int whole = points_of(variant, taps, variant.m);
+        const int last = trimmed ? points_of(variant, taps, last_outputs(outputs, variant)) : whole;
+        return (ceil_div(outputs, variant.m) - 1) * whole + last;
     };
     const auto of_all_runs = [&](std::int64_t outputs, const AxisTaps& taps) {
-        const TapRuns runs{taps, variant.r, plan.winograd.folded};
-        const auto of_phase = [&](std::int64_t count) {
-            const std::int64_t rest = count % variant.r;
-            return count / variant.r * points(outputs, variant.r) + (rest > 0 ? points(outputs, rest) : 0);
-        };
-        // The first phases have a tap more than the others.
-        const std::int64_t most = runs.taps_in(0), phases = runs.phases();
-        const std::int64_t first = plan.winograd.folded ? 1 : taps.count - (most - 1) * taps.step;
-        return first * of_phase(most) + (phases > first ? (phases - first) * of_phase(most - 1) : 0);
+        return TapRuns{taps, variant.r, plan.winograd.folded}.sum(
+            [&](std::int64_t count) { return points(outputs, count); });
     };
     return {of_all_runs(phase.out_h, phase.taps_h) * of_all_runs(phase.out_w, phase.taps_w),
             points(phase.out_h, variant.r) * points(phase.out_w, variant.r)};

@@ -21,9 +21,9 @@ Subkernel subkernel(const ConvPlan& plan, std::int64_t index);
 /// over the taps and the output of plan.phases[0].
 const char* choose_winograd(ConvPlan& plan, int m);
 
-/// Along an axis, for a tile with so many outputs: the outputs whose points it takes when the subkernel has so many
-/// taps. With fewer than r the weight's point infinity, its last tap, is 0, and that product left out.
-int outputs_of_taps(const WinogradVariant<float>& variant, std::int64_t taps, int outputs);
+/// Along an axis, the points of a tile with so many outputs when the subkernel has so many taps. With fewer than r the
+/// weight's point infinity, its last tap, is 0, and that product left out.
+int points_of(const WinogradVariant<float>& variant, std::int64_t taps, int outputs);
 
 /// Whether a whole tile multiplies at `point` for a subkernel.
 bool has_point(const WinogradVariant<float>& variant, const Subkernel& taps, std::int64_t point);

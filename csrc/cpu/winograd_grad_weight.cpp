@@ -96,7 +96,7 @@ private:
         for (std::int64_t t = 0; t < segment.tiles; ++t) {
             pixels.find(t, tile.pixels);
             tile.points = at(layout_.v) + (segment.first + t) * layout_.pitch;
-            variant_.input.of[variant_.m][variant_.m](tile);
+            variant_.input.of[variant_.alpha()][variant_.alpha()](tile);
         }
     }
 

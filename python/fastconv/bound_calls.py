@@ -240,16 +240,20 @@ def kernel_of(step: Step, source: Any, dtype: str) -> str:
 
 def algorithm_of(step: Step, x_shape: Shape, dtype: str) -> str:
     """The algorithm that a convolution takes on the CPU by itself."""
-    found = _core.conv2d_plan(
-        FORWARD,
-        *_sizes_of(step, x_shape),
-        dtype == "float64",
-        True,
-        -1,
-        _core.num_threads(),
-        allows_wide_tiles(),
+    return str(_plan_of(step, x_shape, dtype)["algorithm"])
+
+
+def pools(step: Step, x_shape: Shape, dtype: str) -> bool:
+    """Whether the convolution's algorithm takes maxima of 2x2: its tiles hold whole windows."""
+    winograd = _plan_of(step, x_shape, dtype).get("winograd")
+    return winograd is not None and winograd["m"] % 2 == 0
+
+
+def _plan_of(step: Step, x_shape: Shape, dtype: str) -> dict[str, Any]:
+    sizes, threads = _sizes_of(step, x_shape), _core.num_threads()
+    return _core.conv2d_plan(
+        FORWARD, *sizes, dtype == "float64", True, -1, threads, allows_wide_tiles()
     )
-    return str(found["algorithm"])
 
 
 def _sizes_of(step: Step, x_shape: Shape) -> tuple[Shape, Shape, Shape, tuple[int, ...]]:

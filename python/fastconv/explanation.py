@@ -173,7 +173,7 @@ def explain(
     Examples
     --------
     >>> import fastconv as fc
-    >>> fc.explain(fc.conv2d, (1, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3).algorithm
+    >>> fc.explain(fc.conv2d, (1, 64, 56, 56), (64, 64, 3, 3), padding=2, dilation=2).algorithm
     'direct'
     """
     name = getattr(function, "__name__", repr(function))
@@ -269,7 +269,8 @@ def _machine(threads: int, dtype: str, isa: str) -> tuple[float, float]:
 
 def _describe_winograd(plan: dict[str, Any], packed: bool) -> str:
     height, width = plan["tiles"]
-    cut = f"; {plan['subkernels']} subkernels of 3 x 3" if plan["subkernels"] > 1 else ""
+    r, count = plan["r"], plan["subkernels"]
+    cut = f"; {count} subkernels of {r} x {r}" if count > 1 else ""
     if plan["folded"]:
         cut = f"; the stride folded into {plan['channels']} channels{cut}"
     blocks = (

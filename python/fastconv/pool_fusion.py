@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fastconv.bound_calls import algorithm_of
+from fastconv.bound_calls import pools
 from fastconv.fusion import Program, Step
 from fastconv.graph import Shape
 from fastconv.ops.pool_arguments import windows_over
@@ -36,7 +36,7 @@ def fuse_max_pools(program: Program, dtype: str) -> Program:
             or into.pooled
             or uses[into.output] != 1
             or not _has_whole_windows(step, into.shape)
-            or not algorithm_of(into, program.shapes[into.inputs[0]], dtype).startswith("winograd")
+            or not pools(into, program.shapes[into.inputs[0]], dtype)
         ):
             into = None
         if into is None:

@@ -11,14 +11,14 @@ using fastconv::cpu::WinogradGradient;
 using fastconv::cpu::WinogradInput;
 using fastconv::cpu::WinogradKernels;
 using fastconv::cpu::WinogradOutput;
+using fastconv::cpu::WinogradSizes;
 using fastconv::cpu::WinogradTaps;
 using fastconv::cpu::WinogradVariant;
 using fastconv::cpu::WinogradWeight;
 
-// Of a tile with Height x Width outputs, which need so many more rows and columns of pixels and points.
-template <class T, int M, int R, int Height, int Width>
+// Of kHeight x kWidth points, from as many pixels.
+template <class T, int kAlpha, int kHeight, int kWidth>
 void input(const WinogradInput<T>& tile) {
-    constexpr int kAlpha = M + R - 1, kHeight = Height + R - 1, kWidth = Width + R - 1;
     constexpr int kLanes = Vec<T>::kLanes;
     for (std::int64_t c = 0; c < tile.channels; c += kLanes) {
         const int lanes = lanes_left<T>(tile.channels, c);
@@ -229,12 +229,21 @@ void taps(const WinogradTaps<T>& line) {
     }
 }
 
-// All sizes of tiles from Height x Width down; over eight points, which `auto` does not take, the whole tile alone.
+// From Height x Width points down to the fewest; over eight, which `auto` does not take, all alone.
+template <class T, int Alpha, int Height = Alpha, int Width = Alpha>
+constexpr void fill_inputs(WinogradSizes<WinogradInput<T>>& inputs) {
+    constexpr int kFewest = 3;
+    inputs.of[Height][Width] = input<T, Alpha, Height, Width>;
+    if constexpr (Alpha > 6) return;
+    else if constexpr (Width > kFewest) fill_inputs<T, Alpha, Height, Width - 1>(inputs);
+    else if constexpr (Height > kFewest) fill_inputs<T, Alpha, Height - 1, Alpha>(inputs);
+}
+
+// The same by outputs. Windows of a pooling lie in one tile where m is even.
 template <class T, int M, int R, int Height = M, int Width = M>
 constexpr void fill_sizes(WinogradVariant<T>& variant) {
-    variant.input.of[Height][Width] = input<T, M, R, Height, Width>;
     variant.output.of[Height][Width] = output<T, M, R, Height, Width>;
-    if constexpr (Height > 1 && Width > 1)
+    if constexpr (M % 2 == 0 && Height > 1 && Width > 1)
         variant.pooled.of[Height][Width] = pooled<T, M, R, Height, Width>;
     if constexpr (M + R - 1 > 6) return;
     else if constexpr (Width > 1) fill_sizes<T, M, R, Height, Width - 1>(variant);
@@ -250,13 +259,14 @@ constexpr WinogradVariant<T> variant() {
     all.gradient = gradient<T, M, R>;
     all.taps = taps<T, M, R>;
     all.uses = Points<M + R - 1>::uses;
+    fill_inputs<T, M + R - 1>(all.input);
     fill_sizes<T, M, R>(all);
     return all;
 }
 
 constexpr WinogradKernels<float> table() {
     return {{variant<float, 2, 3>(), variant<float, 4, 3>(), variant<float, 2, 5>(),
-             variant<float, 6, 3>(), variant<float, 4, 5>()}};
+             variant<float, 6, 3>(), variant<float, 4, 5>(), variant<float, 3, 4>()}};
 }
 
 }  // namespace

@@ -37,8 +37,8 @@ class PackedWeight:
     formats : tuple of str
         What is held so far: "panels", which `direct`, `pointwise` and `im2col` read; "split", the
         bfloat16 parts that the first two read where they go through matrix tiles; "F(4,3)",
-        "F(2,3)" or "F(2,5)", the weight as Winograd transforms it, and with a stride "F(4,3) of
-        stride 2x2".
+        "F(3,4)", "F(2,3)" or "F(2,5)", the weight as Winograd transforms it, and with a stride
+        "F(4,3) of stride 2x2".
     nbytes : int
         Their size, without the copy of the weight.
     """
