@@ -1,12 +1,13 @@
 // Winograd convolution, fused: 3x3 by F(2,3), F(4,3) and F(6,3), 4x4 by F(3,4), 5x5 by F(2,5) and F(4,5), float32;
 // forward, and grad_input of unit stride (a correlation with the kernel turned around, core/phases.h).
 //
-// Kernels of other sizes are cut into subkernels of 3x3 taps, or of 4x4 where that takes a tenth fewer products (7x7,
-// 8x8; winograd_choice.cpp), the last ones completed with zeros: 9x9 is the sum of nine convolutions of the moved source. They share their outputs' tiles, so M sums them up and is
-// transformed once. With a stride the taps that meet the same pixels make subkernels of their own: 5x5 of stride 2
-// is 3x3, 3x2, 2x3 and 2x2 taps over a quarter of the pixels each. Of few channels, where a vector would not be full,
-// forward folds those phases into channels: AlexNet's 11x11 of stride 4 over 3 channels is 3x3 over 48, with 3.4
-// times fewer products, ResNet's 7x7 of stride 2 is 4x4 over 12, with 3.1 times fewer.
+// Kernels of other sizes are cut into subkernels of 3x3 taps, or of 4x4 where that takes a tenth fewer products
+// (7x7, 8x8; winograd_choice.cpp), the last ones completed with zeros: 9x9 is the sum of nine convolutions of the
+// moved source. They share their outputs' tiles, so M sums them up and is transformed once. With a stride the taps
+// that meet the same pixels make subkernels of their own: 5x5 of stride 2 is 3x3, 3x2, 2x3 and 2x2 taps over a quarter
+// of the pixels each. Of few channels, where a vector would not be full, forward folds those phases into channels:
+// AlexNet's 11x11 of stride 4 over 3 channels is 3x3 over 48, with 3.4 times fewer products, ResNet's 7x7 of stride 2
+// is 4x4 over 12, with 3.1 times fewer.
 //
 // A task is a block of T tiles, in row-major order through rows and images, and some column panels. For each
 // subkernel:

@@ -26,10 +26,10 @@ constexpr std::int64_t kUsualTiles = 48, kMostTiles = 66;
 
 // ---- what it costs, in units of one multiply-add of the register tile at full rate -----------------
 // Fitted to single-core measurements; all but the products counts as other_work() says. Products count 12 more
-// channels than there are, for starting and storing a tile, and 25 more for each chunk beyond the first that goes
-// through M; a transform of a tile counts 12 a point and channel, 15 over 8 points, 10 more where its pixels are put together
-// from those of several phases. V is read from wherever it is
-// beside 64 products an element, which hides L3; U beside as many as a block has tiles, which does not.
+// channels than there are, of vectors narrower than 16 the more, for starting and storing a tile, and 25 more for each
+// chunk beyond the first that goes through M; a transform of a tile counts 12 a point and channel, 15 over 8 points, 10
+// more where its pixels are put together from those of several phases. V is read from wherever it is beside 64
+// products an element, which hides L3; U beside as many as a block has tiles, which does not.
 
 /// Of `share` of an image's tiles.
 double tiles_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, const WinogradWork& work,
@@ -37,9 +37,10 @@ double tiles_cost(const ConvPlan& plan, const WinogradVariant<float>& variant, c
     const double transform = variant.alpha() > 6 ? 15 : 12, fold = plan.winograd.folded ? 10 : 0;
     const double products = share * static_cast<double>(work.products);
     const double points = share * static_cast<double>(work.points);
-    const double width = std::max(cols, static_cast<double>(plan.isa->kernels<float>().gemm->lanes));
+    const double lanes = plan.isa->kernels<float>().gemm->lanes, start = 12 * std::max(1.0, 16 / lanes);
+    const double width = std::max(cols, lanes);
     const double other = other_work(*plan.isa);
-    return products * (1.1 * (channels + other * (12 + 25 * (chunks - 1))) * width +
+    return products * (1.1 * (channels + other * (start + 25 * (chunks - 1))) * width +
                        other * (transform + fold) * std::max(channels, 16.0)) +
            points * other * transform * std::max(cols, 16.0);
 }
@@ -94,8 +95,8 @@ double sharing_cost(const ConvPlan& plan, double elements) {
 }
 
 /// V and M of a block beyond three tenths of L2 crowd it where U is there too; beyond half of it they wait for
-/// L3; the less, the smaller U is than that of 64 channels and columns. Fitted with 2 MB of L2; with 1 MB (Zen 4) 64 -> 64 on 224x224 takes 0.96 of the time with 12 or 18 tiles a
-/// block instead of 30.
+/// L3; the less, the smaller U is than that of 64 channels and columns. Fitted with 2 MB of L2; with 1 MB (Zen 4)
+/// 64 -> 64 on 224x224 takes 0.96 of the time with 12 or 18 tiles a block instead of 30.
 double crowding_cost(double block_elems, double u_elems) {
     constexpr double kUsualU = 36 * 64 * 64;
     const double l2_elems = static_cast<double>(l2_bytes()) / sizeof(float);
