@@ -49,7 +49,7 @@ double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk);
 
 /// Transforming a weight in cache: packing each tap, unless they are read in place, and making each point.
 double weight_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
-    const double make_point = variant.r == 3 ? 9 : variant.r == 4 ? 12 : 16;
+    const double make_point = variant.r == 3 ? 9 : variant.r == 4 ? 12 : 22;
     const bool packs =
         plan.winograd.folded || !WinogradWeights(plan, weight_view<float>(plan, nullptr)).in_place();
     const Correlation& phase = plan.phases[0];
