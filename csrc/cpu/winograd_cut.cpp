@@ -49,7 +49,7 @@ double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk);
 
 /// Transforming a weight in cache: packing each tap, unless they are read in place, and making each point.
 double weight_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
-    const double make_point = variant.r == 3 ? 9 : variant.r == 4 ? 12 : 22;
+    const double make_point = variant.r == 3 ? 9 : variant.r == 4 ? 12 : 16;
     const bool packs =
         plan.winograd.folded || !WinogradWeights(plan, weight_view<float>(plan, nullptr)).in_place();
     const Correlation& phase = plan.phases[0];
@@ -224,7 +224,10 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const double points = variant.points() * all;
     const bool from_memory = plan.direction == Direction::kForward && points >= kElementsInL3;
     const double reading = 32 * other_work(*plan.isa) * points * plan.image_share(1);
-    return std::max(std::min(by_task, once), from_memory ? reading : 0);
+    // A point of 5x5 weights takes 22 in the call by itself, which the cut must not know: U made once a call would
+    // look as cheap as by task, and is not where the cores lie in two L3.
+    const double slower = variant.r == 5 ? 6 * other_work(*plan.isa) * variant.points() * weights : 0;
+    return std::max(std::min(by_task, once) + slower, from_memory ? reading : 0);
 }
 
 }  // namespace fastconv::cpu
