@@ -33,9 +33,7 @@ struct TapRuns {
     std::int64_t phases() const { return folded ? 1 : std::min(taps.step, taps.count); }
     std::int64_t taps_in(std::int64_t phase) const { return ceil_div(taps.count - phase, taps.step); }
     std::int64_t count() const {
-        std::int64_t runs = 0;
-        for (std::int64_t phase = 0; phase < phases(); ++phase) runs += ceil_div(taps_in(phase), r);
-        return runs;
+        return sum([](std::int64_t) { return std::int64_t{1}; });
     }
     /// The sum of of_run(taps) over the runs.
     template <class OfRun>
@@ -58,8 +56,9 @@ struct TapRuns {
 /// Whether runs of up to 4 taps by F(3,4) have at least a tenth fewer products than runs of 3 by F(4,3), over the
 /// same six points: 4x4, 7x7, 8x8 have.
 bool is_better_by_4(const Correlation& phase, bool folded) {
+    if (phase.taps_h.count <= 3 && phase.taps_w.count <= 3) return false;
     const auto products = [&](std::int64_t r) {
-        const auto points = [r](std::int64_t taps) { return taps == r ? 6 : 5; };
+        const auto points = [r](std::int64_t taps) { return std::int64_t{taps == r ? 6 : 5}; };
         return static_cast<double>(TapRuns{phase.taps_h, r, folded}.sum(points) *
                                    TapRuns{phase.taps_w, r, folded}.sum(points));
     };
