@@ -109,9 +109,7 @@ def _convolution(step: Any, x_shape: tuple[int, ...]) -> tuple[int, int]:
         # On matrix tiles as many multiply-adds as take the time of the six products.
         on_tiles = any(phase["split"] for phase in plan.phases)
         return step.multiply_adds * 6 // 16 if on_tiles else step.multiply_adds, packed.nbytes
-    if (
-        step.pooled
-    ):  # of an odd last row or column, which is in no window, a tile of its own is not needed
+    if step.pooled:  # an odd last row or column is in no window, and needs no tile of its own
         (y, x), pace, m = plan.output_shape[2:], step.attributes["stride"], plan.winograd["m"]
         needed = (
             *x_shape[:2], x_shape[2] - (y % m == 1) * pace[0], x_shape[3] - (x % m == 1) * pace[1]

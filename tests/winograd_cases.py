@@ -63,15 +63,15 @@ def toom_cook(points, m, r):
     return at, g, bt
 
 
-def toom_cook_of_an_edge(points, m, r, outputs):
-    """A^T, G, B^T of a tile at the edge with fewer outputs, and the indices of the points it takes.
+def toom_cook_of_an_edge(points, m, r, size):
+    """A^T, G, B^T of a tile at the edge with `size` outputs, and the indices of its points.
 
     0, then pairs in order, and infinity where their number is even. G is the whole tile's: B^T
     makes up for the differences from the points left out that G divides by.
     """
-    used = outputs + r - 1
+    used = size + r - 1
     kept = points[: used - (used % 2 == 0)]
-    at, _, bt = toom_cook(kept, outputs, r) if used % 2 == 0 else _finite(kept, outputs, r)
+    at, _, bt = toom_cook(kept, size, r) if used % 2 == 0 else _finite(kept, size, r)
     _, g, _ = toom_cook(points, m, r)
     left = [q for q in points if q not in kept]
     for row, p in enumerate(kept):

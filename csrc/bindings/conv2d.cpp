@@ -163,7 +163,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     result["tasks"] = plan.tasks > 0 ? plan.tasks : tasks;
     if (plan.winograd.m > 0) {
         py::dict winograd;
-        const auto& variant = isa.kernels<float>().winograd->variants[plan.winograd.variant];
+        const auto& variant = cpu::winograd_variant(plan);
         winograd["m"] = plan.winograd.m;
         winograd["r"] = variant.r;
         winograd["folded"] = plan.winograd.folded;

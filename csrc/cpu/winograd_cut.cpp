@@ -50,8 +50,7 @@ double chunks_of(double channels) { return std::ceil(channels / kWinogradChunk);
 /// Transforming a weight in cache: packing each tap, unless they are read in place, and making each point.
 double weight_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
     const double make_point = variant.r == 3 ? 9 : variant.r == 4 ? 12 : 16;
-    const bool packs =
-        plan.winograd.folded || !WinogradWeights(plan, weight_view<float>(plan, nullptr)).in_place();
+    const bool packs = !WinogradWeights(plan, weight_view<float>(plan, nullptr)).in_place();
     const Correlation& phase = plan.phases[0];
     const double taps = static_cast<double>(phase.taps_h.count * phase.taps_w.count * phase.channels) /
                         static_cast<double>(plan.winograd.subkernels() * plan.winograd.channels);

@@ -78,7 +78,7 @@ std::int64_t WinogradWeights::scratch_elems() const {
 bool WinogradWeights::in_place() const {
     const std::int64_t row = phase_.taps_h.kernel_step * weight_.row_elems;
     const std::int64_t tap = phase_.taps_w.kernel_step * weight_.tap_elems;
-    return weight_.col_elems == 1 && row == variant_.r * tap;
+    return !plan_.winograd.folded && weight_.col_elems == 1 && row == variant_.r * tap;
 }
 
 // Packed taps (height, width) become (r, r), zeros at the end of each line and of the lines.
@@ -152,7 +152,7 @@ void WinogradWeights::transform(PanelPiece<float> piece, std::int64_t index, flo
     if (cut) weight.data += cut->first_elem;
     WinogradWeight<float> line;
     line.point_elems = point_elems;
-    if (whole && in_place() && !plan_.winograd.folded && piece.cols == piece.width) {
+    if (whole && in_place() && piece.cols == piece.width) {
         line.tap_elems = phase.taps_w.kernel_step * weight.tap_elems;
         const float* first = weight.data + piece.group * weight.group_elems + piece.col +
                              phase.taps_h.kernel * weight.row_elems +
