@@ -146,7 +146,10 @@ void choose_blocks(PoolPlan& plan) {
     if (plan.lanes == PoolLanes::kChannels) {
         plan.block_c = plan.channels;
         const bool strips = plan.source.staged || plan.target.staged;
-        if (strips || line * plan.channels > kTaskElems)
+        // Large windows over some of the channels are pieces of memory, with half of its bandwidth
+        // (average_lines in tiles/pool.cpp): only where threads would have nothing to do.
+        const bool images_are_enough = plan.threads == 1 || plan.batch >= 4 * plan.threads;
+        if (strips || (line * plan.channels > kTaskElems && !images_are_enough))
             plan.block_c = std::min(plan.channels,
                                     std::max(kMinLanes, kTaskElems / line / kMinLanes * kMinLanes));
         if (strips) plan.block_c = std::min(plan.block_c, kMinLanes);
