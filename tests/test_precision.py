@@ -3,6 +3,7 @@
 import threading
 
 import fastconv as fc
+import numpy as np
 import pytest
 
 
@@ -35,3 +36,17 @@ def test_process_choice_and_unknown_names():
         fc.set_float32_precision("medium")
     with pytest.raises(ValueError, match="float32_precision: the precision is 'TF32'"):
         fc.float32_precision("TF32").__enter__()
+
+
+def test_a_call_that_comes_again_follows_the_precision(rng):
+    x, w = (
+        fc.channels_last(rng.standard_normal(s, np.float32))
+        for s in [(1, 64, 24, 24), (64, 64, 3, 3)]
+    )
+    tiles = {"highest": "winograd4", "high": "winograd6"}
+    forced = {name: fc.conv2d(x, w, padding=1, algorithm=name) for name in tiles.values()}
+    assert not np.array_equal(*forced.values())
+    for precision in ("highest", "high", "highest", "high"):
+        with fc.float32_precision(precision):
+            assert fc.explain(fc.conv2d, x, w, padding=1).algorithm == tiles[precision]
+            assert np.array_equal(fc.conv2d(x, w, padding=1), forced[tiles[precision]])

@@ -257,6 +257,21 @@ def test_several_strange_arguments(data, name):
     check_unwritten(name, {a: STRANGE[i] for a, i in changes.items()}, changes)
 
 
+@pytest.mark.parametrize("argument", ["stride", "padding", "dilation"])
+@pytest.mark.parametrize("wrong", [(1.0, 1.0), (1, np.float64(1))])
+def test_what_equals_an_argument_is_not_it(argument, wrong):
+    """Calls are remembered by their arguments; 1.0 equals 1."""
+    for right in (1, (1, 1), np.int64(1)):
+        assert (
+            call("conv2d", CALLS["conv2d"]() | {"out": None, "residual": None, argument: right})
+            is None
+        )
+    with pytest.raises(TypeError, match=f"conv2d: {argument} is .*; wanted an int"):
+        fc.conv2d(**CALLS["conv2d"]() | {argument: wrong})
+    with pytest.raises(TypeError, match=f"max_pool2d: {argument} is .*; wanted an int"):
+        fc.max_pool2d(ones(2, 4, 6, 7), 3, **{argument: wrong})
+
+
 def check_unwritten(name, changes, shown):
     arguments = CALLS[name]() | changes
     out = arguments.get("out")

@@ -1,12 +1,14 @@
 // conv2d and its gradients: arrays and numbers to a plan, the plan run without the GIL.
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <optional>
 
 #include "bindings/array.h"
 #include "bindings/conv_problem.h"
 #include "bindings/packed_weight.h"
 #include "bindings/perform.h"
+#include "bindings/plan_memo.h"
 #include "bindings/tensor.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
@@ -23,6 +25,22 @@ void require_same_layout(const py::array& residual, const py::array& result) {
         same = residual.shape(d) == result.shape(d) &&
                (residual.strides(d) == result.strides(d) || result.shape(d) == 1);
     if (!same) throw std::invalid_argument("_core: a residual laid out as the gradient expected");
+}
+
+std::shared_ptr<const ConvPlan> plan_of_call(const Conv& problem, Direction direction, const ConvStrides& strides,
+                                             const cpu::Isa& isa, int algorithm, bool packed, bool wide_tiles) {
+    const int threads = num_threads();
+    PlanKey key;
+    key.add(problem.batch, problem.in_channels, problem.out_channels, problem.groups, problem.dtype);
+    key.add(problem.height).add(problem.width);
+    key.add(strides.input).add(strides.weight).add(strides.output).add(strides.residual);
+    key.add(strides.has_residual, strides.pooled);
+    key.add(isa).add(direction, threads, algorithm, packed, wide_tiles, workspace_limit());
+    thread_local PlanMemo<ConvPlan> memo;
+    return memo.find(key, [&] {
+        return cpu::plan_conv2d(problem, direction, strides, isa, threads, algorithm_of(algorithm), packed,
+                                wide_tiles, algorithm == kAutoByBatch);
+    });
 }
 
 // Writes into the operand that the direction computes; returns the algorithm's index. `pooled`:
@@ -46,9 +64,8 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     const cpu::Isa& isa = cpu::current_isa();
     if (direction != Direction::kForward || (packed && !packed->fits(weight, numbers.groups, isa)))
         packed = nullptr;
-    ConvPlan plan = cpu::plan_conv2d(problem, direction, strides, isa, num_threads(),
-                                     algorithm_of(algorithm), packed != nullptr, wide_tiles,
-                                     algorithm == kAutoByBatch);
+    const std::shared_ptr<const ConvPlan> plan =
+        plan_of_call(problem, direction, strides, isa, algorithm, packed != nullptr, wide_tiles);
     ConvPointers pointers;
     py::array& result = direction == Direction::kForward     ? output
                         : direction == Direction::kGradInput ? input
@@ -57,25 +74,24 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     pointers.weight = data_of(weight);
     pointers.output = data_of(output);
     writable_data_of(result);  // throws if it is not
-    if (packed) pointers.packed = packed->find(plan);
+    if (packed) pointers.packed = packed->find(*plan);
     if (bias) pointers.bias = bias->data();
-    const bool apart = residual && !cpu::adds_residual(plan);
+    const bool apart = residual && !cpu::adds_residual(*plan);
     if (residual && !apart) pointers.residual = residual->data();
     const Tensor sum = apart ? tensor_of(result) : Tensor{};
     const Tensor added = apart ? tensor_of(*residual) : Tensor{};
     pointers.relu = relu;
     pointers.accumulate = accumulate;
-    const int chosen = static_cast<int>(plan.algorithm);
-    perform(plan.workspace_bytes,
+    perform(plan->workspace_bytes,
             {input, weight, output, packed ? py::cast(packed) : py::object(), handle_of(bias),
              handle_of(residual)},
-            [plan = std::move(plan), pointers, apart, sum, added](void* workspace) {
-                cpu::run_conv2d(plan, pointers, workspace);
+            [plan, pointers, apart, sum, added](void* workspace) {
+                cpu::run_conv2d(*plan, pointers, workspace);
                 if (apart)
-                    cpu::run_elementwise(ElementwiseOp::kAdd, sum, &added, sum, 0, *plan.isa,
-                                         plan.threads);
+                    cpu::run_elementwise(ElementwiseOp::kAdd, sum, &added, sum, 0, *plan->isa,
+                                         plan->threads);
             });
-    return chosen;
+    return static_cast<int>(plan->algorithm);
 }
 
 // Packs ahead what the plan of a forward call reads; the arrays of that call need not be there.

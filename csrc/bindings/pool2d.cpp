@@ -1,10 +1,12 @@
 // Pooling, its gradients and unpooling: arrays and numbers to a plan, the plan run without the GIL.
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <optional>
 
 #include "bindings/array.h"
 #include "bindings/perform.h"
+#include "bindings/plan_memo.h"
 #include "bindings/pool_problem.h"
 #include "core/parallel.h"
 #include "ops.h"
@@ -34,6 +36,18 @@ std::vector<std::int64_t> numbers_of(const py::tuple& tuple) {
     return numbers;
 }
 
+std::shared_ptr<const PoolPlan> plan_of_call(const PoolProblem& problem, const PoolStrides& strides) {
+    const cpu::Isa& isa = cpu::current_isa();
+    const int threads = num_threads();
+    PlanKey key;
+    key.add(problem.operation, problem.dtype, problem.pool.batch, problem.pool.channels);
+    key.add(problem.pool.height).add(problem.pool.width);
+    key.add(problem.adaptive, problem.count_include_pad, problem.divisor_override, problem.with_indices);
+    key.add(strides.input).add(strides.output).add(strides.indices).add(isa).add(threads);
+    thread_local PlanMemo<PoolPlan> memo;
+    return memo.find(key, [&] { return cpu::plan_pool2d(problem, strides, isa, threads); });
+}
+
 /// Arguments as pool_problem says.
 void pool2d(int operation, py::array input, py::array output, std::optional<py::array> indices,
             const py::tuple& numbers, bool count_include_pad, std::int64_t divisor_override) {
@@ -52,9 +66,8 @@ void pool2d(int operation, py::array input, py::array output, std::optional<py::
         pointers.indices = static_cast<std::int64_t*>(
             problem.backward() ? data_of(*indices) : writable_data_of(*indices));
     }
-    PoolPlan plan = cpu::plan_pool2d(problem, strides, cpu::current_isa(), num_threads());
     perform(0, {input, output, handle_of(indices)},
-            [plan = std::move(plan), pointers](void*) { cpu::run_pool2d(plan, pointers); });
+            [plan = plan_of_call(problem, strides), pointers](void*) { cpu::run_pool2d(*plan, pointers); });
 }
 
 /// Returns the first index found outside the image, or -1.

@@ -19,9 +19,8 @@ import numpy as np
 from fastconv import _core, ops
 from fastconv.fusion import Step
 from fastconv.graph import Shape
-from fastconv.ops.conv_problem import ALGORITHMS, FORWARD, PackedWeight, run
+from fastconv.ops.conv_problem import ALGORITHMS, FORWARD, PackedWeight, Sizes, run, sizes_of
 from fastconv.ops.devices import kernels_for, new, on_device
-from fastconv.ops.geometry import Geometry, window_geometry
 from fastconv.ops.pool_arguments import AVERAGE, MAX, pool, windows_over
 from fastconv.precision import allows_wide_tiles
 
@@ -50,18 +49,14 @@ def bind(step: Step, sources: list[Any], residual: Any, result: Any, place: Plac
 
 
 def _bind_conv2d(step: Step, x: Any, residual: Any, result: Any, place: Place) -> Call:
-    names = ("stride", "padding", "dilation")
-    window = {name: step.attributes[name] for name in names}
     weight, groups = step.constants["weight"], int(step.attributes["groups"])
-    geometry = window_geometry("conv2d", x.shape[2:], weight.shape[2:], **window)
     bias = step.constants.get("bias")
     call = partial(
         _conv2d,
         x,
         ops.pack_weight(ops.channels_last(place(weight)), groups=groups),
         result,
-        geometry,
-        groups,
+        _sizes_of(step, x.shape).numbers,
         None if bias is None else place(bias),
         residual,
         step.relu,
@@ -75,8 +70,7 @@ def _conv2d(
     x: Any,
     weight: PackedWeight,
     y: Any,
-    geometry: Geometry,
-    groups: int,
+    numbers: tuple[int, ...],
     bias: Any,
     residual: Any,
     relu: bool,
@@ -85,10 +79,10 @@ def _conv2d(
     # Packed for the instruction set of then, which `fc.isa` may have changed.
     packed = weight.packed if weight.isa == _core.current_isa() else None
     if pooled_by:  # named, since only some algorithms pool
-        _core.conv2d(FORWARD, x, weight.weight, y, packed, bias, residual, geometry.numbers(groups),
+        _core.conv2d(FORWARD, x, weight.weight, y, packed, bias, residual, numbers,
                      relu, False, ALGORITHMS[pooled_by], pooled=True)  # fmt: skip
         return
-    run("conv2d", FORWARD, x, weight.weight, y, geometry, groups, -1, "auto",
+    run("conv2d", FORWARD, x, weight.weight, y, numbers, -1, "auto",
         packed=packed, bias=bias, residual=residual, relu=relu)  # fmt: skip
 
 
@@ -113,7 +107,7 @@ def _weight_and_bias(step: Step, place: Place) -> tuple[Any, Any]:
 def _bind_pool2d(step: Step, sources: list[Any], result: Any, place: Place) -> Call:
     (x,), options = sources, step.attributes
     windows = windows_over(
-        step.op, x.shape[2:], options["kernel_size"], options["stride"], options["padding"],
+        step.op, x.shape, options["kernel_size"], options["stride"], options["padding"],
         options.get("dilation", 1), options["ceil_mode"],
     )  # fmt: skip
     if step.op == "max_pool2d":
@@ -232,10 +226,10 @@ def kernel_of(step: Step, source: Any, dtype: str) -> str:
         return f"{algorithm} + max_pool2d" if step.pooled else algorithm
     from fastconv.explanation_cuda import explain_on_device
 
-    x, weight, output, numbers = _sizes_of(step, source.shape)
     return explain_on_device(
-        "conv2d", FORWARD, source.device, x, weight, output, numbers, dtype, True, -1
-    ).kernel
+        "conv2d", FORWARD, source.device, source.shape, step.constants["weight"].shape,
+        *_sizes_of(step, source.shape), dtype, True, -1,
+    ).kernel  # fmt: skip
 
 
 def algorithm_of(step: Step, x_shape: Shape, dtype: str) -> str:
@@ -250,17 +244,14 @@ def pools(step: Step, x_shape: Shape, dtype: str) -> bool:
 
 
 def _plan_of(step: Step, x_shape: Shape, dtype: str) -> dict[str, Any]:
-    sizes, threads = _sizes_of(step, x_shape), _core.num_threads()
     return _core.conv2d_plan(
-        FORWARD, *sizes, dtype == "float64", True, -1, threads, allows_wide_tiles()
-    )
+        FORWARD, x_shape, step.constants["weight"].shape, *_sizes_of(step, x_shape),
+        dtype == "float64", True, -1, _core.num_threads(), allows_wide_tiles(),
+    )  # fmt: skip
 
 
-def _sizes_of(step: Step, x_shape: Shape) -> tuple[Shape, Shape, Shape, tuple[int, ...]]:
-    """A convolution's shapes of x, weight and output, before pooling, and its geometry."""
+def _sizes_of(step: Step, x_shape: Shape) -> Sizes:
+    """Of a convolution, before pooling."""
     window = {name: step.attributes[name] for name in ("stride", "padding", "dilation")}
-    weight = tuple(step.constants["weight"].shape)
-    image = (x_shape[2], x_shape[3])
-    geometry = window_geometry("conv2d", image, (weight[2], weight[3]), **window)
-    output = (x_shape[0], weight[0], *geometry.output)
-    return x_shape, weight, output, geometry.numbers(int(step.attributes["groups"]))
+    groups = int(step.attributes["groups"])
+    return sizes_of("conv2d", x_shape, step.constants["weight"].shape, **window, groups=groups)

@@ -12,9 +12,8 @@ import numpy as np
 from . import _core
 from .explanation_cuda import CudaExplanation, explain_on_device
 from .ops.arrays import prefers_channels_last, take
-from .ops.conv_problem import ALGORITHMS, PackedWeight, algorithm_index, check_channels, shape4
+from .ops.conv_problem import ALGORITHMS, PackedWeight, algorithm_index, shape4, sizes_of
 from .ops.devices import on_device
-from .ops.geometry import window_geometry
 from .precision import allows_wide_tiles
 
 _DIRECTIONS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
@@ -197,16 +196,12 @@ def explain(
         arguments.pop(ignored, None)
     if arguments:
         raise TypeError(f"explain: {name} has no argument {next(iter(arguments))!r}")
-    check_channels(name, x, weight, groups)
-    geometry = window_geometry(name, x[2:], weight[2:], **problem)
-    y = (x[0], weight[0], *geometry.output)
+    y, numbers = sizes_of(name, x, weight, **problem, groups=groups)
     direction, index = _DIRECTIONS.index(name), algorithm_index(name, algorithm)
     if device != "cpu":
-        return explain_on_device(
-            name, direction, device, x, weight, y, geometry.numbers(groups), dtype, last, index
-        )
+        return explain_on_device(name, direction, device, x, weight, y, numbers, dtype, last, index)
     plan = _core.conv2d_plan(
-        direction, x, weight, y, geometry.numbers(groups), dtype == "float64",
+        direction, x, weight, y, numbers, dtype == "float64",
         last, index, threads, allows_wide_tiles(),
         name == "conv2d" and type(operands[1]) is PackedWeight,
     )  # fmt: skip

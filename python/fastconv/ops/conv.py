@@ -11,9 +11,9 @@ from .conv_problem import (
     ALGORITHMS,
     FORWARD,
     algorithm_index,
-    check_channels,
     run,
     shape4,
+    sizes_of,
     take_bias,
     take_weight,
 )
@@ -106,12 +106,10 @@ def conv2d(
     """
     array = take("conv2d", "x", x)
     images = as_images("conv2d", "x", array)
-    kernel, packed = take_weight("conv2d", weight, images, groups)
-    check_channels("conv2d", images.shape, kernel.shape, groups)
-    geometry = window_geometry(
-        "conv2d", images.shape[2:], kernel.shape[2:], stride, padding, dilation
+    kernel, packed = take_weight("conv2d", weight, images)
+    shape, numbers = sizes_of(
+        "conv2d", images.shape, kernel.shape, stride, padding, dilation, groups
     )
-    shape = (images.shape[0], kernel.shape[0], *geometry.output)
     offset = None if bias is None else take_bias("conv2d", bias, images, kernel.shape[0])
     relu = is_relu("conv2d", activation)
     single = array.ndim == 3
@@ -130,7 +128,7 @@ def conv2d(
         result = result[None] if single else result
     if single and added is not None:
         added = added[None]
-    run("conv2d", FORWARD, images, kernel, result, geometry, groups, index, algorithm,
+    run("conv2d", FORWARD, images, kernel, result, numbers, index, algorithm,
          packed=packed, bias=offset, residual=added, relu=relu)  # fmt: skip
     if out is not None:
         return out

@@ -23,13 +23,13 @@ from .conv_problem import (
     GRAD_INPUT,
     GRAD_WEIGHT,
     algorithm_index,
-    check_channels,
     run,
     shape4,
+    sizes_of,
     take_weight,
 )
 from .devices import kernels_for, new
-from .geometry import Geometry, Padding, Pair, window_geometry
+from .geometry import Padding, Pair
 
 
 def conv2d_grad_input(
@@ -79,11 +79,9 @@ def conv2d_grad_input(
     name = "conv2d_grad_input"
     array = take(name, "grad_output", grad_output)
     grads = as_images(name, "grad_output", array)
-    kernel, _ = take_weight(name, weight, grads, groups, "grad_output")
+    kernel, _ = take_weight(name, weight, grads, "grad_output")
     sizes = shape4(name, "input_shape", input_shape)
-    geometry = backward_geometry(
-        name, grads, sizes, kernel.shape, stride, padding, dilation, groups
-    )
+    numbers = _numbers_of(name, grads, sizes, kernel.shape, stride, padding, dilation, groups)
     index = algorithm_index(name, algorithm)
     single = array.ndim == 3
     shape = sizes[1:] if single else sizes
@@ -99,7 +97,7 @@ def conv2d_grad_input(
         result = result[None] if single else result
     if added is not None and single:
         added = added[None]
-    run_adding(name, result, kernel, grads, geometry, groups, index, algorithm, added)
+    run_adding(name, result, kernel, grads, numbers, index, algorithm, added)
     if out is not None:
         return out
     return give(result[0] if single else result, grad_output)
@@ -155,7 +153,7 @@ def conv2d_grad_weight(
     given = take_like(name, "grad_output", grad_output, images, "x")
     grads = as_images(name, "grad_output", given)
     kernel_shape = shape4(name, "weight_shape", weight_shape)
-    geometry = backward_geometry(
+    numbers = _numbers_of(
         name, grads, images.shape, kernel_shape, stride, padding, dilation, groups
     )
     index = algorithm_index(name, algorithm)
@@ -166,7 +164,7 @@ def conv2d_grad_weight(
     else:
         inputs = {"x": array, "grad_output": given}
         result = take_out(name, out, kernel_shape, images.dtype, inputs)
-    run(name, GRAD_WEIGHT, images, result, grads, geometry, groups, index, algorithm,
+    run(name, GRAD_WEIGHT, images, result, grads, numbers, index, algorithm,
          accumulate=accumulate)  # fmt: skip
     return give(result, x) if out is None else out
 
@@ -243,9 +241,9 @@ def conv2d_backward(
     need = take_need(name, need)
     array = take(name, "x", x)
     images = as_images(name, "x", array)
-    kernel, _ = take_weight(name, weight, images, groups)
+    kernel, _ = take_weight(name, weight, images)
     given = take_like(name, "grad_output", grad_output, array, "x")
-    geometry = backward_geometry(
+    numbers = _numbers_of(
         name, as_images(name, "grad_output", given), images.shape, kernel.shape, stride, padding,
         dilation, groups,
     )  # fmt: skip
@@ -259,18 +257,18 @@ def conv2d_backward(
     grad_input = grad_weight = grad_bias = None
     if "input" in need:
         result = empty_like_order(images.shape, images)
-        run(name, GRAD_INPUT, result, kernel, grads, geometry, groups, -1, "auto")
+        run(name, GRAD_INPUT, result, kernel, grads, numbers, -1, "auto")
         grad_input = result[0] if array.ndim == 3 else result
     if "weight" in need:
         grad_weight = empty_like_order(kernel.shape, kernel)
-        run(name, GRAD_WEIGHT, images, grad_weight, grads, geometry, groups, -1, "auto")
+        run(name, GRAD_WEIGHT, images, grad_weight, grads, numbers, -1, "auto")
     if "bias" in need:
         grad_bias = conv2d_grad_bias(grads)
     wrapped = (None if g is None else give(g, x) for g in (grad_input, grad_weight, grad_bias))
     return tuple(wrapped)  # type: ignore[return-value]
 
 
-def backward_geometry(
+def _numbers_of(
     function: str,
     grads: Array,
     input_shape: Sequence[int],
@@ -279,13 +277,13 @@ def backward_geometry(
     padding: Padding,
     dilation: Pair,
     groups: int,
-) -> Geometry:
-    check_channels(function, input_shape, weight_shape, groups)
-    size, kernel = (input_shape[2], input_shape[3]), (weight_shape[2], weight_shape[3])
-    geometry = window_geometry(function, size, kernel, stride, padding, dilation)
-    wanted = (input_shape[0], weight_shape[0], *geometry.output)
-    check_shape(function, "grad_output", grads, wanted, "conv2d's output shape here")
-    return geometry
+) -> tuple[int, ...]:
+    """The window's numbers for _core, with grad_output's shape checked against them."""
+    output, numbers = sizes_of(
+        function, input_shape, weight_shape, stride, padding, dilation, groups
+    )
+    check_shape(function, "grad_output", grads, output, "conv2d's output shape here")
+    return numbers
 
 
 def run_adding(
@@ -293,8 +291,7 @@ def run_adding(
     result: Array,
     kernel: Array,
     grads: Array,
-    geometry: Geometry,
-    groups: int,
+    numbers: tuple[int, ...],
     index: int,
     algorithm: str,
     residual: Array | None,
@@ -302,10 +299,10 @@ def run_adding(
     """grad_input plus `residual`, in the same pass where both lie alike in memory."""
     here = type(result) is np.ndarray
     if residual is not None and (not here or result.strides != residual.strides):
-        run(function, GRAD_INPUT, result, kernel, grads, geometry, groups, index, algorithm)
+        run(function, GRAD_INPUT, result, kernel, grads, numbers, index, algorithm)
         kernels_for(result).add(result, residual, result)
         return
-    run(function, GRAD_INPUT, result, kernel, grads, geometry, groups, index, algorithm,
+    run(function, GRAD_INPUT, result, kernel, grads, numbers, index, algorithm,
          residual=residual)  # fmt: skip
 
 

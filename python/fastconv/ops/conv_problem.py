@@ -5,7 +5,8 @@ packed weight, the one call into _core.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ..precision import allows_wide_tiles, precision_index
 from .arguments import take_groups
 from .arrays import Array, check_shape, empty_like_order, take, take_like
 from .devices import contiguous, cuda_core
-from .geometry import Geometry, Padding, Pair, window_geometry
+from .geometry import Padding, Pair, window_geometry
 
 FORWARD, GRAD_INPUT, GRAD_WEIGHT = range(3)
 AUTOMATIC = {"auto": -1, "auto_batch": -2}
@@ -120,7 +121,7 @@ def pack_weight(
     ('panels',)
     """
     array = take("pack_weight", "weight", weight)
-    check_weight("pack_weight", array)
+    _check_weight("pack_weight", array.shape)
     groups = take_groups("pack_weight", groups)
     if array.shape[0] % groups:
         raise ValueError(
@@ -130,14 +131,12 @@ def pack_weight(
     if input_shape is None:
         return PackedWeight(array, groups)
     shape = shape4("pack_weight", "input_shape", input_shape)
-    check_channels("pack_weight", shape, array.shape, groups)
-    geometry = window_geometry("pack_weight", shape[2:], array.shape[2:], stride, padding, dilation)
+    sizes = sizes_of("pack_weight", shape, array.shape, stride, padding, dilation, groups)
     result = PackedWeight(array, groups)
     if result.packed is not None:
-        output = (shape[0], array.shape[0], *geometry.output)
         try:
             result.packed.pack(
-                result.weight, shape, output, geometry.numbers(groups), index, allows_wide_tiles()
+                result.weight, shape, sizes.output, sizes.numbers, index, allows_wide_tiles()
             )
         except ValueError as error:
             raise _refused("pack_weight", algorithm, error) from None
@@ -159,32 +158,72 @@ def shape4(function: str, name: str, shape: Sequence[int]) -> tuple[int, int, in
 
 
 def take_weight(
-    function: str, weight: Any, x: Array, groups: int, beside_name: str = "x"
+    function: str, weight: Any, x: Array, beside_name: str = "x"
 ) -> tuple[Array, _core.PackedConvWeight | None]:
-    """The kernel as an array, and its packed form if that fits this call."""
+    """The kernel as an array of whatever shape, and its packed form if it has one."""
     packed = None
     if type(weight) is PackedWeight:  # which passes its packing by where it does not fit the call
         weight, packed = weight.weight, weight.packed
-    kernel = take_like(function, "weight", weight, x, beside_name)
-    check_weight(function, kernel)
-    return kernel, packed
+    return take_like(function, "weight", weight, x, beside_name), packed
 
 
-def check_weight(function: str, kernel: Array) -> None:
-    if kernel.ndim != 4:
+class Sizes(NamedTuple):
+    """What the shapes of a convolution and its window come to."""
+
+    output: tuple[int, int, int, int]  # (N, K, P, Q)
+    numbers: tuple[int, ...]  # stride, padding, dilation and groups, as _core takes them
+
+
+def sizes_of(
+    function: str,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> Sizes:
+    """The sizes of a convolution, checked; remembered where its window is of plain numbers."""
+    plain = type(stride) is type(padding) is type(dilation) is type(groups) is int
+    find = _known_sizes if plain else _sizes_of
+    return find(function, x_shape, weight_shape, stride, padding, dilation, groups)
+
+
+def _sizes_of(
+    function: str,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> Sizes:
+    _check_weight(function, weight_shape)
+    groups = take_groups(function, groups)
+    _check_channels(function, x_shape, weight_shape, groups)
+    size, kernel = (x_shape[2], x_shape[3]), (weight_shape[2], weight_shape[3])
+    geometry = window_geometry(function, size, kernel, stride, padding, dilation)
+    output = (x_shape[0], weight_shape[0], *geometry.output)
+    return Sizes(output, geometry.numbers(groups))
+
+
+_known_sizes = lru_cache(maxsize=1024)(_sizes_of)
+
+
+def _check_weight(function: str, shape: Sequence[int]) -> None:
+    if len(shape) != 4:
         raise ValueError(
-            f"{function}: weight has {kernel.ndim} dimensions (shape {kernel.shape}); "
+            f"{function}: weight has {len(shape)} dimensions (shape {tuple(shape)}); "
             f"wanted (K, C // groups, R, S)"
         )
-    if kernel.shape[2] < 1 or kernel.shape[3] < 1:
-        raise ValueError(f"{function}: weight has shape {kernel.shape}: a kernel without taps")
+    if shape[2] < 1 or shape[3] < 1:
+        raise ValueError(f"{function}: weight has shape {tuple(shape)}: a kernel without taps")
 
 
-def check_channels(
+def _check_channels(
     function: str, x_shape: Sequence[int], weight_shape: Sequence[int], groups: int
 ) -> None:
     channels, filters = x_shape[1], weight_shape[0]
-    groups = take_groups(function, groups)
     if weight_shape[1] * groups != channels:
         plural = "group" if groups == 1 else "groups"
         raise ValueError(
@@ -221,8 +260,7 @@ def run(
     x: Array,
     weight: Array,
     y: Array,
-    geometry: Geometry,
-    groups: int,
+    numbers: tuple[int, ...],
     index: int,
     algorithm: str,
     packed: _core.PackedConvWeight | None = None,
@@ -231,7 +269,6 @@ def run(
     relu: bool = False,
     accumulate: bool = False,
 ) -> None:
-    numbers = geometry.numbers(groups)
     try:
         if type(x) is np.ndarray:
             _core.conv2d(

@@ -110,7 +110,17 @@ def conv_transpose2d(
         inputs = {"x": array, "weight": kernel, "bias": offset}
         result = take_out(name, out, shape[1:] if single else shape, images.dtype, inputs)
         result = result[None] if single else result
-    run(name, GRAD_INPUT, result, kernel, images, geometry, groups, index, algorithm, bias=offset)
+    run(
+        name,
+        GRAD_INPUT,
+        result,
+        kernel,
+        images,
+        geometry.numbers(groups),
+        index,
+        algorithm,
+        bias=offset,
+    )
     if out is not None:
         return out
     return give(result[0] if single else result, x)
@@ -171,15 +181,16 @@ def conv_transpose2d_backward(
     )
     wanted = (images.shape[0], kernel.shape[1] * groups, *size)
     check_shape(name, "grad_output", grads, wanted, "conv_transpose2d's output shape here")
+    numbers = geometry.numbers(groups)
 
     grad_input = grad_weight = grad_bias = None
     if "input" in need:
         result = empty_like_order(images.shape, images)
-        run(name, FORWARD, grads, kernel, result, geometry, groups, -1, "auto")
+        run(name, FORWARD, grads, kernel, result, numbers, -1, "auto")
         grad_input = give(result[0] if array.ndim == 3 else result, x)
     if "weight" in need:
         result = empty_like_order(kernel.shape, kernel)
-        run(name, GRAD_WEIGHT, grads, result, images, geometry, groups, -1, "auto")
+        run(name, GRAD_WEIGHT, grads, result, images, numbers, -1, "auto")
         grad_weight = give(result, x)
     if "bias" in need:
         grad_bias = give(conv2d_grad_bias(grads), x)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import _core
 from .arguments import LARGEST
 
@@ -118,15 +120,19 @@ def window_geometry(
     ValueError
         If no window fits, with the arithmetic.
     """
-    try:
-        return _window_geometry(function, size, kernel, stride, padding, dilation, ceil_mode)
-    except TypeError:  # a list somewhere: not hashable, or wrong
-        return _window_geometry.__wrapped__(
-            function, size, kernel, stride, padding, dilation, ceil_mode
-        )
+    known = is_key(stride) and is_key(padding) and is_key(dilation)
+    find = _known_geometry if known else _window_geometry
+    return find(function, size, kernel, stride, padding, dilation, ceil_mode)
 
 
-@lru_cache(maxsize=1024, typed=True)  # 1.0 == 1, but is no stride
+def is_key(value: Any) -> bool:
+    """Whether a call can be remembered by `value`: what equals it means the same. Lists cannot be
+    keys; nor may floats, since 1.0 equals 1, but is no stride."""
+    if type(value) is tuple:
+        return all(map(is_key, value))
+    return type(value) in (int, str, bool) or value is None or isinstance(value, np.integer)
+
+
 def _window_geometry(
     function: str,
     size: tuple[int, int],
@@ -157,3 +163,6 @@ def _window_geometry(
                 f"or padding"
             )
     return Geometry(strides, pads, dilations, (output[0], output[1]))
+
+
+_known_geometry = lru_cache(maxsize=1024)(_window_geometry)

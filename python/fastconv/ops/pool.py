@@ -74,13 +74,13 @@ def max_pool2d(
     """
     name = "max_pool2d"
     images, single = take_image(name, "x", x)
-    n, c, h, w = images.shape
-    windows = windows_over(name, (h, w), kernel_size, stride, padding, dilation, ceil_mode)
-    shape = (n, c, *windows.output)
+    shape, numbers = windows_over(
+        name, images.shape, kernel_size, stride, padding, dilation, ceil_mode
+    )
     y = empty(shape, images.dtype, images)
     wanted = take_flag(name, "return_indices", return_indices)
     indices = new_indices(name, shape, images) if wanted else None
-    pool(MAX, images, y, indices, windows.numbers)
+    pool(MAX, images, y, indices, numbers)
     result = give(y[0] if single else y, x)
     if indices is None:
         return result
@@ -132,15 +132,13 @@ def max_pool2d_backward(
     name = "max_pool2d_backward"
     grads, single = take_image(name, "grad_output", grad_output)
     shape = shape4(name, "input_shape", input_shape)
-    windows = windows_over(
-        name, (shape[2], shape[3]), kernel_size, stride, padding, dilation, ceil_mode
-    )
-    check_gradient(name, grads, shape, windows.output)
+    output, numbers = windows_over(name, shape, kernel_size, stride, padding, dilation, ceil_mode)
+    check_gradient(name, grads, shape, output)
     places = take_indices(name, indices, grads.shape, "grad_output", single, grads)
     result = gradient_result(
         name, shape, grads, single, out, {"grad_output": grads, "indices": places}
     )
-    pool(MAX_BACKWARD, result, grads, places, windows.numbers)
+    pool(MAX_BACKWARD, result, grads, places, numbers)
     return out if out is not None else give(result[0] if single else result, grad_output)
 
 
@@ -188,12 +186,11 @@ def avg_pool2d(
     """
     name = "avg_pool2d"
     images, single = take_image(name, "x", x)
-    n, c, h, w = images.shape
-    windows = windows_over(name, (h, w), kernel_size, stride, padding, 1, ceil_mode)
-    divisor = _divisor(name, divisor_override)
+    shape, numbers = windows_over(name, images.shape, kernel_size, stride, padding, 1, ceil_mode)
+    divisor = 0 if divisor_override is None else _divisor(name, divisor_override)
     include = take_flag(name, "count_include_pad", count_include_pad)
-    y = empty((n, c, *windows.output), images.dtype, images)
-    pool(AVERAGE, images, y, None, windows.numbers, include, divisor)
+    y = empty(shape, images.dtype, images)
+    pool(AVERAGE, images, y, None, numbers, include, divisor)
     return give(y[0] if single else y, x)
 
 
@@ -238,12 +235,12 @@ def avg_pool2d_backward(
     name = "avg_pool2d_backward"
     grads, single = take_image(name, "grad_output", grad_output)
     shape = shape4(name, "input_shape", input_shape)
-    windows = windows_over(name, (shape[2], shape[3]), kernel_size, stride, padding, 1, ceil_mode)
-    divisor = _divisor(name, divisor_override)
+    output, numbers = windows_over(name, shape, kernel_size, stride, padding, 1, ceil_mode)
+    divisor = 0 if divisor_override is None else _divisor(name, divisor_override)
     include = take_flag(name, "count_include_pad", count_include_pad)
-    check_gradient(name, grads, shape, windows.output)
+    check_gradient(name, grads, shape, output)
     result = gradient_result(name, shape, grads, single, out, {"grad_output": grads})
-    pool(AVERAGE_BACKWARD, result, grads, None, windows.numbers, include, divisor)
+    pool(AVERAGE_BACKWARD, result, grads, None, numbers, include, divisor)
     return out if out is not None else give(result[0] if single else result, grad_output)
 
 
@@ -265,14 +262,11 @@ def pool2d_output_shape(
     (1, 96, 27, 27)
     """
     name = "pool2d_output_shape"
-    n, c, h, w = shape4(name, "input_shape", input_shape)
-    windows = windows_over(name, (h, w), kernel_size, stride, padding, dilation, ceil_mode)
-    return (n, c, *windows.output)
+    shape = shape4(name, "input_shape", input_shape)
+    return windows_over(name, shape, kernel_size, stride, padding, dilation, ceil_mode).output
 
 
-def _divisor(function: str, override: int | None) -> int:
-    if override is None:
-        return 0
+def _divisor(function: str, override: int) -> int:
     try:
         divisor = int(override.__index__())
     except (AttributeError, TypeError):

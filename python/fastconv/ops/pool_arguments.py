@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _core
 from .arguments import take_flag
 from .arrays import (
     Array,
@@ -20,7 +21,7 @@ from .arrays import (
     take_like,
     take_out,
 )
-from .devices import kernels_for, new
+from .devices import cuda_core, new
 from .geometry import Padding, Pair, pair, window_geometry
 
 MAX, AVERAGE, MAX_BACKWARD, AVERAGE_BACKWARD = range(4)  # csrc/core/pool_plan.h, PoolOperation
@@ -29,43 +30,40 @@ MAX, AVERAGE, MAX_BACKWARD, AVERAGE_BACKWARD = range(4)  # csrc/core/pool_plan.h
 class Windows(NamedTuple):
     """Where pooling windows stand."""
 
+    output: tuple[int, int, int, int]  # (N, C, P, Q)
     numbers: tuple[int, ...]  # kernel, stride, dilation, padding before and after; height, width
-    output: tuple[int, int]
 
 
 def windows_over(
     function: str,
-    size: tuple[int, int],
+    shape: Sequence[int],
     kernel_size: Pair,
     stride: Pair | None,
     padding: Padding,
     dilation: Pair,
     ceil_mode: bool,
 ) -> Windows:
-    """The windows over images of `size`, checked."""
-    ceil_mode = take_flag(function, "ceil_mode", ceil_mode)
-    try:
-        return _windows(function, size, kernel_size, stride, padding, dilation, ceil_mode)
-    except TypeError:  # a list somewhere: not hashable, or wrong
-        return _windows.__wrapped__(
-            function, size, kernel_size, stride, padding, dilation, ceil_mode
-        )
+    """The windows over images of `shape`, checked; remembered where all numbers are plain."""
+    plain = type(kernel_size) is type(padding) is type(dilation) is int and type(ceil_mode) is bool
+    plain = plain and (stride is None or type(stride) is int)
+    find = _known_windows if plain else _windows
+    return find(function, shape, kernel_size, stride, padding, dilation, ceil_mode)
 
 
-@lru_cache(maxsize=1024, typed=True)
 def _windows(
     function: str,
-    size: tuple[int, int],
+    shape: Sequence[int],
     kernel_size: Pair,
     stride: Pair | None,
     padding: Padding,
     dilation: Pair,
     ceil_mode: bool,
 ) -> Windows:
+    ceil_mode = take_flag(function, "ceil_mode", ceil_mode)
+    n, c, h, w = shape
     kernel = pair(function, "kernel_size", kernel_size, 1)
-    geometry = window_geometry(
-        function, size, kernel, kernel if stride is None else stride, padding, dilation, ceil_mode
-    )
+    strides = kernel if stride is None else stride
+    geometry = window_geometry(function, (h, w), kernel, strides, padding, dilation, ceil_mode)
     numbers: list[int] = []
     for a, axis in enumerate(("height", "width")):
         low, high = geometry.padding[2 * a : 2 * a + 2]
@@ -77,7 +75,10 @@ def _windows(
                 f"{extent}: a window wholly in padding has nothing to pool"
             )
         numbers += (kernel[a], geometry.stride[a], geometry.dilation[a], low, high)
-    return Windows(tuple(numbers), geometry.output)
+    return Windows((n, c, *geometry.output), tuple(numbers))
+
+
+_known_windows = lru_cache(maxsize=1024)(_windows)
 
 
 def adaptive_size(
@@ -108,7 +109,7 @@ def adaptive_size(
 def take_image(function: str, name: str, value: Any) -> tuple[Array, bool]:
     """`value` as (N, C, H, W), and whether it was one image (C, H, W)."""
     array = take(function, name, value)
-    return as_images(function, name, array), array.ndim == 3
+    return (array, False) if array.ndim == 4 else (as_images(function, name, array), True)
 
 
 def take_indices(
@@ -136,10 +137,9 @@ def new_indices(function: str, shape: Sequence[int], images: Array) -> Array:
 
 
 def check_gradient(
-    function: str, grads: Array, input_shape: Sequence[int], output: tuple[int, int]
+    function: str, grads: Array, input_shape: Sequence[int], wanted: tuple[int, ...]
 ) -> None:
-    """grad_output against the shape that pooling `input_shape` gives."""
-    wanted = (input_shape[0], input_shape[1], *output)
+    """grad_output against `wanted`, the shape that pooling `input_shape` gives."""
     if grads.shape != wanted:
         why = f"the output for input_shape {input_shape}"
         check_shape(function, "grad_output", grads, wanted, why)
@@ -179,4 +179,5 @@ def pool(
     divisor: int = 0,
 ) -> None:
     """One call into _core; `numbers` is empty for adaptive windows."""
-    kernels_for(x).pool2d(operation, x, y, indices, numbers, count_include_pad, divisor)
+    kernels = _core if type(x) is np.ndarray else cuda_core
+    kernels.pool2d(operation, x, y, indices, numbers, count_include_pad, divisor)
