@@ -122,13 +122,12 @@ namespace fastconv::cpu {
 /// How one direction of a convolution is computed. `forced` is the user's choice of algorithm; an
 /// algorithm that cannot do the problem is a std::invalid_argument with the reason. With `packed` the
 /// weights come as pack_conv2d leaves them, transformed where the algorithm transforms them; that
-/// changes no bits and not the algorithm. With `wide_tiles` the float32 precision is "high". Without
-/// `whole_batch` the choice looks at one image, so that a batch gives the bits of its images. With
-/// `strides.pooled` only Winograd's algorithms are candidates, and the result has the bits of run_pool2d
+/// changes no bits and not the algorithm. With `wide_tiles` the float32 precision is "high". The choice
+/// looks at one image, so that a batch gives the bits of its images. With `strides.pooled` only Winograd's algorithms are candidates, and the result has the bits of run_pool2d
 /// after the convolution.
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
                      const Isa& isa, int threads, std::optional<Algorithm> forced,
-                     bool packed = false, bool wide_tiles = false, bool whole_batch = false);
+                     bool packed = false, bool wide_tiles = false);
 
 /// Whether run_conv2d adds ConvPointers::residual to this plan's result in passing: all do forward.
 bool adds_residual(const ConvPlan& plan);

@@ -39,7 +39,7 @@ std::shared_ptr<const ConvPlan> plan_of_call(const Conv& problem, Direction dire
     thread_local PlanMemo<ConvPlan> memo;
     return memo.find(key, [&] {
         return cpu::plan_conv2d(problem, direction, strides, isa, threads, algorithm_of(algorithm), packed,
-                                wide_tiles, algorithm == kAutoByBatch);
+                                wide_tiles);
     });
 }
 
@@ -126,7 +126,7 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     const ConvStrides all{strides(input), strides(weight), strides(output), {}, false};
     const cpu::Isa& isa = cpu::current_isa();
     const auto plan = cpu::plan_conv2d(problem, direction, all, isa, threads, algorithm_of(algorithm),
-                                       packed, wide_tiles, algorithm == kAutoByBatch);
+                                       packed, wide_tiles);
 
     py::dict rejected;
     for (int i = 0; i < kAlgorithms; ++i) try {

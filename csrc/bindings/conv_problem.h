@@ -48,9 +48,7 @@ Conv problem_of(const Size* input, const Size* weight, const Size* output, const
     return conv;
 }
 
-// -1: auto; -2: auto by the whole batch.
-constexpr int kAutoByBatch = -2;
-
+/// -1: auto.
 inline std::optional<Algorithm> algorithm_of(int index) {
     if (index < 0) return std::nullopt;
     if (index >= kAlgorithms) throw std::invalid_argument("_core: unknown algorithm");

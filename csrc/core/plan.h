@@ -191,7 +191,6 @@ struct ConvPlan {
     const cpu::Isa* isa = nullptr;
     int threads = 1;
     bool wide_tiles = false;  // float32 precision "high": `auto` may take F(6,3) and F(4,5)
-    bool whole_batch = false;  // `auto` may choose by the batch, and so the batch change bits
     std::int64_t tasks = 0;  // pieces of work for threads; 0: those of the phases
     std::vector<Correlation> phases;      // of direct, pointwise and im2col
     OuterBlocking outer;                  // of grad_weight, beside its one phase
@@ -204,12 +203,6 @@ struct ConvPlan {
     std::size_t workspace_bytes = 0;      // what run() needs beside per-thread scratch
     ConvStrides strides;
     const char* rejected[kAlgorithms] = {};  // why not; nullptr: could do it
-
-    /// What an image bears of what is done once a call, in the costs that `auto` compares: `alone`, a
-    /// number for any batch, unless the batch may choose.
-    double image_share(double alone) const {
-        return whole_batch && problem.batch > 0 ? 1 / static_cast<double>(problem.batch) : alone;
-    }
 };
 
 struct LinearStrides {

@@ -70,7 +70,7 @@ ConvPlan plan_winograd(const ConvPlan& blank, const Candidate*& taken) {
 
 ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
                      const Isa& isa, int threads, std::optional<Algorithm> forced, bool packed,
-                     bool wide_tiles, bool whole_batch) {
+                     bool wide_tiles) {
     ConvPlan blank;
     blank.problem = problem;
     blank.direction = direction;
@@ -78,7 +78,6 @@ ConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides
     blank.isa = &isa;
     blank.threads = threads;
     blank.wide_tiles = wide_tiles;
-    blank.whole_batch = whole_batch;
     if (forced == Algorithm::kWinograd) {
         const Candidate* taken = nullptr;
         ConvPlan plan = plan_winograd(blank, taken);

@@ -48,8 +48,8 @@ bool takes_tiles(const ConvPlan& plan) {
         const std::int64_t positions = phase.batch * phase.out_h * phase.out_w;
         if (positions * phase.channels * phase.taps_h.count * phase.taps_w.count == 0) return false;
         split(phase);
-        const std::int64_t rows = plan.whole_batch ? positions : positions / plan.problem.batch;
-        return split_share(phase, kernels, rows) < 1 && block_split(phase, kernels, 1, Packing::kAhead);
+        return split_share(phase, kernels, positions / plan.problem.batch) < 1 &&
+               block_split(phase, kernels, 1, Packing::kAhead);
     });
 }
 

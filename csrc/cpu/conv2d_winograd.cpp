@@ -114,13 +114,12 @@ double direct_cost(const ConvPlan& plan) {
     const double start = phase.channels < 16 ? 0 : 8 / static_cast<double>(phase.channels);
     const double register_tile =
         rows * taps * weights * ((narrow ? 1.6 : 1.05) + other * start) * products_share(phase, kernels) +
-        other * kPackTapCost * taps * weights * plan.image_share(1);
+        other * kPackTapCost * taps * weights;
     // Each tap is split for itself, and weights of 6 bytes are read: 3x3 gains less than the model says.
     constexpr double kOptimism = 1.25;
     Correlation direct = phase;
     choose_segments(direct);
-    const std::int64_t images = plan.whole_batch ? phase.batch : 1;
-    const double share = split_share(direct, kernels, images * phase.out_h * phase.out_w);
+    const double share = split_share(direct, kernels, phase.out_h * phase.out_w);
     return register_tile * std::min(1.0, kOptimism * share);
 }
 
@@ -129,8 +128,7 @@ const char* decline(const ConvPlan& plan) {
     double direct = direct_cost(plan);
     if (plan.direction == Direction::kGradInput) {
         const double weights = static_cast<double>(plan.problem.taps() * phase.channels * phase.cols);
-        direct = std::min(direct, 1.05 * col2im_cost(plan.problem, *plan.isa).col2im +
-                                      32 * weights * plan.image_share(1));
+        direct = std::min(direct, 1.05 * col2im_cost(plan.problem, *plan.isa).col2im + 32 * weights);
     }
     return decline_winograd(plan, direct, winograd_cost);
 }

@@ -148,7 +148,7 @@ double direct_cost(const ConvPlan& plan) {
     const double taps = static_cast<double>(view.taps_h.count * view.taps_w.count);
     return products(view.taps_h, view.source_h, view.out_h) *
                products(view.taps_w, view.source_w, view.out_w) * weights +
-           other_work(*plan.isa) * 27 * taps * weights * plan.image_share(kShare);
+           other_work(*plan.isa) * 27 * taps * weights * kShare;
 }
 
 double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant) {
@@ -162,7 +162,7 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     return static_cast<double>(work.products) *
                (product * channels * cols + other * transform * (channels + cols)) +
            static_cast<double>(plan.winograd.subkernels()) * variant.points() * other * 24 * channels * cols *
-               plan.image_share(kShare);
+               kShare;
 }
 
 const char* decline(const ConvPlan& plan) {

@@ -210,22 +210,20 @@ double winograd_cost(const ConvPlan& plan, const WinogradVariant<float>& variant
     const double channels = static_cast<double>(plan.winograd.channels);
     const double cols = static_cast<double>(phase.cols);
     const double all = channels * cols * static_cast<double>(plan.winograd.subkernels());
-    const double weights = all * plan.image_share(1);
     const double blocks = std::ceil(tiles / kUsualTiles);
     const double by_task = tiles_cost(plan, variant, work, 1, channels, cols, chunks_of(channels)) +
-                           weights * blocks * weight_cost(plan, variant);
+                           all * blocks * weight_cost(plan, variant);
     const double once =
         tiles_cost(plan, variant, work, 1, channels, cols) +
-        plan.image_share(1) * once_cost(plan, variant, all, 1) +
-        weights * blocks * read_cost(plan, variant, all);
+        once_cost(plan, variant, all, 1) + all * blocks * read_cost(plan, variant, all);
     // Layers keep the weights of forward packed: a U beyond L3 then comes from memory, as two cores of a Zen 4 do
     // with 16 multiply-adds an element. 512 -> 512 on 7x7 from memory 1.38 ms, direct 0.90.
     const double points = variant.points() * all;
     const bool from_memory = plan.direction == Direction::kForward && points >= kElementsInL3;
-    const double reading = 32 * other_work(*plan.isa) * points * plan.image_share(1);
+    const double reading = 32 * other_work(*plan.isa) * points;
     // A point of 5x5 weights takes 22 in the call by itself, which the cut must not know: U made once a call would
     // look as cheap as by task, and is not where the cores lie in two L3.
-    const double slower = variant.r == 5 ? 6 * other_work(*plan.isa) * variant.points() * weights : 0;
+    const double slower = variant.r == 5 ? 6 * other_work(*plan.isa) * variant.points() * all : 0;
     return std::max(std::min(by_task, once) + slower, from_memory ? reading : 0);
 }
 

@@ -1,8 +1,7 @@
 """Convolution layers: y = conv(x, weight) + bias, weight (K, C // groups, R, S) as PyTorch's.
 
 In eval mode the weight is packed once for the kernels; in training every call packs it anew,
-because the optimiser changes it in place, and the whole batch decides about the algorithm: what is
-done once a call counts less for more images.
+because the optimiser changes it in place.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from fastconv.layers.base import Layer
 from fastconv.layers.gradients import accumulate, accumulate_bias, needed
 from fastconv.layers.parameter import Parameter
 from fastconv.ops.devices import on_device
-
-IN_TRAINING = "auto_batch"
 
 
 def _check_channels(owner: str, in_channels: int, out_channels: int, groups: int) -> None:
@@ -103,18 +100,14 @@ class Conv2d(Layer):
     def _convolve(self, x: Any, activation: str | None) -> Any:
         geometry = self.geometry(x.shape)
         weight = self.weight.data
-        algorithm = "auto"
         if self.training:
             self.save(x)
-            algorithm = IN_TRAINING
         elif not on_device(weight):  # there, packing ahead gains nothing
             # Two threads may both pack at first; either result is right, and one is kept.
             if self._packed is None:
                 self.__dict__["_packed"] = ops.pack_weight(self.weight.data, groups=self.groups)
             weight = self._packed
-        return ops.conv2d(
-            x, weight, _data(self.bias), **geometry, activation=activation, algorithm=algorithm
-        )
+        return ops.conv2d(x, weight, _data(self.bias), **geometry, activation=activation)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         self._accumulate(grad_y)
@@ -127,12 +120,12 @@ class Conv2d(Layer):
 
     def _grad_input(self, grad_y: Any, **options: Any) -> Any:
         (x,) = self.saved()
-        options |= {**self.geometry(x.shape), "algorithm": IN_TRAINING}
-        return ops.conv2d_grad_input(grad_y, self.weight.data, x.shape, **options)
+        geometry = self.geometry(x.shape)
+        return ops.conv2d_grad_input(grad_y, self.weight.data, x.shape, **geometry, **options)
 
     def _accumulate(self, grad_y: Any) -> None:
         (x,) = self.saved()
-        geometry = {**self.geometry(x.shape), "algorithm": IN_TRAINING}
+        geometry = self.geometry(x.shape)
         weight, bias = self.weight, self.bias
         if weight.requires_grad:
             weight.accumulate_from(

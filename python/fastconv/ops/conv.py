@@ -74,8 +74,8 @@ def conv2d(
     residual : array of the result's shape, optional
         Added before the activation.
     algorithm : str
-        "auto", which looks at one image, so that a batch gives the bits of its images;
-        "auto_batch", which looks at the whole batch; or a name of `algorithms(conv2d)`.
+        "auto", which looks at one image, so that a batch gives the bits of its images, or a name
+        of `algorithms(conv2d)`.
     out : array of the result's shape, optional
         Written and returned; any strides; may be `residual` itself.
 

@@ -19,7 +19,7 @@ from .devices import contiguous, cuda_core
 from .geometry import Padding, Pair, window_geometry
 
 FORWARD, GRAD_INPUT, GRAD_WEIGHT = range(3)
-AUTOMATIC = {"auto": -1, "auto_batch": -2}
+AUTOMATIC = -1  # the index of "auto"
 ALGORITHMS = {name: index for index, name in enumerate(_core.conv2d_algorithms)}
 
 
@@ -244,14 +244,12 @@ def take_bias(function: str, bias: Any, x: Array, filters: int) -> Array:
 
 def algorithm_index(function: str, algorithm: str) -> int:
     if isinstance(algorithm, str):  # before ==, which NumPy arrays answer in their own ways
-        if algorithm in AUTOMATIC:
-            return AUTOMATIC[algorithm]
+        if algorithm == "auto":
+            return AUTOMATIC
         if algorithm in ALGORITHMS:
             return ALGORITHMS[algorithm]
     names = ", ".join(ALGORITHMS)
-    raise ValueError(
-        f"{function}: algorithm is {algorithm!r}; the names are auto, auto_batch, {names}"
-    )
+    raise ValueError(f"{function}: algorithm is {algorithm!r}; the names are auto, {names}")
 
 
 def run(
