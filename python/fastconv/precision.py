@@ -47,7 +47,7 @@ def precision_index() -> int:
 
 def allows_wide_tiles() -> bool:
     """Whether `auto` may take F(6,3) and F(4,5) on the CPU."""
-    return get_float32_precision() == "high"
+    return (_choice.get() or _process_choice) == "high"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .arguments import take_flag
-from .arrays import check_shape, empty, give
+from .arrays import check_shape, empty, give, take_images
 from .conv_problem import shape4
 from .pool_arguments import (
     AVERAGE,
@@ -21,7 +21,6 @@ from .pool_arguments import (
     gradient_result,
     new_indices,
     pool,
-    take_image,
     take_indices,
 )
 
@@ -106,7 +105,7 @@ def adaptive_max_pool2d(x: Any, output_size: OutputSize, *, return_indices: bool
     array([[[2., 6.]]])
     """
     name = "adaptive_max_pool2d"
-    images, single = take_image(name, "x", x)
+    images, single = take_images(name, "x", x)
     n, c, h, w = images.shape
     shape = (n, c, *adaptive_size(name, output_size, (h, w)))
     y = empty(shape, images.dtype, images)
@@ -143,7 +142,7 @@ def adaptive_max_pool2d_backward(
     array([[[0., 5., 0.]]])
     """
     name = "adaptive_max_pool2d_backward"
-    grads, single = take_image(name, "grad_output", grad_output)
+    grads, single = take_images(name, "grad_output", grad_output)
     shape = _input_shape(name, grads, input_shape)
     places = take_indices(name, indices, grads.shape, "grad_output", single, grads)
     inputs = {"grad_output": grads, "indices": places}
@@ -197,14 +196,14 @@ def global_avg_pool2d_backward(
     array([[[2., 2., 2.]]])
     """
     name = "global_avg_pool2d_backward"
-    grads, _ = take_image(name, "grad_output", grad_output)
+    grads, _ = take_images(name, "grad_output", grad_output)
     shape = _input_shape(name, grads, input_shape)
     check_shape(name, "grad_output", grads, (*shape[:2], 1, 1), "the output's shape")
     return _average_backward(name, grad_output, input_shape, out)
 
 
 def _average(function: str, x: Any, output_size: OutputSize) -> Any:
-    images, single = take_image(function, "x", x)
+    images, single = take_images(function, "x", x)
     n, c, h, w = images.shape
     shape = (n, c, *adaptive_size(function, output_size, (h, w)))
     y = empty(shape, images.dtype, images)
@@ -213,7 +212,7 @@ def _average(function: str, x: Any, output_size: OutputSize) -> Any:
 
 
 def _average_backward(function: str, grad_output: Any, input_shape: Sequence[int], out: Any) -> Any:
-    grads, single = take_image(function, "grad_output", grad_output)
+    grads, single = take_images(function, "grad_output", grad_output)
     shape = _input_shape(function, grads, input_shape)
     result = gradient_result(function, shape, grads, single, out, {"grad_output": grads})
     pool(AVERAGE_BACKWARD, result, grads, None, ())

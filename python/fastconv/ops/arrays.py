@@ -157,6 +157,16 @@ def is_channels_last(x: Any) -> bool:
 # ---- images --------------------------------------------------------------------------------------
 
 
+def take_images(function: str, name: str, value: Any) -> tuple[Array, bool]:
+    """`value` as `take` has it, as (N, C, H, W), and whether it was one image (C, H, W)."""
+    if type(value) is np.ndarray and value.ndim == 4:  # what follows, in one look: 0.2 us less
+        dtype = value.dtype
+        if (dtype is FLOAT32 or dtype is FLOAT64) and value.flags.aligned:
+            return value, False
+    array = take(function, name, value)
+    return as_images(function, name, array), array.ndim == 3
+
+
 def as_images(function: str, name: str, array: Array) -> Array:
     """(N, C, H, W) as it is, (C, H, W) as a batch of one."""
     if array.ndim == 4:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from .arguments import is_relu, take_integer
-from .arrays import as_images, check_shape, empty, give, take, take_like, take_out
+from .arrays import check_shape, empty, give, take, take_images, take_like, take_out
 from .conv_problem import (
     ALGORITHMS,
     FORWARD,
@@ -104,15 +106,13 @@ def conv2d(
     array([[[[ 8., 12.],
              [20., 24.]]]], dtype=float32)
     """
-    array = take("conv2d", "x", x)
-    images = as_images("conv2d", "x", array)
+    images, single = take_images("conv2d", "x", x)
     kernel, packed = take_weight("conv2d", weight, images)
     shape, numbers = sizes_of(
         "conv2d", images.shape, kernel.shape, stride, padding, dilation, groups
     )
     offset = None if bias is None else take_bias("conv2d", bias, images, kernel.shape[0])
-    relu = is_relu("conv2d", activation)
-    single = array.ndim == 3
+    relu = activation is not None and is_relu("conv2d", activation)
     added = None
     if residual is not None:
         added = take_like("conv2d", "residual", residual, images, "x")
@@ -121,7 +121,7 @@ def conv2d(
     if out is None:
         result = empty(shape, images.dtype, images, kernel)
     else:
-        inputs = {"x": array, "weight": kernel, "bias": offset}
+        inputs = {"x": images, "weight": kernel, "bias": offset}
         result = take_out(
             "conv2d", out, shape[1:] if single else shape, images.dtype, inputs, added
         )
@@ -132,7 +132,8 @@ def conv2d(
          packed=packed, bias=offset, residual=added, relu=relu)  # fmt: skip
     if out is not None:
         return out
-    return give(result[0] if single else result, x)
+    y = result[0] if single else result
+    return y if type(x) is np.ndarray else give(y, x)
 
 
 def conv1d(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .arguments import LARGEST, take_flag
-from .arrays import empty, give
+from .arrays import empty, give, take_images
 from .conv_problem import shape4
 from .geometry import Padding, Pair
 from .pool_arguments import (
@@ -23,7 +23,6 @@ from .pool_arguments import (
     gradient_result,
     new_indices,
     pool,
-    take_image,
     take_indices,
     windows_over,
 )
@@ -73,7 +72,7 @@ def max_pool2d(
     (array([[[7.]]]), array([[[2]]]))
     """
     name = "max_pool2d"
-    images, single = take_image(name, "x", x)
+    images, single = take_images(name, "x", x)
     shape, numbers = windows_over(
         name, images.shape, kernel_size, stride, padding, dilation, ceil_mode
     )
@@ -130,7 +129,7 @@ def max_pool2d_backward(
             [4., 0.]]])
     """
     name = "max_pool2d_backward"
-    grads, single = take_image(name, "grad_output", grad_output)
+    grads, single = take_images(name, "grad_output", grad_output)
     shape = shape4(name, "input_shape", input_shape)
     output, numbers = windows_over(name, shape, kernel_size, stride, padding, dilation, ceil_mode)
     check_gradient(name, grads, shape, output)
@@ -185,7 +184,7 @@ def avg_pool2d(
     array([[[4.]]])
     """
     name = "avg_pool2d"
-    images, single = take_image(name, "x", x)
+    images, single = take_images(name, "x", x)
     shape, numbers = windows_over(name, images.shape, kernel_size, stride, padding, 1, ceil_mode)
     divisor = 0 if divisor_override is None else _divisor(name, divisor_override)
     include = take_flag(name, "count_include_pad", count_include_pad)
@@ -233,7 +232,7 @@ def avg_pool2d_backward(
             [1., 1.]]])
     """
     name = "avg_pool2d_backward"
-    grads, single = take_image(name, "grad_output", grad_output)
+    grads, single = take_images(name, "grad_output", grad_output)
     shape = shape4(name, "input_shape", input_shape)
     output, numbers = windows_over(name, shape, kernel_size, stride, padding, 1, ceil_mode)
     divisor = 0 if divisor_override is None else _divisor(name, divisor_override)

@@ -12,11 +12,9 @@ from .. import _core
 from .arguments import take_flag
 from .arrays import (
     Array,
-    as_images,
     check_device,
     check_shape,
     empty,
-    take,
     take_int64,
     take_like,
     take_out,
@@ -104,12 +102,6 @@ def adaptive_size(
             f"at least 1 of both"
         )
     return height, width
-
-
-def take_image(function: str, name: str, value: Any) -> tuple[Array, bool]:
-    """`value` as (N, C, H, W), and whether it was one image (C, H, W)."""
-    array = take(function, name, value)
-    return (array, False) if array.ndim == 4 else (as_images(function, name, array), True)
 
 
 def take_indices(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .arrays import empty, give, take_int64
+from .arrays import empty, give, take_images, take_int64
 from .devices import kernels_for
 from .geometry import Pair, pair
-from .pool_arguments import take_image, take_indices
+from .pool_arguments import take_indices
 
 
 def max_unpool2d(x: Any, indices: Any, *, output_size: Pair) -> Any:
@@ -38,7 +38,7 @@ def max_unpool2d(x: Any, indices: Any, *, output_size: Pair) -> Any:
             [7., 0.]]])
     """
     name = "max_unpool2d"
-    values, single = take_image(name, "x", x)
+    values, single = take_images(name, "x", x)
     places = take_indices(name, indices, values.shape, "x", single, values)
     size = pair(name, "output_size", output_size, 0)
     y = empty((*values.shape[:2], *size), values.dtype, values)
@@ -70,7 +70,7 @@ def max_unpool2d_backward(grad_output: Any, indices: Any) -> Any:
     array([[[3.]]])
     """
     name = "max_unpool2d_backward"
-    grads, single = take_image(name, "grad_output", grad_output)
+    grads, single = take_images(name, "grad_output", grad_output)
     plane = take_int64(name, "indices", indices).shape[-2:]
     wanted = (*grads.shape[:2], *plane)
     places = take_indices(name, indices, wanted, "grad_output, the plane apart,", single, grads)
