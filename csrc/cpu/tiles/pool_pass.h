@@ -38,6 +38,10 @@ FC_INLINE void for_passes(const PoolTile<T>& tile, Body pass) {
         std::int64_t lane = 0;
         for (; lane + 4 * kLanes <= tile.lanes; lane += 4 * kLanes)
             pass(Pass<4, false>{}, i, lane, kLanes);
+        if (lane + 2 * kLanes <= tile.lanes) {
+            pass(Pass<2, false>{}, i, lane, kLanes);
+            lane += 2 * kLanes;
+        }
         for (; lane + kLanes <= tile.lanes; lane += kLanes) pass(Pass<1, false>{}, i, lane, kLanes);
         if (const int left = lanes_left<T>(tile.lanes, lane)) pass(Pass<1, true>{}, i, lane, left);
     }
