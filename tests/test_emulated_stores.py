@@ -99,8 +99,8 @@ def store(
     [
         ((2, 3, 5, 64), (64, 5, 3, 2), (0, 0, 0, 0)),
         ((2, 3, 5, 72), (64, 4, 2, 1), (64, 3, 2, 1)),  # ends within the box, along every dimension
-        ((3, 4, 6, 128), (64, 3, 2, 2), (64, -1, -1, -1)),
-        ((2, 3, 5, 64), (64, 2, 2, 2), (-8, 0, 0, 0)),
+        ((3, 4, 6, 128), (64, 3, 2, 2), (64, 4, 3, 2)),
+        ((2, 3, 5, 64), (64, 2, 2, 2), (8, 0, 0, 0)),
         ((2, 3, 5, 64), (64, 2, 2, 2), (64, 5, 3, 2)),  # wholly outside
         ((2, 3, 5, 20), (64, 8, 1, 1), (8, 0, 1, 0)),  # channels that are no multiple of 8
         ((1, 1, 300, 64), (64, 256, 1, 1), (0, 50, 0, 0)),
@@ -119,7 +119,7 @@ def test_copies_out_of_two_buffers(
     library: ctypes.CDLL, batch: int, rng: np.random.Generator
 ) -> None:
     """Tiles one after another, the last ending outside, of a tensor below and above 128 KiB."""
-    shape, at = (batch, 3, 100, 64), (0, -30, 1, batch - 1)
+    shape, at = (batch, 3, 100, 64), (0, 10, 1, batch - 1)
     assert store(library, rng, shape, (64, 24, 1, 1), at, (0, 24, 0, 0), 6) == ""
 
 

@@ -64,8 +64,9 @@ __device__ inline void barrier_wait(Barrier* barrier, int parity) {
 // ---- cp.async.bulk.tensor (9.7.9.27.5, sm_90) -----------------------------------------------------
 // By one thread. `to` is at a multiple of 1024 bytes of shared memory (128-byte swizzle), `map` a
 // kernel's __grid_constant__ parameter or part of one. Coordinates count elements along the map's
-// dimensions, the first is the fastest; what lies outside the tensor (of im2col, outside the image)
-// arrives as zeros, and counts as bytes too.
+// dimensions, the first is the fastest, of which a copy begins at a multiple of 16 bytes; what lies
+// outside the tensor (of im2col, outside the image), before its beginning too, arrives as zeros, and
+// counts as bytes too.
 
 /// The map's box at these coordinates, of a tiled map of four dimensions.
 __device__ inline void copy_tile(void* to, const TensorMap& map, int x0, int x1, int x2, int x3,
@@ -88,7 +89,9 @@ __device__ inline void copy_im2col(void* to, const TensorMap& map, int c, int w,
         : "memory");
 }
 /// The other way, of a tiled map: from shared memory, swizzled likewise, which must not be written
-/// until bulk_wait says so. Before it: fence_proxy_async by who wrote there, and a barrier.
+/// until bulk_wait says so. Before it: fence_proxy_async by who wrote there, and a barrier. What lies
+/// beyond the tensor's end is not written; no coordinate may be negative ("illegal instruction", CUDA
+/// C++ Programming Guide, copies of multi-dimensional arrays by TMA).
 __device__ inline void copy_tile_out(const TensorMap& map, int x0, int x1, int x2, int x3,
                                      const void* from) {
     asm volatile(

@@ -134,6 +134,16 @@ BulkCopy make_copy(const CopyOperands& operands, bool out, const BarrierUse& use
         refuse_copy(use, cudaErrorMisalignedAddress,
                     "offset " + std::to_string(offset) +
                         " of shared memory is no multiple of 1024");
+    // Both end a context with "illegal instruction" on a GPU.
+    if (copy.at[0] % 8 != 0)
+        refuse_copy(use, cudaErrorIllegalInstruction,
+                    "channels from " + std::to_string(copy.at[0]) +
+                        " on: no multiple of 8, which are 16 bytes");
+    if (out && *std::min_element(copy.at, copy.at + 4) < 0)
+        refuse_copy(use, cudaErrorIllegalInstruction,
+                    "begins at (" + std::to_string(copy.at[0]) + ", " +
+                        std::to_string(copy.at[1]) + ", " + std::to_string(copy.at[2]) + ", " +
+                        std::to_string(copy.at[3]) + "), before the tensor");
     if (image) check_walk(copy, use);
     return copy;
 }

@@ -140,6 +140,7 @@ const char* cudaGetErrorString(cudaError_t error) {
         case cudaErrorNotSupported: return "operation not supported";
         case cudaErrorInvalidConfiguration:
         case cudaErrorIllegalAddress:
+        case cudaErrorIllegalInstruction:
         case cudaErrorMisalignedAddress:
         case cudaErrorLaunchFailure: return last_report.c_str();
         case cudaErrorStreamCaptureUnsupported:

@@ -167,6 +167,23 @@ __global__ void far_tap(Maps maps) {
     start(1);
     ptx::copy_im2col(ptx::shared_memory(), maps.image, 0, 0, 0, 0, 256, 0, barrier());
 }
+__global__ void channel_between(Maps maps) {
+    start(1);
+    ptx::copy_tile(ptx::shared_memory(), maps.tile, -4, 0, 0, 0, barrier());
+}
+__global__ void channel_of_an_image_between(Maps maps) {
+    start(1);
+    ptx::copy_im2col(ptx::shared_memory(), maps.image, 60, 0, 0, 0, 0, 0, barrier());
+}
+__global__ void store_channel_between(Maps maps) {
+    ptx::copy_tile_out(maps.tile, 2, 0, 0, 0, ptx::shared_memory());
+}
+__global__ void store_before_channels(Maps maps) {
+    ptx::copy_tile_out(maps.tile, -8, 0, 0, 0, ptx::shared_memory());
+}
+__global__ void store_before_images(Maps maps) {
+    ptx::copy_tile_out(maps.tile, 0, 7, 3, -1, ptx::shared_memory());
+}
 __global__ void store_past_end(Maps maps) {
     if (threadIdx.x == 0) {
         ptx::copy_tile_out(maps.beyond, 0, 0, 0, 2, ptx::shared_memory());
@@ -266,6 +283,11 @@ const Case kCases[] = {
     FASTCONV_CASE(walk_of_a_tile),
     FASTCONV_CASE(outside_the_walk),
     FASTCONV_CASE(far_tap),
+    FASTCONV_CASE(channel_between),
+    FASTCONV_CASE(channel_of_an_image_between),
+    FASTCONV_CASE(store_channel_between),
+    FASTCONV_CASE(store_before_channels),
+    FASTCONV_CASE(store_before_images),
     FASTCONV_CASE(store_past_end),
     FASTCONV_CASE(store_from_beyond),
     FASTCONV_CASE(misaligned_matrices),
