@@ -279,10 +279,10 @@ void run_fill(const Tensor& to, double value, Stream stream);
 // ---- convolution and linear (cuda/conv2d*.cu) ----------------------------------------------------
 
 /// Pure host code: how a direction is computed on `device`. `forced` as on the CPU; `kernel` forces a
-/// row of conv_kernels() by name (empty: the cost model's choice). `aligned`: every operand's address
-/// and strides but the last are multiples of 16 bytes. Throws std::invalid_argument with the reason.
+/// row of conv_kernels() by name (empty: the cost model's choice). Throws std::invalid_argument with
+/// the reason.
 CudaConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
-                         const DeviceInfo& device, Precision precision, bool aligned,
+                         const DeviceInfo& device, Precision precision, Aligned aligned,
                          std::optional<Algorithm> forced, const std::string& kernel);
 void run_conv2d(const CudaConvPlan& plan, const ConvPointers& pointers, Stream stream);
 /// Names of kernels that a direction may take, best first.

@@ -7,7 +7,7 @@ import fastconv as fc
 import numpy as np
 import pytest
 from cases import CONV_CUDA, conv
-from cuda_support import Array, directions, host, on_gpu, rounded
+from cuda_support import Array, Poisoned, directions, host, on_gpu, rounded
 from fastconv import reference
 from support import assert_exact, float64, integers
 
@@ -103,3 +103,97 @@ def test_weights_in_any_order(
     expected = reference.conv2d_grad_input(*float64(grad, weight), x.shape, **case.arguments)
     actual = fc.conv2d_grad_input(dg, kernel, x.shape, **case.arguments)
     assert_exact(host(actual), rounded(expected, dtype))
+
+
+# ---- addresses ----------------------------------------------------------------------------------
+
+
+def off_by(elements: int, shape: tuple[int, ...], dtype: str) -> Poisoned:
+    """Channels last, and so many elements behind a multiple of 16 bytes; pixels are 16 channels
+    further apart than they need."""
+    placed = Poisoned((shape[0], shape[1] + 16, *shape[2:]), dtype, "channels_last")
+    placed.array = placed.array[:, elements : elements + shape[1]]
+    return placed
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("taps", [1, 3])
+@pytest.mark.parametrize("elements", [1, 4, 5, 8])
+def test_results_at_addresses_that_tma_cannot_store_to(
+    elements: int, taps: int, dtype: str, rng: np.random.Generator
+) -> None:
+    pad = taps // 2
+    x, weight = integers((2, 64, 8, 8), rng), integers((64, 64, taps, taps), rng)
+    grad = integers((2, 64, 8, 8), rng)
+    dx, dw, dg = (on_gpu(a, dtype, "channels_last") for a in (x, weight, grad))
+    out = off_by(elements, grad.shape, dtype)
+    expected = reference.conv2d(*float64(x, weight), padding=pad)
+    fc.conv2d(dx, dw, padding=pad, out=out.array)
+    assert_exact(host(out.array), rounded(expected, dtype))
+    assert np.count_nonzero(~np.isnan(host(out.whole))) == grad.size
+    plan = fc.explain(fc.conv2d, dx, dw, padding=pad, out=out.array)
+    refused = "stores 16 bytes at a time: result and residual aligned"
+    assert (plan.rejected.get("tma_128x128") == refused) == (elements % 8 != 0)
+
+    residual = off_by(elements, grad.shape, dtype)
+    residual.array[...] = dg
+    actual = fc.conv2d(dx, dw, padding=pad, residual=residual.array, activation="relu")
+    assert_exact(host(actual), rounded(np.maximum(expected + grad, 0), dtype))
+    plan = fc.explain(fc.conv2d, dx, dw, padding=pad, residual=residual.array)
+    assert (plan.rejected.get("tma_128x128") == refused) == (elements % 8 != 0)
+
+    out = off_by(elements, x.shape, dtype)
+    expected = reference.conv2d_grad_input(*float64(grad, weight), x.shape, padding=pad)
+    fc.conv2d_grad_input(dg, dw, x.shape, padding=pad, out=out.array)
+    assert_exact(host(out.array), rounded(expected, dtype))
+    assert np.count_nonzero(~np.isnan(host(out.whole))) == x.size
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("kernel", ["", *(k for d, k in BY_TMA if d == "conv2d_grad_weight")])
+def test_gradients_of_weights_at_addresses_that_tma_cannot_store_to(
+    kernel: str, accumulate: bool, dtype: str, rng: np.random.Generator
+) -> None:
+    """They lie in order, so that one split alone would be stored by TMA."""
+    x, grad = integers((1, 64, 8, 8), rng), integers((1, 64, 8, 8), rng)
+    before = integers((64, 64, 3, 3), rng)
+    dx, dg = (on_gpu(a, dtype, "channels_last") for a in (x, grad))
+    expected = reference.conv2d_grad_weight(*float64(grad, x), before.shape, padding=1)
+    for elements in (4, 8):
+        whole = Poisoned((before.size + 16,), dtype)
+        out = whole.array[elements : elements + before.size].reshape(64, 3, 3, 64)
+        out = out.transpose(0, 3, 1, 2)
+        out[...] = on_gpu(before, dtype)
+        with fc.cuda.kernel(kernel):
+            fc.conv2d_grad_weight(dg, dx, before.shape, padding=1, out=out, accumulate=accumulate)
+        total = expected + before if accumulate else expected
+        assert_exact(host(out), rounded(total, dtype))
+        around = host(whole.array)
+        assert np.isnan(around[:elements]).all()
+        assert np.isnan(around[elements + before.size :]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_linear_into_addresses_that_tma_cannot_store_to(
+    accumulate: bool, dtype: str, rng: np.random.Generator
+) -> None:
+    x, weight, grad = (integers(shape, rng) for shape in ((40, 128), (64, 128), (40, 64)))
+    dx, dw, dg = (on_gpu(a, dtype) for a in (x, weight, grad))
+    _, grad_input, grad_weight = range(3)
+    linear = fc._core.cuda.linear
+    for elements in (4, 8):
+
+        def place(rows: int, cols: int, elements: int = elements) -> fc.cuda.Array:
+            return Poisoned((rows, cols + 16), dtype).array[:, elements : elements + cols]
+
+        y, gx = place(40, 64), place(40, 128)
+        fc.linear(dx, dw, out=y)
+        assert_exact(host(y), rounded(float64(x)[0] @ weight.T, dtype))
+        linear(grad_input, gx, dw, dg, None, False, False)
+        assert_exact(host(gx), rounded(float64(grad)[0] @ weight, dtype))
+        flat = fc.cuda.full(64 * 128 + 8, 1, dtype)
+        gw = flat[elements : elements + 64 * 128].reshape(64, 128)
+        linear(grad_weight, dx, gw, dg, None, False, accumulate)
+        assert_exact(host(gw), rounded(float64(grad)[0].T @ x + accumulate, dtype))

@@ -19,14 +19,14 @@ namespace {
 class PlanKey {
 public:
     PlanKey(const Conv& c, Direction direction, const ConvStrides& s, int device, int precision,
-            bool aligned, int algorithm, const std::string& kernel) {
+            cuda::Aligned aligned, int algorithm, const std::string& kernel) {
         bytes_.reserve(50 * sizeof(std::int64_t));
         for (const Axis* axis : {&c.height, &c.width})
             add(axis->in, axis->kernel, axis->stride, axis->dilation, axis->pad_lo, axis->pad_hi,
                 axis->out);
         add(c.batch, c.in_channels, c.out_channels, c.groups, static_cast<std::int64_t>(c.dtype),
-            static_cast<std::int64_t>(direction), device, precision, aligned, algorithm,
-            s.has_residual);
+            static_cast<std::int64_t>(direction), device, precision, aligned.read,
+            aligned.written, algorithm, s.has_residual);
         for (const Strides* x : {&s.input, &s.weight, &s.output, &s.residual})
             add(x->batch_elems, x->channel_elems, x->height_elems, x->width_elems);
         bytes_ += kernel;
@@ -46,8 +46,8 @@ constexpr std::size_t kPlansKept = 4096;
 
 /// The plan for the current device. The reference holds until this thread asks for another.
 const cuda::CudaConvPlan& plan_for(const Conv& problem, Direction direction,
-                                   const ConvStrides& strides, int precision, bool aligned,
-                                   int algorithm, const std::string& kernel) {
+                                   const ConvStrides& strides, int precision,
+                                   cuda::Aligned aligned, int algorithm, const std::string& kernel) {
     thread_local std::unordered_map<std::string, cuda::CudaConvPlan> plans;
     const int device = cuda::current_device();
     const PlanKey key(problem, direction, strides, device, precision, aligned, algorithm, kernel);
@@ -80,14 +80,14 @@ int run(Direction direction, const Conv& problem, const ConvStrides& strides, co
         const CudaArray* residual, bool relu, bool accumulate, int algorithm, int precision,
         const std::string& kernel) {
     const CudaCall call({&input, &weight, &output, bias, residual});
-    require_written(direction == Direction::kForward     ? output
-                    : direction == Direction::kGradInput ? input
-                                                         : weight);
-    const bool aligned = direction == Direction::kForward
-                             ? address_aligned(input) && address_aligned(weight)
-                         : direction == Direction::kGradInput
-                             ? address_aligned(output) && address_aligned(weight)
-                             : address_aligned(input) && address_aligned(output);
+    const CudaArray& result = direction == Direction::kForward     ? output
+                              : direction == Direction::kGradInput ? input
+                                                                   : weight;
+    require_written(result);
+    cuda::Aligned aligned;
+    for (const CudaArray* operand : {&input, &weight, &output})
+        if (operand != &result) aligned.read = aligned.read && address_aligned(*operand);
+    aligned.written = address_aligned(result) && (!residual || address_aligned(*residual));
     ConvPointers pointers;
     pointers.input = input.data;
     pointers.weight = weight.data;
@@ -181,7 +181,8 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
                      const std::vector<std::int64_t>& weight,
                      const std::vector<std::int64_t>& output, const py::tuple& geometry,
                      const std::string& dtype, bool channels_last, int algorithm, int precision,
-                     const std::string& kernel, int capability, int multiprocessors) {
+                     const std::string& kernel, int capability, int multiprocessors,
+                     bool reads_aligned, bool stores_aligned) {
     const auto strides = [channels_last](const std::vector<std::int64_t>& s) -> Strides {
         if (channels_last) return {s[1] * s[2] * s[3], 1, s[3] * s[1], s[1]};
         return {s[1] * s[2] * s[3], s[2] * s[3], s[3], 1};
@@ -197,7 +198,8 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     const auto plan = cuda::plan_conv2d(
         problem, direction_of(direction_index),
         {strides(input), strides(weight), strides(output), {}, false}, device,
-        static_cast<cuda::Precision>(precision), true, algorithm_of(algorithm), kernel);
+        static_cast<cuda::Precision>(precision), {reads_aligned, stores_aligned},
+        algorithm_of(algorithm), kernel);
     py::dict result, rejected;
     for (const auto& [name, reason] : plan.rejected) rejected[name.c_str()] = reason;
     result["algorithm"] = kAlgorithmNames[static_cast<int>(plan.algorithm)];
@@ -235,7 +237,8 @@ void bind_cuda_conv2d(py::module_& module) {
     module.def("conv2d_plan", &conv2d_plan, py::arg("direction"), py::arg("input"),
                py::arg("weight"), py::arg("output"), py::arg("geometry"), py::arg("dtype"),
                py::arg("channels_last"), py::arg("algorithm"), py::arg("precision"),
-               py::arg("kernel"), py::arg("capability"), py::arg("multiprocessors"));
+               py::arg("kernel"), py::arg("capability"), py::arg("multiprocessors"),
+               py::arg("reads_aligned") = true, py::arg("stores_aligned") = true);
 }
 
 }  // namespace fastconv

@@ -46,11 +46,18 @@ struct CudaWeight {
     std::int64_t pitch = 0, packed_group_elems = 0;  // as the kernel reads it
 };
 
+/// Which addresses are multiples of 16 bytes.
+struct Aligned {
+    bool read = true;     // those of the two operands that a direction reads
+    bool written = true;  // the result's, and a residual's, which lies as it does
+};
+
 struct CudaConvPlan {
     Conv problem;
     Direction direction = Direction::kForward;
     ConvStrides strides;
     Precision precision = Precision::kHighest;
+    Aligned aligned;
     Algorithm algorithm = Algorithm::kDirect;
     std::string kernel;   // of conv_kernels(direction): target and tile, e.g. sm80_128x128
     const void* row = nullptr;  // of the kernel table, for run

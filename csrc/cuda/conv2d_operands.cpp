@@ -50,7 +50,7 @@ bool is_mapped(const CudaWeight& view, const Correlation& phase, std::int64_t ve
 
 const char* why_not_mapped(const Correlation& phase, std::int64_t vec, bool grad_weight) {
     if (rows_of(phase) == 0) return "needs positions";
-    if (!out_reads_vectors(phase, vec))
+    if (!out_reads_vectors(phase, vec) || phase.out_first_elems % vec != 0)
         return "stores 16 bytes at a time: channels last, and multiples of 16 bytes";
     if (!reads_vectors(phase, phase.residual, phase.out_h, phase.out_w, phase.cols,
                        phase.residual_group_elems, vec))
@@ -129,7 +129,8 @@ bool out_reads_vectors(const Correlation& phase, std::int64_t vec) {
 }
 
 CudaWeight weight_for(const CudaConvPlan& plan, const Correlation& phase, WeightLayout layout,
-                      std::int64_t vec, bool aligned) {
+                      std::int64_t vec) {
+    const bool aligned = plan.aligned.read;
     const Strides& w = plan.strides.weight;
     const bool forward = plan.direction == Direction::kForward;
     CudaWeight view;

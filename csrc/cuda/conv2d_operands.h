@@ -38,6 +38,6 @@ const char* why_not_weight_patched(const Correlation& view);
 /// The phase's view of the plan's weight: in place where the memory already has the layout and is
 /// aligned, else as it will be packed.
 CudaWeight weight_for(const CudaConvPlan& plan, const Correlation& phase, WeightLayout layout,
-                      std::int64_t vec, bool aligned);
+                      std::int64_t vec);
 
 }  // namespace fastconv::cuda

@@ -68,18 +68,23 @@ const char* why_not(const Kernel& kernel, const CudaConvPlan& plan, Arithmetic a
     if (!plan.vector && !kernel.scalar)
         return "reads 16 bytes at a time: channels last, aligned, and multiples of 16 bytes";
     if (!kernel.mapped) return nullptr;
+    const bool grad_weight = plan.direction == Direction::kGradWeight;
+    if (!grad_weight && !plan.aligned.written)
+        return "stores 16 bytes at a time: result and residual aligned";
     for (const Correlation& phase : plan.phases) {
         if (depth_of(phase) == 0) continue;
-        const char* reason = why_not_mapped(phase, 16 / plan.problem.element_bytes(),
-                                            plan.direction == Direction::kGradWeight);
+        const char* reason =
+            why_not_mapped(phase, 16 / plan.problem.element_bytes(), grad_weight);
         if (reason != nullptr) return reason;
     }
     return kernel.patches > 0 ? why_not_patches(kernel, plan) : nullptr;
 }
 
 /// Without splits, to where a correlation's result or an ordered weight lies.
-bool stores(const CorrelationKernel&) { return true; }
-bool stores(const GradWeightKernel& kernel) { return kernel.stores; }
+bool stores(const CorrelationKernel&, const CudaConvPlan&) { return true; }
+bool stores(const GradWeightKernel& kernel, const CudaConvPlan& plan) {
+    return kernel.stores && (plan.aligned.written || !kernel.mapped);
+}
 
 /// The best splits where phases, about equal, are launched in turn.
 Split best_split_in_turn(MatrixProblem problem, const TileShape& tile, const DeviceInfo& device,
@@ -107,7 +112,7 @@ void choose(CudaConvPlan& plan, const Table& table, MatrixProblem problem, const
         }
         problem.arithmetic = arithmetic;
         problem.tensor_cores = kernel.capability >= 80;
-        problem.always_partial = !in_order || !stores(kernel);
+        problem.always_partial = !in_order || !stores(kernel, plan);
         const auto workspace = static_cast<std::int64_t>(workspace_limit());
         const Split split =
             kernel.mapped ? best_clusters(problem, tile_of(kernel), device, workspace)
@@ -141,10 +146,9 @@ void choose_kernel(CudaConvPlan& plan, const Table& simt, std::initializer_list<
     throw std::invalid_argument(forced.empty() ? why : "kernel '" + forced + "': " + why);
 }
 
-void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
-                       const std::string& forced) {
+void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, const std::string& forced) {
     const std::int64_t vec = 16 / plan.problem.element_bytes();
-    plan.vector = aligned;
+    plan.vector = plan.aligned.read;
     for (const Correlation& phase : plan.phases)
         plan.vector = plan.vector && source_reads_vectors(phase, vec);
     const MatrixProblem problem = correlations_problem(plan);
@@ -153,7 +157,7 @@ void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligne
 
     const auto& kernel = *static_cast<const CorrelationKernel*>(plan.row);
     for (const Correlation& phase : plan.phases) {
-        CudaWeight view = weight_for(plan, phase, kernel.layout, vec, aligned);
+        CudaWeight view = weight_for(plan, phase, kernel.layout, vec);
         if (!view.in_place) {
             view.packed_offset = plan.packed_bytes;
             const std::int64_t bytes =
@@ -168,11 +172,11 @@ void plan_correlations(CudaConvPlan& plan, const DeviceInfo& device, bool aligne
         plan.workspace_bytes += plan.splits * problem.groups * problem.m * problem.n * 4;
 }
 
-void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
-                      const std::string& forced) {
+void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, const std::string& forced) {
     const std::int64_t vec = 16 / plan.problem.element_bytes();
     const Correlation& view = plan.phases.front();
-    plan.vector = aligned && source_reads_vectors(view, vec) && out_reads_vectors(view, vec);
+    plan.vector =
+        plan.aligned.read && source_reads_vectors(view, vec) && out_reads_vectors(view, vec);
     const MatrixProblem problem = grad_weight_problem(plan);
     choose_kernel(plan, grad_weight_kernels_simt(),
                   {grad_weight_kernels_sm90(), grad_weight_kernels_sm80()}, problem, device, forced);
@@ -181,8 +185,7 @@ void plan_grad_weight(CudaConvPlan& plan, const DeviceInfo& device, bool aligned
 }
 
 /// Completes the plan with implicit-GEMM kernels, or says why it cannot.
-std::string plan_direct(CudaConvPlan& plan, const DeviceInfo& device, bool aligned,
-                        const std::string& forced) {
+std::string plan_direct(CudaConvPlan& plan, const DeviceInfo& device, const std::string& forced) {
     const bool grad_weight = plan.direction == Direction::kGradWeight;
     // What it would fill has no residual and no ReLU.
     if (plan.direction == Direction::kForward && plan.problem.group_in() == 0)
@@ -212,8 +215,8 @@ std::string plan_direct(CudaConvPlan& plan, const DeviceInfo& device, bool align
                          return a.taps_h.count * a.taps_w.count > b.taps_h.count * b.taps_w.count;
                      });
     if (plan.phases.empty()) return "";
-    if (grad_weight) plan_grad_weight(plan, device, aligned, forced);
-    else plan_correlations(plan, device, aligned, forced);
+    if (grad_weight) plan_grad_weight(plan, device, forced);
+    else plan_correlations(plan, device, forced);
     return "";
 }
 
@@ -225,7 +228,7 @@ bool is_pointwise(const Conv& conv) {
 }
 
 /// Completes the plan by one algorithm; a reason where it cannot.
-std::string plan_by(CudaConvPlan& plan, Algorithm algorithm, const DeviceInfo& device, bool aligned,
+std::string plan_by(CudaConvPlan& plan, Algorithm algorithm, const DeviceInfo& device,
                     const std::string& kernel) {
     plan.algorithm = algorithm;
     switch (algorithm) {
@@ -239,8 +242,8 @@ std::string plan_by(CudaConvPlan& plan, Algorithm algorithm, const DeviceInfo& d
             return "";
         case Algorithm::kPointwise:
             if (!is_pointwise(plan.problem)) return "it needs 1x1 kernels without padding";
-            return plan_direct(plan, device, aligned, kernel);
-        case Algorithm::kDirect: return plan_direct(plan, device, aligned, kernel);
+            return plan_direct(plan, device, kernel);
+        case Algorithm::kDirect: return plan_direct(plan, device, kernel);
         default: return "it has no CUDA kernel";
     }
 }
@@ -248,13 +251,14 @@ std::string plan_by(CudaConvPlan& plan, Algorithm algorithm, const DeviceInfo& d
 }  // namespace
 
 CudaConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStrides& strides,
-                         const DeviceInfo& device, Precision precision, bool aligned,
+                         const DeviceInfo& device, Precision precision, Aligned aligned,
                          std::optional<Algorithm> forced, const std::string& kernel) {
     CudaConvPlan fresh;
     fresh.problem = problem;
     fresh.direction = direction;
     fresh.strides = strides;
     fresh.precision = precision;
+    fresh.aligned = aligned;
     std::vector<Algorithm> order{Algorithm::kDepthwise, Algorithm::kPointwise, Algorithm::kDirect,
                                  Algorithm::kNaive};
     if (forced) order = {*forced};
@@ -265,7 +269,7 @@ CudaConvPlan plan_conv2d(const Conv& problem, Direction direction, const ConvStr
     for (const Algorithm algorithm : order) {
         CudaConvPlan plan = fresh;
         const std::string name = kAlgorithmNames[static_cast<int>(algorithm)];
-        reason = plan_by(plan, algorithm, device, aligned, kernel);
+        reason = plan_by(plan, algorithm, device, kernel);
         if (reason.empty()) return plan;
         fresh.rejected.emplace_back(name, reason);
     }

@@ -50,7 +50,7 @@ void run_copy(const Tensor&, const Tensor&, Stream) { refuse(); }
 void run_fill(const Tensor&, double, Stream) { refuse(); }
 
 CudaConvPlan plan_conv2d(const Conv&, Direction, const ConvStrides&, const DeviceInfo&, Precision,
-                         bool, std::optional<Algorithm>, const std::string&) { refuse(); }
+                         Aligned, std::optional<Algorithm>, const std::string&) { refuse(); }
 void run_conv2d(const CudaConvPlan&, const ConvPointers&, Stream) { refuse(); }
 std::vector<std::string> conv_kernels(Direction) { refuse(); }
 void run_grad_bias(const Conv&, const Strides&, const void*, void*, DType, std::int64_t, bool,

@@ -155,7 +155,8 @@ def explain(
         The call's positional arguments, arrays or their shapes: (x, weight) for conv2d,
         (grad_output, weight, input_shape) and (grad_output, x, weight_shape) for the gradients.
     stride, padding, dilation, groups, algorithm
-        The call's own.
+        The call's own. Of `out` and `residual` it matters on a CUDA device whether their addresses
+        are multiples of 16 bytes.
     threads : int, optional
         Plan for that many instead of `fc.get_num_threads()`.
     dtype, channels_last
@@ -192,14 +193,18 @@ def explain(
     groups = int(arguments.pop("groups", 1))
     algorithm = arguments.pop("algorithm", "auto")
     problem = {key: arguments.pop(key, default) for key, default in _WINDOW.items()}
-    for ignored in ("activation", "bias", "residual", "out", "accumulate"):
+    written = [arguments.pop(given, None) for given in ("out", "residual")]
+    for ignored in ("activation", "bias", "accumulate"):
         arguments.pop(ignored, None)
     if arguments:
         raise TypeError(f"explain: {name} has no argument {next(iter(arguments))!r}")
     y, numbers = sizes_of(name, x, weight, **problem, groups=groups)
     direction, index = _DIRECTIONS.index(name), algorithm_index(name, algorithm)
     if device != "cpu":
-        return explain_on_device(name, direction, device, x, weight, y, numbers, dtype, last, index)
+        return explain_on_device(
+            name, direction, device, x, weight, y, numbers, dtype, last, index,
+            all(map(_is_aligned, operands[:2])), all(map(_is_aligned, written)),
+        )  # fmt: skip
     plan = _core.conv2d_plan(
         direction, x, weight, y, numbers, dtype == "float64",
         last, index, threads, allows_wide_tiles(),
@@ -243,6 +248,14 @@ def _layout(first: Any, arguments: dict[str, Any]) -> tuple[str, bool, str | int
         where = array.device if on_device(array) else "cpu"
         return array.dtype.name, bool(prefers), where
     return dtype, last, device
+
+
+def _is_aligned(operand: Any) -> bool:
+    """Whether the address is a multiple of 16 bytes, as that of what is not there would be."""
+    if operand is None or type(operand) is PackedWeight or _is_shape(operand):
+        return True
+    array: Any = take("explain", "operand", operand)
+    return not on_device(array) or array.ptr % 16 == 0
 
 
 def _is_shape(operand: Any) -> bool:

@@ -121,6 +121,8 @@ def explain_on_device(
     dtype: str,
     channels_last: bool,
     algorithm: int,
+    reads_aligned: bool = True,
+    stores_aligned: bool = True,
 ) -> CudaExplanation:
     """`device` is a GPU's number, "cuda", "cuda:1", or "cuda:90x132": capability 9.0 and 132
     multiprocessors."""
@@ -129,7 +131,7 @@ def explain_on_device(
     capability, multiprocessors = _device(device)
     plan = cuda_core.conv2d_plan(
         direction, x, weight, y, numbers, dtype, channels_last, algorithm, precision_index(),
-        forced_kernel(), capability, multiprocessors,
+        forced_kernel(), capability, multiprocessors, reads_aligned, stores_aligned,
     )  # fmt: skip
     same = ("algorithm", "kernel", "arithmetic", "rejected", "vector", "tiles", "splits", "cluster")
     return CudaExplanation(
