@@ -254,7 +254,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int index) {
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceSynchronize() { return returned(refuse_while_capturing()); }
+cudaError_t cudaDeviceSynchronize() { return returned(synchronize_device()); }
 
 cudaError_t cudaRuntimeGetVersion(int* version) {
     *version = 13000;

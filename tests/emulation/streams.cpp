@@ -6,11 +6,13 @@
 #include <set>
 
 #include "memory.h"
+#include "order.h"
 
 struct CUevent_st {
     std::chrono::steady_clock::time_point time;
     bool timed = true, recorded = false;
     std::weak_ptr<emulation::Recording> recording;  // of the capture it was last recorded in
+    emulation::Before before;
 };
 struct CUgraph_st {
     std::shared_ptr<emulation::Recording> recording;
@@ -59,6 +61,18 @@ std::shared_ptr<Recording> recording_of(cudaStream_t stream) {
     return streams.count(stream) != 0 ? stream->recording : nullptr;
 }
 
+cudaError_t synchronize_device() {
+    const std::lock_guard lock(mutex);
+    for (CUstream_st* stream : streams) {
+        if (!stream->recording || stream->device != current_device()) continue;
+        stream->recording->invalid = true;
+        return cudaErrorStreamCaptureUnsupported;
+    }
+    for (cudaStream_t stream : {cudaStream_t{}, cudaStreamPerThread}) host_waits_for(end_of(stream));
+    for (CUstream_st* stream : streams) host_waits_for(end_of(stream));
+    return cudaSuccess;
+}
+
 cudaError_t refuse_while_capturing() {
     if (capture_mode == cudaStreamCaptureModeRelaxed) return cudaSuccess;
     const std::lock_guard lock(mutex);
@@ -88,6 +102,7 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
         const cudaError_t error = refuse_on_legacy_stream();
         if (error != cudaSuccess) return returned(error);
     }
+    begin_work(stream);
     return returned(work());
 }
 
@@ -129,6 +144,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
         recording->invalid = true;
         return returned(cudaErrorStreamCaptureUnsupported);
     }
+    host_waits_for(end_of(stream));
     if (stream == nullptr || stream == cudaStreamLegacy) return returned(refuse_on_legacy_stream());
     return cudaSuccess;
 }
@@ -145,7 +161,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     if (!is_known(stream)) return returned(cudaErrorInvalidResourceHandle);
     const std::lock_guard lock(mutex);
     const auto other = event->recording.lock();
-    if (is_default(stream)) return returned(other ? cudaErrorStreamCaptureImplicit : cudaSuccess);
+    if (is_default(stream) && other) return returned(cudaErrorStreamCaptureImplicit);
+    if (!other && !recording_of(stream)) wait_on(stream, event->before);
+    if (is_default(stream)) return cudaSuccess;
     if (stream->recording) {
         if (other == stream->recording) return cudaSuccess;
         stream->recording->invalid = true;
@@ -178,13 +196,16 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     if (!is_known(stream)) return returned(cudaErrorInvalidResourceHandle);
     event->recording = recording_of(stream);
+    event->before = event->recording.lock() ? Before{} : end_of(stream);
     event->recorded = true;
     event->time = std::chrono::steady_clock::now();
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-    return event->recording.lock() ? returned(cudaErrorCapturedEvent) : cudaSuccess;
+    if (event->recording.lock()) return returned(cudaErrorCapturedEvent);
+    host_waits_for(event->before);
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }

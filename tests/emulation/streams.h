@@ -33,10 +33,14 @@ cudaError_t enqueue(cudaStream_t stream, Work work);
 /// The capture that `stream` takes part in, or null.
 std::shared_ptr<Recording> recording_of(cudaStream_t stream);
 
-/// For what no capture allows in its thread (cudaMalloc, synchronisation), nor one of mode Global
+/// For what no capture allows in its thread (cudaMalloc), nor one of mode Global
 /// in other threads: an error that also spoils those captures. The rules are those of
 /// cudaThreadExchangeStreamCaptureMode in the CUDA Runtime API.
 cudaError_t refuse_while_capturing();
+
+/// An error that spoils it where a stream of the device is captured, in whatever mode ("a broader
+/// handle which encompasses an active stream capture", CUDA C++ Programming Guide).
+cudaError_t synchronize_device();
 
 int device_count();
 int current_device();
