@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import fastconv as fc
+import numpy as np
 import pytest
 
 core = fc._core.cuda
@@ -68,3 +69,42 @@ def test_a_call_waits_for_its_operands_home(after: After) -> None:
     assert not after(other, home)
     home.synchronize()
     assert after(other, home)
+
+
+# ---- graphs -------------------------------------------------------------------------------------
+
+
+def test_a_launch_waits_for_the_arrays_that_the_graph_uses(after: After) -> None:
+    home, launching = fc.cuda.Stream(), fc.cuda.Stream()
+    with home:
+        x = fc.cuda.zeros(3)
+    with fc.cuda.capture() as graph:
+        y = fc.relu(x)
+    with home:
+        x.fill(3)
+    with launching:
+        graph.launch()
+    assert after(launching, home)
+    np.testing.assert_array_equal(fc.cuda.asnumpy(y), 3)
+    work(launching)
+    del x, y, graph
+    assert after(home, launching)
+
+
+def test_results_of_a_graph_come_after_its_launch(after: After) -> None:
+    x = fc.cuda.zeros(3)
+    with fc.cuda.capture() as graph:
+        capturing = fc.cuda.Stream(ptr=core.current_stream())
+        y, z = fc.relu(x), x.copy()
+    for _ in range(2):
+        launching, reading = fc.cuda.Stream(), fc.cuda.Stream()
+        with launching:
+            graph.launch()
+        with reading:
+            y.copy()
+        assert after(reading, launching)
+        assert after(capturing, launching)
+    del z  # on the stream that captured it
+    used = {fc.cuda.Stream().ptr for _ in range(50)}
+    assert capturing.ptr not in used  # nobody else's as long as the graph is there
+    graph.launch()

@@ -54,6 +54,12 @@ cuda::Stream current_stream_of(int device) {
 
 bool same_stream(cuda::Stream a, cuda::Stream b) { return a == b || (a <= 1 && b <= 1); }
 
+/// Unless one of them is captured: a graph's work waits when it is launched.
+void wait_unless_captured(cuda::Stream waiting, cuda::Stream other) {
+    if (!same_stream(waiting, other) && capture_on(waiting) == 0 && capture_on(other) == 0)
+        cuda::wait_for(waiting, other);
+}
+
 void order(const CudaArray& array, cuda::Stream stream) {
     CudaBuffer& buffer = *array.buffer;
     if (capture.serial != 0 && capture.stream == stream && !buffer.allocated_in_capture() &&
@@ -61,8 +67,7 @@ void order(const CudaArray& array, cuda::Stream stream) {
         capture.used.push_back(array.buffer);
     if (!buffer.owned() || same_stream(buffer.home(), stream)) return;
     buffer.used_on(stream);
-    if (capture_on(stream) == 0 && capture_on(buffer.home()) == 0)
-        cuda::wait_for(stream, buffer.home());
+    wait_unless_captured(stream, buffer.home());
 }
 
 }  // namespace
@@ -163,7 +168,7 @@ void begin_capture(cuda::Stream stream) {
 }
 
 CapturedGraph end_capture(cuda::Stream stream) {
-    CapturedGraph captured{0, std::move(capture.used)};
+    CapturedGraph captured{0, stream, std::move(capture.used)};
     capture = {};
     captured.graph = cuda::end_capture(stream);
     std::vector<Parked> blocks;
@@ -173,6 +178,19 @@ CapturedGraph end_capture(cuda::Stream stream) {
     }
     for (const Parked& block : blocks) cuda::release(block.data, block.device, block.stream);
     return captured;
+}
+
+void launch_graph(const CapturedGraph& captured, cuda::Stream stream) {
+    std::vector<cuda::Stream> homes;  // most arrays have the same
+    for (const auto& buffer : captured.used) {
+        const cuda::Stream home = buffer->home();
+        if (!buffer->owned() || same_stream(home, stream)) continue;
+        buffer->used_on(stream);
+        if (std::find(homes.begin(), homes.end(), home) == homes.end()) homes.push_back(home);
+    }
+    for (const cuda::Stream home : homes) wait_unless_captured(stream, home);
+    cuda::launch_graph(captured.graph, stream);
+    wait_unless_captured(captured.stream, stream);
 }
 
 bool is_captured(cuda::Stream stream) { return capture_on(stream) != 0; }

@@ -84,9 +84,13 @@ cuda::Stream set_current_stream(int device, cuda::Stream stream);
 void begin_capture(cuda::Stream stream);
 struct CapturedGraph {
     cuda::Graph graph;
+    cuda::Stream stream;  // that was captured, the home of what was allocated there
     std::vector<std::shared_ptr<CudaBuffer>> used;
 };
 CapturedGraph end_capture(cuda::Stream stream);
+/// Runs it on `stream` after the homes of the arrays that it uses; that of its own arrays, of its
+/// results therefore, waits for it.
+void launch_graph(const CapturedGraph& captured, cuda::Stream stream);
 
 /// Whether the stream records a graph, ours or another library's.
 bool is_captured(cuda::Stream stream);

@@ -89,9 +89,7 @@ public:
 
     void launch() const {
         const CudaCall call(device_);
-        for (const auto& buffer : captured_.used)
-            if (buffer->owned()) buffer->used_on(call.stream());
-        cuda::launch_graph(captured_.graph, call.stream());
+        launch_graph(captured_, call.stream());
     }
     std::size_t arrays() const { return captured_.used.size(); }
 

@@ -103,9 +103,11 @@ class Graph:
 
     def __init__(self) -> None:
         self._graph: Any = None
+        self._stream: Stream | None = None  # its results' home: nobody else's until it is gone
 
     def launch(self) -> None:
-        """Run it again on the current stream: it reads and writes the same arrays."""
+        """Run it again on the current stream: it reads and writes the same arrays, after what the
+        streams that these were made on have been given so far."""
         if self._graph is None:
             raise RuntimeError("Graph.launch: the capture is not finished")
         self._graph.launch()
@@ -134,6 +136,7 @@ def capture(device: int | None = None) -> Iterator[Graph]:
         _cuda.empty([1], "float32")  # the pool must exist before
         with Stream(index) as stream:
             graph = Graph()
+            graph._stream = stream
             _cuda.begin_capture(stream.ptr)
             try:
                 yield graph
