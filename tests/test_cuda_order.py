@@ -4,6 +4,7 @@ goes back to the pool. Only the emulation knows (tests/emulation/order.h)."""
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -108,3 +109,23 @@ def test_results_of_a_graph_come_after_its_launch(after: After) -> None:
     used = {fc.cuda.Stream().ptr for _ in range(50)}
     assert capturing.ptr not in used  # nobody else's as long as the graph is there
     graph.launch()
+
+
+# ---- memory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"max_version": (1, 0)}, {"copy": True}])
+def test_exported_memory_goes_back_after_its_consumers_work(
+    options: dict[str, Any], after: After
+) -> None:
+    home, consumer = fc.cuda.Stream(), fc.cuda.Stream()
+    with home:
+        x = fc.cuda.zeros(3)
+        capsule = x.__dlpack__(stream=consumer.ptr, **options)
+        del x
+    assert after(consumer, home)
+    work(consumer)
+    assert not after(home, consumer)
+    del capsule
+    gc.collect()
+    assert after(home, consumer)

@@ -65,7 +65,7 @@ void order(const CudaArray& array, cuda::Stream stream) {
     if (capture.serial != 0 && capture.stream == stream && !buffer.allocated_in_capture() &&
         std::find(capture.used.begin(), capture.used.end(), array.buffer) == capture.used.end())
         capture.used.push_back(array.buffer);
-    if (!buffer.owned() || same_stream(buffer.home(), stream)) return;
+    if (!buffer.owned()) return;
     buffer.used_on(stream);
     wait_unless_captured(stream, buffer.home());
 }
@@ -102,6 +102,7 @@ CudaBuffer::~CudaBuffer() {
 }
 
 void CudaBuffer::used_on(cuda::Stream stream) {
+    if (!owned_ || same_stream(stream, stream_)) return;
     std::lock_guard<std::mutex> lock(mutex_);
     if (std::find(others_.begin(), others_.end(), stream) == others_.end())
         others_.push_back(stream);

@@ -43,7 +43,7 @@ public:
     /// The PyTorch tensor whose memory it is, kept alive here: of an operand or a result of one call.
     /// Null for all other memory, that of tensors which somebody holds as an Array included.
     PyObject* tensor() const { return tensor_; }
-    /// Notes that work on `stream` touches the memory.
+    /// Notes that work on `stream` touches the memory: of owned memory, which waits for it at its end.
     void used_on(cuda::Stream stream);
 
 private:

@@ -1,5 +1,6 @@
 // CUDA arrays for other libraries, without a copy: DLPack (1.0 and before) and __cuda_array_interface__
-// (version 3). The consumer's stream waits for ours, as DLPack has it.
+// (version 3). The consumer's stream waits for ours, as DLPack has it, and what was ours goes back to
+// the pool after the consumer's stream.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -82,8 +83,12 @@ py::capsule to_dlpack(const CudaArray& array, std::optional<std::int64_t> stream
         cuda::run_copy(tensor_of(array), tensor_of(given), call.stream());
     }
     const auto consumer = static_cast<cuda::Stream>(stream.value_or(1));
-    if (stream != -1 && !is_captured(consumer) && !is_captured(call.stream()))
-        cuda::wait_for(consumer, call.stream());
+    if (stream != -1) {
+        // The consumer says when it has enqueued its last use, not when that is over.
+        given.buffer->used_on(consumer);
+        if (!is_captured(consumer) && !is_captured(call.stream()))
+            cuda::wait_for(consumer, call.stream());
+    }
     if (!versioned)
         return capsule_of<dlpack::Managed>(given, "dltensor", [](dlpack::Managed&) {});
     py::capsule capsule = capsule_of<dlpack::ManagedVersioned>(
