@@ -129,3 +129,65 @@ def test_exported_memory_goes_back_after_its_consumers_work(
     del capsule
     gc.collect()
     assert after(home, consumer)
+
+
+def test_memory_that_waited_for_a_capture_waits_for_its_other_users_too(after: After) -> None:
+    home, other = fc.cuda.Stream(), fc.cuda.Stream()
+    with home:
+        x = fc.cuda.zeros(3)
+    with other:
+        x.copy()
+    core.begin_capture(home.ptr)
+    work(other)
+    del x
+    core.end_capture(home.ptr)
+    assert after(home, other)
+
+
+def test_memory_waits_for_a_capture_on_any_stream_that_used_it(after: After) -> None:
+    home, other = fc.cuda.Stream(), fc.cuda.Stream()
+    with home:
+        x = fc.cuda.zeros(1 << 20)
+    with other:
+        x.copy()
+    used = fc.cuda.memory_stats()["used"]
+    core.begin_capture(other.ptr)
+    del x
+    assert fc.cuda.memory_stats()["used"] == used
+    core.end_capture(other.ptr)
+    assert fc.cuda.memory_stats()["used"] <= used - (4 << 20)
+    assert after(home, other)
+
+
+def test_memory_waits_for_the_captures_of_other_threads() -> None:
+    stream = fc.cuda.Stream()
+    with stream:
+        x = fc.cuda.zeros(3)
+    core.begin_capture(stream.ptr)
+    del x
+
+    def capture_another() -> None:
+        with fc.cuda.capture():
+            fc.cuda.zeros(3)
+
+    elsewhere(capture_another)
+    core.end_capture(stream.ptr)  # was not spoilt
+
+
+@pytest.mark.parametrize("ask", ["memory", "release"])
+def test_memory_of_a_spoilt_capture_comes_back(ask: str) -> None:
+    stream = fc.cuda.Stream()
+    with stream:
+        x = fc.cuda.zeros(1 << 20)
+    used = fc.cuda.memory_stats()["used"]
+    core.begin_capture(stream.ptr)
+    del x
+    with pytest.raises(RuntimeError):
+        stream.synchronize()
+    with pytest.raises(RuntimeError):
+        core.end_capture(stream.ptr)
+    if ask == "memory":
+        fc.cuda.empty(3)
+    else:
+        fc.cuda.release_memory()
+    assert fc.cuda.memory_stats()["used"] <= used - (4 << 20)

@@ -1,4 +1,4 @@
-// Buffers, the streams and captures that use them, and views for the kernels.
+// The streams and captures that use arrays, and views for the kernels.
 #include "bindings/cuda_array.h"
 
 #include <algorithm>
@@ -20,26 +20,6 @@ thread_local Capture capture;
 // A capture that is not ours (another library's) has this serial.
 constexpr std::uint64_t kForeign = ~std::uint64_t{0};
 
-std::uint64_t capture_on(cuda::Stream stream) {
-    if (capture.serial != 0 && capture.stream == stream) return capture.serial;
-    return cuda::is_capturing(stream) ? kForeign : 0;
-}
-
-// Memory from before a capture cannot be freed on the stream that captures: it waits here.
-struct Parked {
-    void* data;
-    int device;
-    cuda::Stream stream;
-};
-struct ParkedList {
-    std::mutex mutex;
-    std::vector<Parked> blocks;
-};
-ParkedList& parked() {
-    static auto* const list = new ParkedList;
-    return *list;
-}
-
 struct DeviceStream {
     int device;
     cuda::Stream stream;
@@ -51,8 +31,6 @@ cuda::Stream current_stream_of(int device) {
         if (entry.device == device) return entry.stream;
     return 0;
 }
-
-bool same_stream(cuda::Stream a, cuda::Stream b) { return a == b || (a <= 1 && b <= 1); }
 
 /// Unless one of them is captured: a graph's work waits when it is launched.
 void wait_unless_captured(cuda::Stream waiting, cuda::Stream other) {
@@ -72,41 +50,7 @@ void order(const CudaArray& array, cuda::Stream stream) {
 
 }  // namespace
 
-// ---- buffers -------------------------------------------------------------------------------------
-
-CudaBuffer::CudaBuffer(std::size_t bytes, int device, cuda::Stream stream)
-    : data_(cuda::allocate(bytes, stream)), device_(device), stream_(stream), owned_(true),
-      capture_(capture_on(stream)) {}
-
-CudaBuffer::CudaBuffer(void* data, int device, std::shared_ptr<void> keep, PyObject* tensor)
-    : data_(data), device_(device), owned_(false), keep_(std::move(keep)), tensor_(tensor) {}
-
-CudaBuffer::~CudaBuffer() {
-    if (!owned_ || !data_) return;
-    try {
-        const std::uint64_t now = capture_on(stream_);
-        if (now != capture_ && now != 0) {
-            std::lock_guard<std::mutex> lock(parked().mutex);
-            parked().blocks.push_back({data_, device_, stream_});
-            return;
-        }
-        if (now == 0 && !others_.empty()) {
-            const CudaCall here(device_);
-            for (const cuda::Stream other : others_)
-                if (capture_on(other) == 0) cuda::wait_for(stream_, other);
-        }
-    } catch (const std::exception&) {
-        // The driver is gone, or the device in error: nothing to wait for.
-    }
-    cuda::release(data_, device_, stream_);
-}
-
-void CudaBuffer::used_on(cuda::Stream stream) {
-    if (!owned_ || same_stream(stream, stream_)) return;
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (std::find(others_.begin(), others_.end(), stream) == others_.end())
-        others_.push_back(stream);
-}
+// ---- new arrays -------------------------------------------------------------------------------------
 
 CudaArray unallocated(std::vector<std::int64_t> shape, DType dtype, bool channels_last) {
     CudaArray array;
@@ -172,12 +116,7 @@ CapturedGraph end_capture(cuda::Stream stream) {
     CapturedGraph captured{0, stream, std::move(capture.used)};
     capture = {};
     captured.graph = cuda::end_capture(stream);
-    std::vector<Parked> blocks;
-    {
-        std::lock_guard<std::mutex> lock(parked().mutex);
-        blocks.swap(parked().blocks);
-    }
-    for (const Parked& block : blocks) cuda::release(block.data, block.device, block.stream);
+    release_parked();
     return captured;
 }
 
@@ -192,6 +131,11 @@ void launch_graph(const CapturedGraph& captured, cuda::Stream stream) {
     for (const cuda::Stream home : homes) wait_unless_captured(stream, home);
     cuda::launch_graph(captured.graph, stream);
     wait_unless_captured(captured.stream, stream);
+}
+
+std::uint64_t capture_on(cuda::Stream stream) {
+    if (capture.serial != 0 && capture.stream == stream) return capture.serial;
+    return cuda::is_capturing(stream) ? kForeign : 0;
 }
 
 bool is_captured(cuda::Stream stream) { return capture_on(stream) != 0; }

@@ -92,6 +92,17 @@ CapturedGraph end_capture(cuda::Stream stream);
 /// results therefore, waits for it.
 void launch_graph(const CapturedGraph& captured, cuda::Stream stream);
 
+/// Gives memory that had to wait for the end of a capture back to the pool, where no stream that used
+/// it is captured any longer; also done before memory is asked for.
+void release_parked();
+
+/// The serial number of the capture that the stream takes part in: one number for all that are not of
+/// this thread, 0 for none.
+std::uint64_t capture_on(cuda::Stream stream);
+
+/// The legacy default stream has two names.
+inline bool same_stream(cuda::Stream a, cuda::Stream b) { return a == b || (a <= 1 && b <= 1); }
+
 /// Whether the stream records a graph, ours or another library's.
 bool is_captured(cuda::Stream stream);
 

@@ -119,7 +119,10 @@ void bind_cuda_runtime(py::module_& module) {
         facts["reserved_peak"] = stats.reserved_peak;
         return facts;
     });
-    module.def("trim_memory", &cuda::trim_memory, py::arg("device"));
+    module.def("trim_memory", [](int device) {
+        release_parked();
+        cuda::trim_memory(device);
+    }, py::arg("device"));
     module.def("pinned_bytes", &pinned_bytes, py::arg("bytes"));
     module.def("copy_in", &copy_in, py::arg("array"), py::arg("host"));
     module.def("copy_out", &copy_out, py::arg("array"), py::arg("host"), py::arg("wait") = true);
