@@ -191,3 +191,27 @@ def test_memory_of_a_spoilt_capture_comes_back(ask: str) -> None:
     else:
         fc.cuda.release_memory()
     assert fc.cuda.memory_stats()["used"] <= used - (4 << 20)
+
+
+# ---- other libraries ----------------------------------------------------------------------------
+
+
+class On:
+    """An array on a stream of another library."""
+
+    def __init__(self, array: Any, stream: fc.cuda.Stream) -> None:
+        self.array = array
+        self.__cuda_array_interface__ = array.__cuda_array_interface__ | {"stream": stream.ptr}
+
+
+def test_a_call_waits_for_the_streams_of_all_its_operands(after: After) -> None:
+    streams = [fc.cuda.Stream() for _ in range(3)]
+    shapes = (1, 2, 4, 4), (3, 2, 1, 1), (1, 3, 4, 4)
+    operands = [On(fc.cuda.zeros(shape), stream) for shape, stream in zip(shapes, streams)]
+    x, weight, residual = map(fc.cuda.asarray, operands)
+    for stream in streams:
+        work(stream)
+    fc.conv2d(x, weight, residual=residual)
+    assert after(streams[0], streams[1])
+    assert after(streams[0], streams[2])
+    assert not after(streams[1], streams[0])

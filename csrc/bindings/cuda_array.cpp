@@ -154,8 +154,11 @@ CudaCall::CudaCall(std::initializer_list<const CudaArray*> operands) {
     }
     make_current(first ? first->device() : cuda::current_device());
     stream_ = theirs ? *theirs : current_stream();
-    for (const CudaArray* operand : operands)
-        if (operand) order(*operand, stream_);
+    for (const CudaArray* operand : operands) {
+        if (!operand) continue;
+        order(*operand, stream_);
+        if (operand->stream) wait_unless_captured(stream_, *operand->stream);
+    }
 }
 
 CudaCall::CudaCall(int device) {

@@ -107,8 +107,8 @@ inline bool same_stream(cuda::Stream a, cuda::Stream b) { return a == b || (a <=
 bool is_captured(cuda::Stream stream);
 
 /// What a binding does first: makes the operands' device current until the end of the scope, and says
-/// on which stream to work: the first operand's library's, else current_stream(). Null operands are
-/// skipped; operands on different devices are a std::invalid_argument.
+/// on which stream to work: that of the first operand which has its library's, else current_stream().
+/// It waits for the others' libraries' streams as for homes. Null operands are skipped; operands on different devices are a std::invalid_argument.
 class CudaCall {
 public:
     CudaCall(std::initializer_list<const CudaArray*> operands);
