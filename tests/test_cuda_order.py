@@ -12,6 +12,7 @@ from typing import Any
 import fastconv as fc
 import numpy as np
 import pytest
+from cuda_support import numbers
 
 core = fc._core.cuda
 
@@ -191,6 +192,16 @@ def test_memory_of_a_spoilt_capture_comes_back(ask: str) -> None:
     else:
         fc.cuda.release_memory()
     assert fc.cuda.memory_stats()["used"] <= used - (4 << 20)
+
+
+def test_out_of_memory_while_another_thread_captures() -> None:
+    x = fc.cuda.asarray(numbers((5, 6)))
+    with fc.cuda.capture() as graph:
+        y = x.copy()
+        with pytest.raises(MemoryError, match="asked for"):
+            elsewhere(lambda: fc.cuda.empty((1 << 44,)))
+    graph.launch()
+    np.testing.assert_array_equal(fc.cuda.asnumpy(y), numbers((5, 6)))
 
 
 # ---- other libraries ----------------------------------------------------------------------------

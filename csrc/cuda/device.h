@@ -19,6 +19,10 @@ namespace fastconv::cuda {
 /// kernel image for this device, no memory). Also clears the error.
 void check(cudaError_t status, const char* what);
 
+/// Waits for all of the device's work, which no capture of one of its streams allows and which would
+/// spoil it: false, at once, while begin_capture's are open.
+bool synchronize_device_unless_capturing(int index);
+
 inline cudaStream_t stream_of(Stream stream) { return reinterpret_cast<cudaStream_t>(stream); }
 
 /// Scratch of the current device for the work that is enqueued on `stream` while it lives.

@@ -186,7 +186,7 @@ void* allocate(std::size_t bytes, Stream stream) {
         // What other streams have freed but not finished with is not theirs to take; after waiting
         // and giving everything unused back it is.
         cudaGetLastError();
-        synchronize_device(index);
+        if (!synchronize_device_unless_capturing(index)) synchronize(stream);
         trim_memory(index);
         status = cudaMallocFromPoolAsync(&data, bytes, pool, stream_of(stream));
     }

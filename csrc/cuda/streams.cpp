@@ -42,6 +42,17 @@ Streams& streams() {
     return *all;
 }
 
+/// How many graphs this process captures by begin_capture; held while a device is waited for.
+struct Captures {
+    std::mutex mutex;
+    int count = 0;
+};
+
+Captures& captures() {
+    static auto* const all = new Captures;
+    return *all;
+}
+
 }  // namespace
 
 // ---- streams and events --------------------------------------------------------------------------
@@ -75,6 +86,13 @@ void synchronize(Stream stream) {
 void synchronize_device(int index) {
     OnDevice on(index);
     check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
+bool synchronize_device_unless_capturing(int index) {
+    std::lock_guard<std::mutex> lock(captures().mutex);
+    if (captures().count > 0) return false;
+    synchronize_device(index);
+    return true;
 }
 
 void wait_for(Stream waiting, Stream other) {
@@ -122,13 +140,20 @@ bool is_capturing(Stream stream) {
 void begin_capture(Stream stream) {
     // Arrays of other streams may be made and released meanwhile, which at once is right for them and
     // the stricter modes forbid (seen on an H100: an allocation in a captured training step).
+    std::lock_guard<std::mutex> lock(captures().mutex);
     check(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeRelaxed),
           "cudaStreamBeginCapture");
+    ++captures().count;
 }
 
 Graph end_capture(Stream stream) {
     cudaGraph_t graph = nullptr;
-    check(cudaStreamEndCapture(stream_of(stream), &graph), "cudaStreamEndCapture");
+    const cudaError_t ended = cudaStreamEndCapture(stream_of(stream), &graph);
+    {
+        std::lock_guard<std::mutex> lock(captures().mutex);
+        captures().count -= captures().count > 0;  // whether or not it was spoilt
+    }
+    check(ended, "cudaStreamEndCapture");
     cudaGraphExec_t executable = nullptr;
     // Results that were allocated in the capture stay where they are when the graph runs again.
     const cudaError_t status =
