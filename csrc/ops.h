@@ -235,6 +235,7 @@ std::string why_no_device();        // one sentence; empty if there is one that 
 const DeviceInfo& device(int index);  // cached; throws where there is no such device
 int current_device();
 void set_device(int index);
+bool is_pinned(const void* pointer);  // whether it is page-locked memory of the host's
 int device_of(const void* pointer);  // throws std::invalid_argument where it is not a GPU's memory
 
 /// Stream-ordered memory of the current device from a pool that keeps what was freed; 256-byte aligned.

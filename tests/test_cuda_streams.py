@@ -90,6 +90,40 @@ def test_a_captured_graph_runs_again_on_new_values() -> None:
     np.testing.assert_array_equal(fc.cuda.asnumpy(y), wanted)
 
 
+def test_a_capture_refuses_what_its_graph_could_not_repeat() -> None:
+    """Without being spoilt by it."""
+    x, number = fc.cuda.asarray(numbers((5, 6))), fc.cuda.full(1, 3)
+    with fc.cuda.capture() as graph:
+        with pytest.raises(RuntimeError, match=r"asarray: .* host memory, .*cuda\.pinned"):
+            fc.cuda.asarray(numbers((5, 6)))
+        with pytest.raises(RuntimeError, match=r"asnumpy: .* waited for .* Graph\.launch"):
+            fc.cuda.asnumpy(x)
+        with pytest.raises(RuntimeError, match=r"asnumpy: .* ordinary host memory"):
+            fc.cuda.asnumpy(x, np.empty((5, 6), np.float32), wait=False)
+        with pytest.raises(RuntimeError, match=r"item: .* Graph\.launch"):
+            float(number)
+        y = x.copy()
+    graph.launch()
+    np.testing.assert_array_equal(fc.cuda.asnumpy(y), numbers((5, 6)))
+
+
+def test_a_capture_copies_pinned_memory_at_every_launch() -> None:
+    given, out = fc.cuda.pinned((5, 6)), fc.cuda.pinned((5, 6))
+    kept, results = given[:], out[:]
+    with fc.cuda.capture() as graph:
+        fc.cuda.asnumpy(fc.relu(fc.cuda.asarray(given)), out, wait=False)
+    del given, out
+    for scale in (1, 2):
+        kept[...] = numbers((5, 6)) * scale
+        graph.launch()
+        fc.cuda.synchronize()
+        np.testing.assert_array_equal(results, np.maximum(numbers((5, 6)) * scale, 0))
+    del kept, results  # the graph has them
+    gc.collect()
+    graph.launch()
+    fc.cuda.synchronize()
+
+
 def test_captures_that_fail_leave_the_thread_as_it_was() -> None:
     with pytest.raises(TypeError, match="asarray"), fc.cuda.capture() as graph:
         fc.cuda.zeros(3)[...] = "x"

@@ -112,6 +112,10 @@ void begin_capture(cuda::Stream stream) {
     capture = {++serials, stream, {}};
 }
 
+void keep_in_capture(std::shared_ptr<CudaBuffer> buffer) {
+    if (capture.serial != 0) capture.used.push_back(std::move(buffer));
+}
+
 CapturedGraph end_capture(cuda::Stream stream) {
     CapturedGraph captured{0, stream, std::move(capture.used)};
     capture = {};

@@ -88,6 +88,8 @@ struct CapturedGraph {
     std::vector<std::shared_ptr<CudaBuffer>> used;
 };
 CapturedGraph end_capture(cuda::Stream stream);
+/// Memory that is no operand of a call, the host's: as long as the graph that this thread captures.
+void keep_in_capture(std::shared_ptr<CudaBuffer> buffer);
 /// Runs it on `stream` after the homes of the arrays that it uses; that of its own arrays, of its
 /// results therefore, waits for it.
 void launch_graph(const CapturedGraph& captured, cuda::Stream stream);

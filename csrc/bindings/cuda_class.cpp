@@ -106,6 +106,9 @@ py::object item(const CudaArray& array) {
                               shape_text(array.shape));
     const bool whole = array.dtype == DType::kInt64;
     const CudaCall call({&array});
+    if (is_captured(call.stream()))
+        throw std::runtime_error("item: an array's number cannot be waited for inside a capture; ask "
+                                 "for it after Graph.launch");
     CudaArray wide = array;
     if (!whole) {
         wide = empty_array(array.shape, DType::kFloat32, false, call.stream());

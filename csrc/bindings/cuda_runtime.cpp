@@ -7,6 +7,7 @@
 
 #include "bindings/cuda_array.h"
 #include "bindings/cuda_dtype.h"
+#include "bindings/cuda_torch.h"
 
 namespace fastconv {
 namespace {
@@ -40,13 +41,26 @@ void check_block(const CudaArray& array, const py::buffer_info& host) {
         throw std::invalid_argument("_core: blocks of one size without gaps expected");
 }
 
+/// A captured copy reads or writes the host's memory at every launch.
+void keep_for_capture(const char* function, const py::buffer_info& info, const py::buffer& host,
+                      cuda::Stream stream) {
+    if (!is_captured(stream) || info.size == 0) return;
+    if (!cuda::is_pinned(info.ptr))
+        throw std::runtime_error(std::string(function) +
+                                 ": a capture would copy ordinary host memory, which may be gone when "
+                                 "its graph is launched; copy it outside of the capture, or take "
+                                 "memory of fastconv.cuda.pinned");
+    keep_in_capture(std::make_shared<CudaBuffer>(info.ptr, cuda::current_device(), keep_alive(host)));
+}
+
 // Bytes of a buffer in C order into a C-contiguous array, and back. From and to pageable memory both
-// wait; with pinned memory the caller keeps `host` until the stream is done.
+// wait; with pinned memory the caller keeps `host` until the stream is done. Captures keep theirs.
 void copy_in(const CudaArray& array, const py::buffer& host) {
     const py::buffer_info info = host.request();
     check_block(array, info);
     written_tensor_of(array);
     const CudaCall call({&array});
+    keep_for_capture("asarray", info, host, call.stream());
     const py::gil_scoped_release release;
     cuda::copy_bytes(array.data, info.ptr, static_cast<std::size_t>(info.size * info.itemsize),
                      cuda::CopyKind::kHostToDevice, call.stream());
@@ -56,6 +70,10 @@ void copy_out(const CudaArray& array, const py::buffer& host, bool wait) {
     const py::buffer_info info = host.request(true);
     check_block(array, info);
     const CudaCall call({&array});
+    if (wait && is_captured(call.stream()))
+        throw std::runtime_error("asnumpy: nothing can be waited for inside a capture; call it after "
+                                 "Graph.launch, or pass wait=False and an out of fastconv.cuda.pinned");
+    keep_for_capture("asnumpy", info, host, call.stream());
     const py::gil_scoped_release release;
     cuda::copy_bytes(info.ptr, array.data, static_cast<std::size_t>(info.size * info.itemsize),
                      cuda::CopyKind::kDeviceToHost, call.stream());

@@ -22,6 +22,7 @@ namespace {
 const DeviceInfo& device(int) { refuse(); }
 int current_device() { refuse(); }
 void set_device(int) { refuse(); }
+bool is_pinned(const void*) { refuse(); }
 int device_of(const void*) { refuse(); }
 void* allocate(std::size_t, Stream) { refuse(); }
 void release(void*, int, Stream) noexcept {}

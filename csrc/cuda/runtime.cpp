@@ -166,6 +166,12 @@ void set_device(int index) {
     check(cudaSetDevice(index), "cudaSetDevice");
 }
 
+bool is_pinned(const void* pointer) {
+    cudaPointerAttributes attributes{};
+    check(cudaPointerGetAttributes(&attributes, pointer), "cudaPointerGetAttributes");
+    return attributes.type == cudaMemoryTypeHost;
+}
+
 int device_of(const void* pointer) {
     cudaPointerAttributes attributes{};
     check(cudaPointerGetAttributes(&attributes, pointer), "cudaPointerGetAttributes");

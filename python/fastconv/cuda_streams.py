@@ -119,7 +119,8 @@ def capture(device: int | None = None) -> Iterator[Graph]:
 
     Arrays that the block uses are kept by the graph; those it makes hold values after
     `Graph.launch`. Make every kind of call once before, so that kernels are loaded; do not wait
-    inside for anything (`asnumpy`, `float`, `synchronize`). Tensors of other libraries are captured
+    inside for anything (`asnumpy`, `float`, `synchronize`), and copy from and to no host memory but
+    `pinned`, which every launch reads and writes anew. Tensors of other libraries are captured
     by their library, not by this.
 
     Examples
