@@ -186,6 +186,22 @@ def test_without_a_working_nvcc(
 
 
 @needs_checkout
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc")
+def test_the_oldest_toolkits_have_what_asks_the_driver(tmp_path: Path) -> None:
+    """This toolkit's headers, less a function that came with 12.5."""
+    (tmp_path / "cuda_runtime.h").write_text(
+        "#pragma once\n#include_next <cuda_runtime.h>\n#undef CUDART_VERSION\n"
+        "#define CUDART_VERSION 12040\n"
+        "#define cudaGetDriverEntryPointByVersion there_is_none_in_12_4\n"
+    )
+    source, made = ROOT / "csrc" / "cuda" / "tensor_map.cpp", tmp_path / "tensor_map.o"
+    command = ["nvcc", "-std=c++17", "-I", str(tmp_path), "-I", str(ROOT / "csrc")]
+    command += ["-c", str(source), "-o", str(made)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_checkout
 @needs_cmake
 def test_a_misspelt_option_is_refused(tmp_path: Path) -> None:
     done = configure(tmp_path, "-DFASTCONV_CUDA=YES PLEASE")

@@ -20,9 +20,13 @@ template <class Function>
 Function driver_function(const char* name) {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult found{};
+#if CUDART_VERSION < 12050  // the other came with 12.5, and this one goes
+    check(cudaGetDriverEntryPoint(name, &function, cudaEnableDefault, &found), name);
+#else
     constexpr unsigned kIntroduced = 12000;  // CUDA 12.0
     check(cudaGetDriverEntryPointByVersion(name, &function, kIntroduced, cudaEnableDefault, &found),
           name);
+#endif
     if (found != cudaDriverEntryPointSuccess || function == nullptr)
         throw std::runtime_error(std::string("the CUDA driver has no ") + name);
     return reinterpret_cast<Function>(function);
