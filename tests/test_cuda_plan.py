@@ -91,6 +91,20 @@ def test_high_precision_takes_three_tf32_products_where_they_are_faster() -> Non
         assert plan(layer, direction, precision=1) == plan(layer, direction)  # bfloat16
 
 
+def test_sums_of_many_taps_that_shared_memory_does_not_hold() -> None:
+    """A weight in C order is stored 32 channels at a time, with all their taps."""
+    layer = (1, 32, 31, 8, 31, 1)
+    for capability, algorithm in [(75, "naive"), (86, "naive"), (80, "direct"), (90, "direct")]:
+        found = plan(
+            layer, GRAD_WEIGHT, capability=capability, dtype="float32", channels_last=False
+        )
+        assert found["algorithm"] == algorithm
+        if algorithm == "naive":
+            assert "need more shared memory" in found["rejected"]["direct"]
+    in_order = plan(layer, GRAD_WEIGHT, capability=86, dtype="float32")
+    assert in_order["algorithm"] == "direct"
+
+
 def test_the_reasons_are_in_words() -> None:
     first = plan((32, 3, 224, 64, 7, 2))
     assert not first["vector"]

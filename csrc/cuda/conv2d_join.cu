@@ -243,7 +243,7 @@ void store_grad_weight_splits(const Correlation& view, const Strides& weight, in
     const std::int64_t blocks =
         view.groups * view.cols * ceil_div(view.channels, std::int64_t{kStoreChannels});
     launch<store_by_taps>({dim3(static_cast<unsigned>(blocks)), dim3(kJoinThreads),
-                           kStoreChannels * sizeof(float) * static_cast<std::size_t>(p.taps | 1)},
+                           static_cast<std::size_t>(store_shared_bytes(p.taps))},
                           stream, p);
 }
 

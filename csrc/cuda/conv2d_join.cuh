@@ -6,7 +6,7 @@
 // Floor: 4 bytes read an element and split, each result written once.
 #pragma once
 
-#include "cuda/conv_kernels.h"
+#include "cuda/conv2d_pack.h"
 #include "cuda/items.cuh"
 #include "cuda/ptx.cuh"
 
@@ -128,7 +128,6 @@ __global__ void __launch_bounds__(kJoinThreads) store_in_order(const StoreArgume
     store_in_order_of<1>(p);
 }
 
-constexpr int kStoreChannels = 32;
 
 /// A weight of any strides. A block has 32 channels and all taps of one filter: read along channels,
 /// turned in shared memory, written along taps, which is contiguous in C order.

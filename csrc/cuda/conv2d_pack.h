@@ -29,6 +29,13 @@ inline bool lies_in_order(const Correlation& view, const Strides& weight) {
            (taps_h == 1 || weight.height_elems == taps_w * view.channels);
 }
 
+/// Of a weight that does not lie in order a block stores so many channels, through shared memory where
+/// each has its taps' sums beside each other; an odd number apart, for the banks.
+constexpr int kStoreChannels = 32;
+inline std::int64_t store_shared_bytes(std::int64_t taps) {
+    return kStoreChannels * std::int64_t{sizeof(float)} * (taps | 1);
+}
+
 /// partial (splits, groups, cols, depth) to the weight of any strides, added to it with `accumulate`;
 /// the partial sums are overwritten.
 void store_grad_weight_splits(const Correlation& view, const Strides& weight, int splits,

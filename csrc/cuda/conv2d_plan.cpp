@@ -18,7 +18,7 @@ namespace fastconv::cuda {
 namespace {
 
 constexpr std::int64_t kWorkspaceAlignment = 256;
-constexpr std::int64_t kMostTaps = 1024;  // whose sums of 32 channels fit into shared memory
+constexpr std::int64_t kMostTaps = 1024;  // of grad_weight: more were never tried
 
 bool fits_int(std::int64_t value) { return value <= INT_MAX / 2; }
 
@@ -200,6 +200,11 @@ std::string plan_direct(CudaConvPlan& plan, const DeviceInfo& device, const std:
         settle(phase);
         if (const char* reason = too_large(phase)) return reason;
         if (grad_weight && plan.problem.taps() > kMostTaps) return "it has more than 1024 taps";
+        if (grad_weight && !lies_in_order(phase, plan.strides.weight) &&
+            store_shared_bytes(plan.problem.taps()) >
+                static_cast<std::int64_t>(device.shared_bytes))
+            return "the sums of its taps, of " + std::to_string(kStoreChannels) +
+                   " channels, need more shared memory than a block may have here";
         // Phases of one launch have the same strides.
         const bool pointwise = computed == 1 && phase.taps_h.count == 1 &&
                                phase.taps_w.count == 1 && phase.taps_h.offset == 0 &&
