@@ -60,13 +60,14 @@ int driver_version() {
     return version;
 }
 
-TensorMap as_map(const CUtensorMap& made, const Encoded& from) {
+TensorMap as_map(const CUtensorMap& made, const MappedTensor& tensor) {
     TensorMap map;
     std::memcpy(&map, &made, sizeof map);
-    // Drivers up to CUDA 13.1 set a bit in the maps of tensors below 128 KiB that must not be set.
+    // Drivers up to CUDA 13.1 set a bit in the maps of tensors below 128 KiB that must not be set:
+    // CUTLASS (copy_traits_sm90_tma.hpp) clears it where the last element is nearer than that.
     static const bool driver_errs = driver_version() <= 13010;
-    constexpr cuuint64_t kSmall = 128 * 1024;
-    if (driver_errs && from.bytes[2] * from.size[3] < kSmall)
+    constexpr std::int64_t kSmall = 128 * 1024;
+    if (driver_errs && tensor.span_bytes() < kSmall)
         map.words[1] &= ~(std::uint64_t{1} << 21);
     return map;
 }
@@ -86,7 +87,7 @@ TensorMap tiled_map(const MappedTensor& tensor, const int (&box)[4], int step_1,
                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
          "cuTensorMapEncodeTiled");
-    return as_map(map, from);
+    return as_map(map, tensor);
 }
 
 TensorMap im2col_map(const MappedTensor& tensor, const ImageWalk& walk) {
@@ -105,7 +106,7 @@ TensorMap im2col_map(const MappedTensor& tensor, const ImageWalk& walk) {
                 CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
          "cuTensorMapEncodeIm2col");
-    return as_map(map, from);
+    return as_map(map, tensor);
 }
 
 }  // namespace fastconv::cuda

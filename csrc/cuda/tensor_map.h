@@ -22,6 +22,13 @@ struct MappedTensor {
     bool bfloat16 = false;  // else float16
     std::int64_t size[4]{};
     std::int64_t elems[3]{};
+
+    /// From the first element to the end of the last, in whatever order the dimensions lie.
+    constexpr std::int64_t span_bytes() const {
+        std::int64_t span = size[0];
+        for (int d = 0; d < 3; ++d) span += (size[d + 1] - 1) * elems[d];
+        return span * 2;
+    }
 };
 
 /// Copies of box[0] x ... x box[3] elements; box[0] is 64, the others at most 256. With steps, 1 .. 8,

@@ -31,6 +31,14 @@ enum class Bug : int {
     kWrongTap,       // the next one along the width
 };
 
+// What drivers' bit for small tensors hangs on (csrc/cuda/tensor_map.cpp): filters within taps, a slice
+// of 64 of 512 channels, and one pixel, whose other strides nothing uses.
+static_assert(cuda::MappedTensor{nullptr, true, {64, 3, 3, 128}, {8192, 24576, 64}}.span_bytes() ==
+              9 * 128 * 64 * 2);
+static_assert(cuda::MappedTensor{nullptr, true, {64, 2, 8, 8}, {512, 1024, 8192}}.span_bytes() ==
+              (127 * 512 + 64) * 2);
+static_assert(cuda::MappedTensor{nullptr, true, {64, 1, 1, 1}, {1 << 20, 8, 16}}.span_bytes() == 128);
+
 // ---- one copy -----------------------------------------------------------------------------------
 
 struct Place {
