@@ -16,6 +16,7 @@
 #pragma once
 
 #include "cuda/conv_kernels.h"
+#include "cuda/items.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/scalar.cuh"
 #include "cuda/walk.cuh"
@@ -117,13 +118,12 @@ __device__ void load_floats(float (&to)[kCount], const float* from) {
     }
 }
 
-/// kCount elements as floats; zeros where not `inside`.
+/// kCount elements; zeros where not `inside`.
 template <int kCount, class T>
-__device__ void load_elements(float (&to)[kCount], const T* from, bool inside) {
-    Pack<T, kCount> pack{};
-    if (inside) pack = *reinterpret_cast<const Pack<T, kCount>*>(from);
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) to[i] = to_float(pack.value[i]);
+__device__ Item<T, kCount> load_item(const T* from, bool inside) {
+    Item<T, kCount> item{};
+    if (inside) item = *reinterpret_cast<const Item<T, kCount>*>(from);
+    return item;
 }
 
 __device__ inline bool within(int position, int size) {

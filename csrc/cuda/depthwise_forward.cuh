@@ -21,11 +21,14 @@ constexpr int row_outputs(int kernel, int stride, int count) {
 /// row to the next. Four more than the channels spread taps, written side by side, over the banks.
 __host__ __device__ inline int weight_pitch(int lanes, int count) { return lanes * count + 4; }
 
-template <class T, int kCount>
+/// kKernel: of square windows and one filter a channel, whose numbers of taps no thread then divides
+/// by; 0 for all others.
+template <class T, int kCount, int kKernel = 0>
 __device__ void stage_weights(const DepthwiseArguments& a, const DepthwiseThread& thread,
                               float* weights) {
-    const int width = a.width.kernel, taps = a.height.kernel * width;
-    const int filters = a.gather ? a.multiplier : 1;  // of a channel
+    const int width = kKernel ? kKernel : a.width.kernel;
+    const int taps = kKernel ? kKernel * kKernel : a.height.kernel * width;
+    const int filters = kKernel || !a.gather ? 1 : a.multiplier;  // of a channel
     const int each = taps * filters, pitch = weight_pitch(a.lanes, kCount);
     const Strides& strides = a.weight_strides;
     const int first = thread.chunk * a.lanes * kCount;
@@ -59,11 +62,10 @@ __device__ void finish(const DepthwiseArguments& a, int channel, const Place& at
 #pragma unroll
     for (int i = 0; i < kCount; ++i) y[i] += sum[i];
     if (a.residual) {
-        float more[kCount];
-        load_elements<kCount>(more, static_cast<const T*>(a.residual) + offset(a.residual_strides),
-                              true);
+        const auto more = load_item<kCount>(
+            static_cast<const T*>(a.residual) + offset(a.residual_strides), true);
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) y[i] += more[i];
+        for (int i = 0; i < kCount; ++i) y[i] += more.at(i);
     }
     Pack<T, kCount> result;
 #pragma unroll
@@ -78,7 +80,7 @@ __device__ inline void row_of(const DepthwiseArguments& a) {
     constexpr int kColumns = (kRowOutputs - 1) * kStride + kKernel;
     float* const weights = reinterpret_cast<float*>(ptx::shared_memory());
     const DepthwiseThread thread(a);
-    stage_weights<T, kCount>(a, thread, weights);
+    stage_weights<T, kCount, kKernel>(a, thread, weights);
     __syncthreads();
     if (!thread.valid) return;
     const Strides& strides = a.source_strides;
@@ -100,13 +102,11 @@ __device__ inline void row_of(const DepthwiseArguments& a) {
             if (!line && a.flipped) continue;  // grad_input has no products with padding
             const T* const row = source + at.n * strides.batch_elems + h * strides.height_elems +
                                  w * strides.width_elems;
-            Pack<T, kCount> x[kColumns];
+            Item<T, kCount> x[kColumns];
 #pragma unroll
-            for (int j = 0; j < kColumns; ++j) {
-                x[j] = {};
-                if (line && within(w + j, a.width.source))
-                    x[j] = *reinterpret_cast<const Pack<T, kCount>*>(row + j * strides.width_elems);
-            }
+            for (int j = 0; j < kColumns; ++j)
+                x[j] = load_item<kCount>(row + j * strides.width_elems,
+                                         line && within(w + j, a.width.source));
             float weight[kKernel][kCount];
 #pragma unroll
             for (int s = 0; s < kKernel; ++s)
@@ -121,7 +121,7 @@ __device__ inline void row_of(const DepthwiseArguments& a) {
                     if (s < 0 || s >= kKernel) continue;
 #pragma unroll
                     for (int i = 0; i < kCount; ++i)
-                        sum[o][i] = fmaf(to_float(x[j].value[i]), weight[s][i], sum[o][i]);
+                        sum[o][i] = fmaf(x[j].at(i), weight[s][i], sum[o][i]);
                 }
             }
         }
@@ -176,12 +176,12 @@ __device__ inline void general_of(const DepthwiseArguments& a) {
                      s += cols.step, w += cols.at_step) {
                     const bool inside = line && within(w, a.width.source);
                     if (!inside && a.gather) continue;
-                    float x[kCount], factor[kCount];
-                    load_elements<kCount>(
-                        x, image + h * strides.height_elems + w * strides.width_elems, inside);
+                    const auto x = load_item<kCount>(
+                        image + h * strides.height_elems + w * strides.width_elems, inside);
+                    float factor[kCount];
                     load_floats(factor, weight + s * pitch);
 #pragma unroll
-                    for (int i = 0; i < kCount; ++i) sum[i] = fmaf(x[i], factor[i], sum[i]);
+                    for (int i = 0; i < kCount; ++i) sum[i] = fmaf(x.at(i), factor[i], sum[i]);
                 }
             }
         }

@@ -31,27 +31,29 @@ __device__ inline void weight_of(const DepthwiseArguments& a, const DepthwiseThr
         for (std::uint32_t position = first + thread.group; position < end;
              position += thread.groups) {
             const Place at = position_of(a, position);
-            float dy[kCount];
-            load_elements<kCount>(dy,
-                                  grad + at.n * grads.batch_elems + at.h * grads.height_elems +
-                                      at.w * grads.width_elems,
-                                  true);
+            const auto dy = load_item<kCount>(grad + at.n * grads.batch_elems +
+                                                  at.h * grads.height_elems +
+                                                  at.w * grads.width_elems,
+                                              true);
             const int h = at.h * a.height.stride - a.height.pad + r0 * a.height.dilation;
             const int w = at.w * a.width.stride - a.width.pad + s0 * a.width.dilation;
             const T* const image = source + at.n * strides.batch_elems;
 #pragma unroll
-            for (int r = 0; r < kRows; ++r)
+            for (int r = 0; r < kRows; ++r) {
+                Item<T, kCount> value[kCols];
 #pragma unroll
                 for (int s = 0; s < kCols; ++s) {
                     const int y = h + r * a.height.dilation, x = w + s * a.width.dilation;
                     const bool inside = within(y, a.height.source) && within(x, a.width.source);
-                    float value[kCount];
-                    load_elements<kCount>(
-                        value, image + y * strides.height_elems + x * strides.width_elems, inside);
+                    value[s] = load_item<kCount>(
+                        image + y * strides.height_elems + x * strides.width_elems, inside);
+                }
+#pragma unroll
+                for (int s = 0; s < kCols; ++s)
 #pragma unroll
                     for (int i = 0; i < kCount; ++i)
-                        sum[r][s][i] = fmaf(dy[i], value[i], sum[r][s][i]);
-                }
+                        sum[r][s][i] = fmaf(dy.at(i), value[s].at(i), sum[r][s][i]);
+            }
         }
     }
     float* const shared = reinterpret_cast<float*>(ptx::shared_memory());
