@@ -142,6 +142,18 @@ def test_unpooling(order, dtype, rng):
     assert_exact(host(fc.max_unpool2d_backward(on_gpu(grads, dtype, order), given[1])), expected)
 
 
+@pytest.mark.parametrize("order", ["C", "channels_last"])
+@pytest.mark.parametrize("shape", [(5, 18, 40, 41), (2, 18, 100, 99)], ids=["images", "channels"])
+def test_unpooling_in_parts(shape, order, rng):
+    """More than 2^18 places: by images, and by channels where one image has more."""
+    x = integers(shape, rng)
+    y, indices = reference.max_pool2d(x, 2, return_indices=True)
+    size = shape[2] * 2, shape[3] * 2
+    expected = reference.max_unpool2d(y, indices, output_size=size)
+    given = on_gpu(y, None, order), on_gpu(indices, None, order)
+    assert_exact(host(fc.max_unpool2d(*given, output_size=size)), expected)
+
+
 def test_indices_outside_are_skipped():
     """The CPU names them in an error; here that would mean waiting."""
     y = on_gpu(np.ones((1, 1, 1, 3), np.float32))

@@ -5,6 +5,7 @@
 // channels and width lie closer.
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 
 #include "cuda/launch.h"
 #include "cuda/pool2d_backward.cuh"
@@ -167,6 +168,15 @@ private:
     int count_ = 1;  // elements of channels that a thread has
 };
 
+/// Of a part of max_unpool2d: owners that are cleared, claimed and read within a third of the L2 cache,
+/// beside what streams through it. Channels that lie closest are cut into sectors of 32 bytes at least.
+std::int64_t most_owners(std::int64_t places, bool channels_inside) {
+    constexpr std::int64_t kLeast = 1 << 18, kLeastChannels = 16;
+    const auto l2_bytes = static_cast<std::int64_t>(device(current_device()).l2_bytes);
+    const std::int64_t least = channels_inside ? kLeastChannels * places : 0;
+    return std::min(kMostItems, std::max({l2_bytes / 3 / std::int64_t{sizeof(int)}, kLeast, least}));
+}
+
 }  // namespace
 
 void run_pool2d(const PoolProblem& problem, const PoolStrides& strides, const PoolPointers& pointers,
@@ -189,7 +199,9 @@ void run_unpool2d(const UnpoolProblem& problem, const PoolPointers& pointers, St
     const bool inside = channels_inside(to, problem.channels);
     require_kernels(problem.dtype);
     const std::int64_t bytes = element_bytes_of(problem.dtype);
-    for_parts(problem.batch, problem.channels, std::max(inputs, outputs),
+    const std::int64_t most = backward ? kMostItems : most_owners(outputs, inside);
+    std::optional<Scratch> scratch;  // of the first part, as large as any
+    for_parts(problem.batch, problem.channels, std::max(inputs, outputs), most,
               [&](std::int64_t n, std::int64_t images, std::int64_t c, std::int64_t channels) {
         UnpoolArguments a;
         a.element_bytes = static_cast<int>(bytes);
@@ -216,8 +228,8 @@ void run_unpool2d(const UnpoolProblem& problem, const PoolPointers& pointers, St
         if (backward) return launch<unpool_backward_kernel>(over_inputs, stream, a);
         const std::int64_t owners = a.outputs.items;
         const std::size_t owner_bytes = static_cast<std::size_t>(owners) * sizeof(int);
-        const Scratch scratch(owner_bytes, stream);
-        a.owners = static_cast<int*>(scratch.data());
+        if (!scratch) scratch.emplace(owner_bytes, stream);
+        a.owners = static_cast<int*>(scratch->data());
         constexpr int kNobody = 0xFF;  // in every byte: -1
         check(cudaMemsetAsync(a.owners, kNobody, owner_bytes, stream_of(stream)),
               "cudaMemsetAsync");

@@ -5,6 +5,7 @@
 //
 // Forward in three passes, the same bits every time: owners of all places of y are cleared, each
 // index enters its own position p * Q + q by the maximum of integers, each place takes its owner's x.
+// In parts whose owners stay in the L2 cache from pass to pass, one after another in one scratch.
 #pragma once
 
 #include "cuda/pool2d_forward.cuh"

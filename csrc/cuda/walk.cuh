@@ -67,20 +67,29 @@ struct Walk {
     }
 };
 
-/// Cuts a batch of images into parts of fewer than 2^31 items, by images and, where one has too many,
-/// by channels: run(first image, images, first channel, channels). `items`: of one channel's plane.
+constexpr std::int64_t kMostItems = (std::int64_t{1} << 31) - 1024;  // of a Walk
+
+/// Cuts a batch of images into parts of at most `most` items, or of one channel's, by images and,
+/// where one has too many, by channels: run(first image, images, first channel, channels), no part
+/// larger than the first. `items`: of one channel's plane.
 template <class Run>
-void for_parts(std::int64_t batch, std::int64_t channels, std::int64_t items, Run&& run) {
-    constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1024;
+void for_parts(std::int64_t batch, std::int64_t channels, std::int64_t items, std::int64_t most,
+               Run&& run) {
     if (batch == 0 || channels == 0 || items == 0) return;
-    if (items > kMost) throw std::invalid_argument("cuda: a plane of an image has 2**31 elements");
-    const std::int64_t some_channels = channels < kMost / items ? channels : kMost / items;
-    const std::int64_t fit = kMost / (items * some_channels);
+    if (items > kMostItems)
+        throw std::invalid_argument("cuda: a plane of an image has 2**31 elements");
+    const std::int64_t wanted = most < items ? 1 : most / items;  // planes
+    const std::int64_t some_channels = channels < wanted ? channels : wanted;
+    const std::int64_t fit = wanted / some_channels;
     const std::int64_t some_images = batch < fit ? batch : fit;
     for (std::int64_t n = 0; n < batch; n += some_images)
         for (std::int64_t c = 0; c < channels; c += some_channels)
             run(n, batch - n < some_images ? batch - n : some_images, c,
                 channels - c < some_channels ? channels - c : some_channels);
+}
+template <class Run>
+void for_parts(std::int64_t batch, std::int64_t channels, std::int64_t items, Run&& run) {
+    for_parts(batch, channels, items, kMostItems, static_cast<Run&&>(run));
 }
 
 /// Whether packs of `count` elements along the channels of an (N, C, height, width) operand, 16 bytes
