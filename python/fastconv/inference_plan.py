@@ -28,6 +28,7 @@ from fastconv.memory_plan import (
 from fastconv.ops.arrays import check_shape, empty, take, take_out
 from fastconv.ops.devices import device_name, new
 from fastconv.ops.families import give
+from fastconv.precision import float32_precision, get_float32_precision
 
 _cuda = _core.cuda
 
@@ -81,7 +82,7 @@ class InferencePlan:
             self._calls = [calls for calls, _ in bound]  # of each row
             self.rows = tuple(row for _, row in bound)
             if index is None:
-                self._isa = get_isa()
+                self._isa, self._precision = get_isa(), get_float32_precision()
                 self._record()
             else:
                 self._capture()
@@ -90,7 +91,8 @@ class InferencePlan:
         """The calls as one C++ program for the number of threads that is set now."""
         self._threads = _core.num_threads()
         self._program, ends = _core.Program(), []
-        with isa(self._isa):  # the one that the weights are packed for
+        # Those that the weights were packed and the poolings fused for.
+        with isa(self._isa), float32_precision(self._precision):
             self._program.begin()
             try:
                 for calls in self._calls:
@@ -226,10 +228,11 @@ class InferencePlan:
         given = (out,) if self._single else out
         if not isinstance(given, tuple) or len(given) != len(self._shapes):
             raise TypeError(f"plan: out must be a tuple of {len(self._shapes)} arrays")
-        arrays = [
-            take_out("plan", one, shape[1:] if image else shape, self._input.dtype, {"x": x})
-            for one, shape in zip(given, self._shapes, strict=True)
-        ]
+        apart, arrays = {"x": x}, []
+        for index, (one, shape) in enumerate(zip(given, self._shapes, strict=True)):
+            wanted = shape[1:] if image else shape
+            arrays.append(take_out("plan", one, wanted, self._input.dtype, apart))
+            apart[f"out[{index}]"] = arrays[-1]
         return [array[None] if image else array for array in arrays]
 
     @contextlib.contextmanager
