@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import ops
+from fastconv.ops.arrays import take, take_like
 from fastconv.ops.devices import FLOAT32, FLOAT64, cuda_core, kernels_for, new, on_device
 from fastconv.ops.elementwise import empty_like
 from fastconv.ops.families import give, import_any
@@ -90,14 +91,15 @@ def add_into(total: Any, term: Any) -> None:
 
 
 def add_to_each(x: Any, bias: Any) -> Any:
-    """x (N, ...) + bias (...)."""
-    if not on_device(bias):
-        return x + bias
-    array = import_any("add_to_each", "x", x)
-    spread = empty_like(array)
-    spread[...] = bias
-    cuda_core.add(array, spread, spread)
-    return give(spread, x)
+    """x (N, ...) + bias (...), in x's memory order."""
+    array = take("add_to_each", "x", x)
+    bias = take_like("add_to_each", "bias", bias, array, "x")
+    result = empty_like(array)
+    if not on_device(array):
+        return give(np.add(array, bias, out=result), x)
+    result[...] = bias
+    cuda_core.add(array, result, result)
+    return give(result, x)
 
 
 def sum_over_batch(grad: Any) -> Any:
@@ -112,19 +114,26 @@ def sum_over_batch(grad: Any) -> Any:
 
 
 def concatenate(parts: Sequence[Any]) -> Any:
-    """Arrays (N, C, ...) one after another along the channels."""
-    first = import_any("concatenate", "parts", parts[0])
+    """Arrays (N, C, ...), or (C, H, W) or (C,) of one image, one after another along C."""
+    arrays = [import_any("concatenate", "parts", part) for part in parts]
+    first = arrays[0]
     if not on_device(first):
-        return np.concatenate(parts, axis=1)
-    channels = sum(part.shape[1] for part in parts)
+        return give(np.concatenate(arrays, axis=channel_axis(first.shape)), parts[0])
+    if channel_axis(first.shape) == 0:
+        return give(concatenate([array[None] for array in arrays])[0], parts[0])
+    channels = sum(array.shape[1] for array in arrays)
     if ops.is_channels_last(first) if first.ndim == 4 else False:
         n, _, h, w = first.shape
         result: Any = new((n, h, w, channels), first.dtype, first).transpose(0, 3, 1, 2)
     else:
         result = new((first.shape[0], channels, *first.shape[2:]), first.dtype, first)
     begin = 0
-    for part in parts:
-        array = import_any("concatenate", "parts", part)
+    for array in arrays:
         result[:, begin : begin + array.shape[1]] = array
         begin += array.shape[1]
     return give(result, parts[0])
+
+
+def channel_axis(shape: Sequence[int]) -> int:
+    """Where C stands: before it is N, but not in one image (C, H, W) nor one vector (C,)."""
+    return 0 if len(shape) in (1, 3) else 1

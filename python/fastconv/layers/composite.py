@@ -13,6 +13,7 @@ from fastconv.layers.activation import ReLU, Sigmoid
 from fastconv.layers.arithmetic import (
     add,
     add_into,
+    channel_axis,
     concatenate,
     multiply,
     multiply_into,
@@ -108,19 +109,22 @@ class Concat(Layer):
 
     def forward(self, x: Any) -> Any:
         parts = [branch(x) for branch in self._layers.values()]
-        for part in parts[1:]:
-            if part.shape[:1] + part.shape[2:] != parts[0].shape[:1] + parts[0].shape[2:]:
-                shapes = ", ".join(str(p.shape) for p in parts)
-                raise ValueError(f"the branches' shapes differ beyond the channels: {shapes}")
-        self.save(tuple(part.shape[1] for part in parts))
+        shapes = [tuple(part.shape) for part in parts]
+        axis = channel_axis(shapes[0])
+        if len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) > 1:
+            listed = ", ".join(map(str, shapes))
+            raise ValueError(f"the branches' shapes differ beyond the channels: {listed}")
+        self.save(tuple(shape[axis] for shape in shapes))
         return concatenate(parts)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         (channels,) = self.saved()
         ends = accumulate(channels, initial=0)
+        before = (slice(None),) * channel_axis(grad_y.shape)
+        slices = [(*before, slice(begin, end)) for begin, end in pairwise(ends)]
         parts = [
-            (branch, grad_y[:, begin:end])
-            for branch, (begin, end) in zip(self._layers.values(), pairwise(ends), strict=True)
+            (branch, grad_y[part])
+            for branch, part in zip(self._layers.values(), slices, strict=True)
         ]
         if not need_input:
             for branch, grad in parts:

@@ -15,7 +15,7 @@ from fastconv.graph import Value
 from fastconv.layers.activation import ReLU
 from fastconv.layers.arguments import arguments, compact, pair, positive
 from fastconv.layers.base import Layer
-from fastconv.layers.gradients import accumulate, accumulate_bias, needed
+from fastconv.layers.gradients import accumulate, accumulate_bias, needed, with_batch
 from fastconv.layers.parameter import Parameter
 from fastconv.ops.devices import on_device
 
@@ -120,8 +120,8 @@ class Conv2d(Layer):
 
     def _grad_input(self, grad_y: Any, **options: Any) -> Any:
         (x,) = self.saved()
-        geometry = self.geometry(x.shape)
-        return ops.conv2d_grad_input(grad_y, self.weight.data, x.shape, **geometry, **options)
+        options |= self.geometry(x.shape)
+        return ops.conv2d_grad_input(grad_y, self.weight.data, with_batch(x.shape), **options)
 
     def _accumulate(self, grad_y: Any) -> None:
         (x,) = self.saved()

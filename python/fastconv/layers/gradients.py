@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastconv import ops
@@ -16,6 +17,11 @@ def needed(need_input: bool, weight: Parameter | None, bias: Parameter | None) -
         ("bias", bias is not None and bias.requires_grad),
     )
     return tuple(name for name, want in wanted if want)
+
+
+def with_batch(shape: Sequence[int]) -> tuple[int, ...]:
+    """``shape`` as an ``input_shape`` argument, which has N: 1 for one image (C, H, W)."""
+    return (1, *shape) if len(shape) == 3 else tuple(shape)
 
 
 def accumulate(parameter: Parameter | None, grad: Any) -> None:

@@ -133,13 +133,16 @@ class PositionBias(Layer):
             raise ValueError(f"bias has shape {self.shape}, but one input has {tuple(shape[1:])}")
 
     def forward(self, x: Any) -> Any:
-        self._check(x.shape)
-        self.save()
-        return add_to_each(x, self.bias.data)
+        single = tuple(x.shape) == self.shape  # one input without N
+        if not single:
+            self._check(x.shape)
+        self.save(single)
+        y = add_to_each(x[None] if single else x, self.bias.data)
+        return y[0] if single else y
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
-        self.saved()
-        accumulate(self.bias, sum_over_batch(grad_y))
+        (single,) = self.saved()
+        accumulate(self.bias, grad_y if single else sum_over_batch(grad_y))
         return grad_y
 
     def lower(self, x: Value) -> Value:

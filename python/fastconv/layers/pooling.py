@@ -9,6 +9,7 @@ from fastconv import ops
 from fastconv.graph import Value
 from fastconv.layers.arguments import arguments, compact, pair
 from fastconv.layers.base import Layer
+from fastconv.layers.gradients import with_batch
 from fastconv.ops.devices import on_device
 
 
@@ -59,7 +60,8 @@ class MaxPool2d(Layer):
             return None
         if relu_output is not None:
             grad_y = ops.relu_backward(grad_y, relu_output)
-        return ops.max_pool2d_backward(grad_y, indices, input_shape, **self._geometry())
+        shape = with_batch(input_shape)
+        return ops.max_pool2d_backward(grad_y, indices, shape, **self._geometry())
 
     def lower(self, x: Value) -> Value:
         return x.graph.add("max_pool2d", (x,), **self._geometry())
@@ -115,7 +117,7 @@ class AvgPool2d(Layer):
         (input_shape,) = self.saved()
         if not need_input:
             return None
-        return ops.avg_pool2d_backward(grad_y, input_shape, **self._geometry())
+        return ops.avg_pool2d_backward(grad_y, with_batch(input_shape), **self._geometry())
 
     def lower(self, x: Value) -> Value:
         return x.graph.add("avg_pool2d", (x,), **self._geometry())
@@ -153,7 +155,7 @@ class AdaptiveAvgPool2d(Layer):
         if not need_input:
             return None
         grad_y = _with_order(grad_y, was_channels_last)
-        return ops.adaptive_avg_pool2d_backward(grad_y, input_shape)
+        return ops.adaptive_avg_pool2d_backward(grad_y, with_batch(input_shape))
 
     def lower(self, x: Value) -> Value:
         return x.graph.add("adaptive_avg_pool2d", (x,), output_size=self.output_size)
@@ -181,7 +183,7 @@ class GlobalAvgPool2d(Layer):
         if not need_input:
             return None
         grad_y = _with_order(grad_y, was_channels_last)
-        return ops.global_avg_pool2d_backward(grad_y, input_shape)
+        return ops.global_avg_pool2d_backward(grad_y, with_batch(input_shape))
 
     def lower(self, x: Value) -> Value:
         return x.graph.add("global_avg_pool2d", (x,))
@@ -190,8 +192,10 @@ class GlobalAvgPool2d(Layer):
 def _with_order(grad_y: Any, channels_last: bool) -> Any:
     """A gradient (N, C, 1, 1) is in both memory orders at once: give it the strides of the one that
     its images had, which the gradient of pooling follows."""
-    if tuple(grad_y.shape[2:]) != (1, 1):
+    if tuple(grad_y.shape[-2:]) != (1, 1):
         return grad_y
+    if len(grad_y.shape) == 3:
+        return _with_order(grad_y[None], channels_last)[0]
     n, c = grad_y.shape[:2]
     vectors = grad_y.reshape(n, c)
     if not channels_last:

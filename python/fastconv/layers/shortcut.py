@@ -50,25 +50,27 @@ class ZeroPaddedShortcut(Layer):
             )
 
     def forward(self, x: Any) -> Any:
-        self._check(x.shape)
-        array, step = take("ZeroPaddedShortcut", "x", x), self.stride
+        given, step = take("ZeroPaddedShortcut", "x", x), self.stride
+        array = given[None] if given.ndim == 3 else given
+        self._check(array.shape)
         self.save(array.shape)
         sampled = array[:, :, ::step, ::step]
         n, _, h, w = sampled.shape
         y = empty((n, self.out_channels, h, w), array.dtype, array)
         y[...] = 0
         y[:, self.before : self.before + self.in_channels] = sampled
-        return give(y, x)
+        return give(y if array is given else y[0], x)
 
     def backward(self, grad_y: Any, *, need_input: bool = True) -> Any:
         (shape,) = self.saved()
         if not need_input:
             return None
-        array, step = take("ZeroPaddedShortcut", "grad_y", grad_y), self.stride
+        given, step = take("ZeroPaddedShortcut", "grad_y", grad_y), self.stride
+        array = given[None] if given.ndim == 3 else given
         grad_x = empty(shape, array.dtype, array)
         grad_x[...] = 0
         grad_x[:, :, ::step, ::step] = array[:, self.before : self.before + self.in_channels]
-        return give(grad_x, grad_y)
+        return give(grad_x if array is given else grad_x[0], grad_y)
 
     def lower(self, x: Value) -> Value:
         self._check(x.shape)
