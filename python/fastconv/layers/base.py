@@ -13,8 +13,9 @@ from os import PathLike
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from fastconv.errors import locate_error, located_backward
+from fastconv.errors import locate_error
 from fastconv.graph import Graph, Value
+from fastconv.layers.calls import begin_call, checked_backward
 from fastconv.layers.parameter import Parameter
 from fastconv.layers.placement import host
 from fastconv.layers.state import load_into, move
@@ -27,9 +28,10 @@ class Layer:
 
     A subclass defines ``forward(x)`` and ``backward(grad_y)``, calls ``self.save(...)`` in forward
     for what backward needs and ``self.saved()`` in backward to get it, and assigns its
-    ``Parameter`` and ``Layer`` objects to attributes. ``output_shape`` (or ``lower``) is needed
-    only for ``fc.summary`` and ``fc.compile``, and only where forward does more than call other
-    layers.
+    ``Parameter`` and ``Layer`` objects to attributes. One that keeps something may be called once
+    before each backward, or more often where only the last call's is wanted. ``output_shape`` (or
+    ``lower``) is needed only for ``fc.summary`` and ``fc.compile``, and only where forward does
+    more than call other layers.
 
     Examples
     --------
@@ -54,11 +56,13 @@ class Layer:
     # Layers of the network that Caffe publishes -> paths here; `load_state_dict` knows both.
     caffe_layers: Mapping[str, str] = MappingProxyType({})
     training: bool
-    path: str
+    _layer_path: str
     _parameters: dict[str, Parameter]
     _buffers: dict[str, Any]
     _layers: dict[str, Layer]
     _saved: tuple[Any, ...] | None
+    _saved_used: bool  # backward has had what is saved
+    _saved_lost: Any  # of calls whose backward never came (layers/calls.py)
     _packed: Any
 
     def __new__(cls: type[Self], *args: Any, **kwargs: Any) -> Self:
@@ -66,19 +70,22 @@ class Layer:
         self = super().__new__(cls)
         self.__dict__.update(
             training=True,
-            path="",
+            _layer_path="",
             _parameters={},
             _buffers={},
             _layers={},
             _saved=None,
+            _saved_used=False,
+            _saved_lost=None,
             _packed=None,
         )
         return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "backward" in cls.__dict__:
-            cls.backward = located_backward(cls.__dict__["backward"])  # type: ignore[method-assign]
+        for name in ("backward", "backward_plus", "backward_add_relu"):
+            if name in cls.__dict__:
+                setattr(cls, name, checked_backward(cls.__dict__[name]))
 
     def __setattr__(self, name: str, value: Any) -> None:
         # An entry that is replaced by one of its kind keeps its place in the order.
@@ -88,11 +95,11 @@ class Layer:
             self._layers.pop(name, None)
         if isinstance(value, Parameter):
             self._parameters[name] = value
-            value.name = f"{self.path}.{name}".lstrip(".")
+            value.name = f"{self._layer_path}.{name}".lstrip(".")
             value.thaw() if self.training else value.freeze()
         elif isinstance(value, Layer):
             self._layers[name] = value
-            value._set_path(f"{self.path}.{name}".lstrip("."))
+            value._set_path(f"{self._layer_path}.{name}".lstrip("."))
         elif name in self._buffers:
             self._buffers[name] = value
         object.__setattr__(self, name, value)
@@ -103,7 +110,7 @@ class Layer:
         object.__delattr__(self, name)
 
     def _set_path(self, path: str) -> None:
-        self.__dict__["path"] = path
+        self.__dict__["_layer_path"] = path
         for name, parameter in self._parameters.items():
             parameter.name = f"{path}.{name}"
         for name, layer in self._layers.items():
@@ -123,6 +130,8 @@ class Layer:
 
     def call_relu(self, x: Any, relu: Layer) -> Any:
         """relu(self(x)) in one pass, of a layer that defines ``forward_relu`` (layers/fused.py)."""
+        if relu.training:
+            begin_call(relu)
         return self.__run(self.forward_relu, x, relu)  # type: ignore[attr-defined]
 
     def call_add_relu(self, x: Any, side: Any) -> Any:
@@ -131,11 +140,17 @@ class Layer:
 
     def __run(self, forward: Callable[..., Any], *inputs: Any) -> Any:
         if self.training:
-            self.__dict__["_saved"] = None
+            begin_call(self)
         try:
             return forward(*inputs)
+        except AttributeError as error:
+            if not any(error.obj is value for value in inputs):
+                raise
+            wrong = TypeError(f"the input is a {type(error.obj).__name__}; wanted an array")
+            locate_error(wrong, self, self._layer_path)
+            raise wrong from error
         except (TypeError, ValueError) as error:
-            locate_error(error, self, self.path)
+            locate_error(error, self, self._layer_path)
             raise
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
@@ -160,8 +175,8 @@ class Layer:
         if self._saved is None:
             why = "it was not called yet" if self.training else "it is in eval mode"
             raise RuntimeError(
-                f"{type(self).__name__} {self.path!r}: backward needs a call in training mode "
-                f"before it, but {why}"
+                f"{type(self).__name__} {self._layer_path!r}: backward needs a call in training "
+                f"mode before it, but {why}"
             )
         return self._saved
 
@@ -269,7 +284,7 @@ class Layer:
     def train(self: Self, mode: bool = True) -> Self:
         """Training mode: calls keep what backward needs, parameters may be written."""
         for _, layer in self.named_layers():
-            layer.__dict__.update(training=mode, _packed=None, _saved=None)
+            layer.__dict__.update(training=mode, _packed=None, _saved=None, _saved_lost=None)
             for parameter in layer._parameters.values():
                 parameter.thaw() if mode else parameter.freeze()
         return self
@@ -308,7 +323,7 @@ class Layer:
         return f"{name}(\n  " + "\n  ".join(children) + "\n)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_saved": None, "_packed": None}
+        return {**self.__dict__, "_saved": None, "_saved_lost": None, "_packed": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -108,7 +108,7 @@ def move(model: Any, device: Any, dtype: Any) -> Any:
     for array, layer in arrays:  # before anything moves
         target(array, layer)
     for layer in layers:
-        layer.__dict__.update(_packed=None, _saved=None)
+        layer.__dict__.update(_packed=None, _saved=None, _saved_lost=None)
         for parameter in layer._parameters.values():
             parameter.convert(*target(parameter.data, layer))
         for name, buffer in list(layer._buffers.items()):
