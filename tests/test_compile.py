@@ -377,7 +377,7 @@ class Doubled(L.Conv2d):
 def test_what_has_no_rule_is_named():
     with pytest.raises(TypeError, match="compile: Scale '1' computes its output itself"):
         fc.compile(L.Sequential(L.ReLU(), Scale()), (2, 3))
-    with pytest.raises(TypeError, match="Doubled '0' has a forward of its own, but lower from Con"):
+    with pytest.raises(TypeError, match="Doubled '0': it has a forward of its own, but lower from"):
         fc.compile(L.Sequential(Doubled(3, 4, 1)), (1, 3, 4, 4))
     with pytest.raises(ValueError, match=r"weight has 3 input channels x 1 group, but the input"):
         fc.compile(L.Conv2d(3, 4, 1), (1, 2, 4, 4))

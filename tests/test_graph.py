@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fastconv as fc
 import numpy as np
 import pytest
 from fastconv import layers as L
 from fastconv.graph import Graph
 from fastconv.models import lenet5
 from fastconv.summary_table import summary
+from support import normals
 
 
 def residual_net():
@@ -177,3 +179,120 @@ def test_summary_prints_a_table():
     assert lines[-2].startswith("total")
     assert f"{residual_net().num_parameters:,}" in lines[-2]
     assert "(2, 3, 8, 8)" in lines[-1]
+
+
+class Backbone(L.Layer):
+    def __init__(self):
+        self.conv1, self.conv2 = L.Conv2d(2, 3, 1), L.Conv2d(3, 3, 1)
+
+
+class Reaches(L.Layer):
+    """Calls layers that others hold: a chain's one by one, a backbone's by its attribute."""
+
+    def __init__(self):
+        self.features = L.Sequential(L.Conv2d(1, 2, 3), L.ReLU())
+        self.backbone = Backbone()
+
+    def forward(self, x):
+        for layer in self.features:
+            x = layer(x)
+        return self.backbone.conv1(x)
+
+
+def test_a_layer_is_known_by_its_path_wherever_it_is_called(rng):
+    model, x = Reaches(), normals((1, 1, 5, 5), rng)
+    table = summary(model, x.shape)
+    assert [(row.path, row.parameters) for row in table.rows[1:]] == [
+        ("features.0", 20),
+        ("features.1", 0),
+        ("backbone.conv1", 9),
+    ]
+    assert table.unused_parameters == model.backbone.conv2.num_parameters
+    np.testing.assert_allclose(fc.compile(model, x.shape)(x), model(x), rtol=1e-5)
+
+
+class Loose(L.Layer):
+    def __init__(self):
+        self.held = L.ReLU()
+        self.layers = [L.Conv2d(1, 2, 3)]  # a list is no attribute that a model sees
+
+    def forward(self, x):
+        return self.held(self.layers[0](x))
+
+
+def test_a_layer_that_nobody_holds_is_named():
+    with pytest.raises(ValueError, match=r"'Conv2d\.weight', which the model's state_dict lacks"):
+        fc.compile(Loose(), (1, 1, 5, 5))
+
+
+class Modes(L.Layer):
+    """Another result in training than in eval mode."""
+
+    def __init__(self, fails=False):
+        self.one, self.other, self.fails = L.Linear(3, 4), L.Linear(3, 4), fails
+
+    def forward(self, x):
+        if self.fails:
+            raise ValueError("as asked")
+        return (self.one(x), self.other(x)) if self.training else self.other(x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_plan_is_of_the_eval_mode_and_leaves_the_models(training, rng):
+    model, x = L.Sequential(Modes()).train(training), normals((2, 3), rng)
+    model[0].one.eval()  # a part in another mode
+    plan = fc.compile(model, x.shape)
+    modes = [layer.training for _, layer in model.named_layers()]
+    assert modes == [training, training, False, training]
+    assert np.array_equal(plan(x), model.eval()(x))
+    failing = Modes(fails=True)
+    with pytest.raises(ValueError, match="as asked"):
+        fc.compile(failing, x.shape)
+    assert failing.training
+
+
+def test_a_model_in_eval_mode_is_not_written(rng, monkeypatch):
+    model = L.Sequential(Modes(), L.ReLU()).eval()
+
+    class Watched(dict):
+        def __setitem__(self, name, value):
+            raise AssertionError(f"{name} was written")
+
+    model(normals((2, 3), rng))
+    for _, layer in model.named_layers():
+        layer.__dict__ = Watched(layer.__dict__)
+    fc.compile(model, (2, 3))
+
+
+@pytest.mark.parametrize("function", [fc.compile, summary, L.Layer.output_shape])
+@pytest.mark.parametrize("shape", [(1.5, 3), 4, (None, 3), "23", ()])
+def test_a_shape_that_is_none_names_the_function(function, shape):
+    with pytest.raises((TypeError, ValueError), match=f"^{function.__name__}: input_shape="):
+        function(L.Linear(3, 4), shape)
+
+
+@pytest.mark.parametrize("function", [fc.compile, summary, L.Layer.output_shape])
+@pytest.mark.parametrize("kind", [list, lambda ys: {"y": ys[0]}, lambda ys: (ys[0], 1), str])
+def test_results_that_are_no_arrays_are_named(function, kind):
+    class Returns(L.Layer):
+        def __init__(self):
+            self.one, self.other = L.Linear(3, 4), L.Linear(3, 4)
+
+        def forward(self, x):
+            return kind([self.one(x), self.other(x)])
+
+    with pytest.raises(TypeError, match=f"{function.__name__}: Returns returns a .*; wanted an ar"):
+        function(Returns(), (2, 3))
+
+
+class Doubled(L.Sequential):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("function", [fc.compile, summary, L.Layer.output_shape])
+def test_a_forward_newer_than_lower_is_refused(function):
+    with pytest.raises(TypeError, match=r"Doubled.*: it has a forward of its own, but lower from"):
+        function(Doubled(L.Linear(3, 4)), (2, 3))
+    with pytest.raises(TypeError, match=r"Doubled 'body': it has a forward of its own"):
+        function(L.Residual(Doubled(L.Linear(3, 3))), (2, 3))

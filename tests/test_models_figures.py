@@ -134,7 +134,8 @@ def kept(model, x):
 @pytest.mark.parametrize(
     "name",
     ["lenet5", "cifar_resnet20", "cifar_highway19", "highway_mlp10", "all_cnn_c",
-     "alphago_policy", "googlenet", "googlenet_torchvision", "cifar10_quick", "resnet18"],
+     "alphago_policy", "googlenet", "googlenet_torchvision", "cifar10_quick", "resnet18",
+     "alexnet", "alexnet_torchvision", "vgg11", "zfnet"],
 )  # fmt: skip
 def test_training_memory_is_what_the_layers_keep(name):
     model, shape = built(name), (1, *MODELS[name].image_shape)

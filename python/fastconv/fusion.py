@@ -92,7 +92,7 @@ def _step(graph: Graph, node: Node, inputs: list[int], state: Mapping[str, Any])
     if missing:
         raise ValueError(
             f"compile: {node.layer} {node.path!r} has {missing[0]!r}, which the model's state_dict "
-            f"lacks: assign every layer to an attribute of the layer that calls it"
+            f"lacks: assign every layer to an attribute of the model or of one of its layers"
         )
     return Step(
         op=node.op,

@@ -8,11 +8,13 @@ the input. Shapes include N. Parameters are named as in the model's ``state_dict
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastconv.errors import locate_error
 from fastconv.graph_rules import RULES
@@ -71,24 +73,44 @@ class Graph:
     ``training`` is the mode that is lowered, for layers whose results differ (auxiliary heads).
     """
 
-    def __init__(self, input_shape: Sequence[int], *, training: bool = False) -> None:
-        shape = tuple(int(size) for size in input_shape)
-        if not shape or min(shape) < 0:
-            raise ValueError(f"input_shape={input_shape!r}, but (N, C, H, W) or (N, C) is needed")
+    def __init__(
+        self, input_shape: Sequence[int], *, training: bool = False, function: str = "output_shape"
+    ) -> None:
+        shape = _checked_shape(function, input_shape)
         self.nodes: list[Node] = [Node(0, "input", (), shape, layer="input")]
         self.outputs: tuple[int, ...] = (0,)
         self.training = training
         self.not_kept: set[int] = set()  # outputs that training does not keep, whatever their rule
+        self.kept: set[int] = set()  # and those that it does
+        self._paths: dict[int, str] = {}  # by the id of each of the model's layers
         self._scopes: list[tuple[Layer, str]] = []
         self._single = False
 
     @classmethod
-    def of(cls, model: Layer, input_shape: Sequence[int], *, training: bool | None = None) -> Graph:
-        """Lower ``model`` for an input of ``input_shape`` (with N), by default in its own mode."""
-        graph = cls(input_shape, training=model.training if training is None else training)
-        result = graph.call(model, Value(graph, 0))
+    def of(
+        cls,
+        model: Layer,
+        input_shape: Sequence[int],
+        *,
+        training: bool | None = None,
+        function: str = "output_shape",
+    ) -> Graph:
+        """Lower ``model`` for an input of ``input_shape`` (with N), by default in its own mode;
+        errors name ``function``."""
+        mode = model.training if training is None else training
+        graph = cls(input_shape, training=mode, function=function)
+        for path, layer in model.named_layers():
+            graph._paths.setdefault(id(layer), path)
+        with _in_mode(model, training):
+            result = graph.call(model, Value(graph, 0))
         graph._single = isinstance(result, Value)
-        graph.outputs = (result.index,) if graph._single else tuple(v.index for v in result)
+        results = (result,) if graph._single else result
+        if not isinstance(results, tuple) or not all(isinstance(v, Value) for v in results):
+            raise TypeError(
+                f"{function}: {type(model).__name__} returns {_kind(results)}; wanted an array or "
+                f"a tuple of arrays"
+            )
+        graph.outputs = tuple(value.index for value in results)
         return graph
 
     @property
@@ -101,6 +123,7 @@ class Graph:
         """Lower ``layer`` on ``inputs`` under its own path; errors name it."""
         with self._scope(layer) as path:
             try:
+                _check_lower(cast("Hashable", type(layer)))
                 return layer.lower(*inputs)
             except (TypeError, ValueError) as error:
                 locate_error(error, layer, path)
@@ -142,6 +165,8 @@ class Graph:
             parent, parent_path = self._scopes[-1]
             names = [name for name, child in parent._layers.items() if child is layer]
             path = f"{parent_path}.{names[0] if names else type(layer).__name__}".lstrip(".")
+            if not names:  # called from above or beside the layer that holds it
+                path = self._paths.get(id(layer), path)
         self._scopes.append((layer, path))
         try:
             yield path
@@ -169,6 +194,8 @@ class Graph:
                 held.add(self.storage(node.index))
             if rule.keeps_input:
                 held.update(self.storage(i) for i in node.inputs)
+            if node.index in self.kept:
+                held.add(self.storage(node.index))
             kept[node.index] += rule.extra_bytes(node.shape, node.attributes)
         for index in held:
             kept[index] += 4 * math.prod(self.nodes[index].shape)
@@ -187,3 +214,58 @@ class Graph:
                 break
             node = source
         return node.index
+
+
+def _checked_shape(function: str, input_shape: Any) -> Shape:
+    try:
+        shape = tuple(operator.index(size) for size in input_shape)
+    except TypeError:
+        raise TypeError(
+            f"{function}: input_shape={input_shape!r}; wanted a tuple of ints, (N, C, H, W) or "
+            f"(N, C)"
+        ) from None
+    if not shape or min(shape) < 0:
+        raise ValueError(
+            f"{function}: input_shape={input_shape!r}, but (N, C, H, W) or (N, C) is needed"
+        )
+    return shape
+
+
+def _kind(result: Any) -> str:
+    if not isinstance(result, tuple):
+        return f"a {type(result).__name__}"
+    wrong = next(value for value in result if not isinstance(value, Value))
+    return f"a tuple with a {type(wrong).__name__}"
+
+
+@contextmanager
+def _in_mode(model: Layer, training: bool | None) -> Iterator[None]:
+    """The layers in that mode while they are traced: a forward may ask ``self.training``.
+
+    The flag alone, of those in the other mode: weights stay packed and writeable as they are, and
+    nothing at all is written to a model in eval mode, which other threads may be calling.
+    """
+    layers = [layer for _, layer in model.named_layers()] if training is not None else []
+    changed = [(layer, layer.training) for layer in layers if layer.training != training]
+    try:
+        for layer, _ in changed:
+            layer.__dict__["training"] = training
+        yield
+    finally:
+        for layer, mode in changed:
+            layer.__dict__["training"] = mode
+
+
+@functools.cache
+def _check_lower(kind: Any) -> None:
+    """Refuse a layer whose forward is newer than what it lowers to: the two would differ."""
+    from fastconv.layers.base import Layer
+
+    forward, lower = (
+        next(base for base in kind.__mro__ if name in vars(base)) for name in ("forward", "lower")
+    )
+    if lower is not Layer and kind.__mro__.index(forward) < kind.__mro__.index(lower):
+        raise TypeError(
+            f"it has a forward of its own, but lower from {lower.__name__}; define lower(x) beside "
+            f"forward"
+        )

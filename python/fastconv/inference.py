@@ -35,7 +35,8 @@ def compile(
     Parameters
     ----------
     model : Layer
-        In either mode; the plan computes what ``model.eval()`` does, up to rounding.
+        In either mode; the plan computes what ``model.eval()`` does, up to rounding. Do not call a
+        model in training mode meanwhile: its layers are in eval mode while they are looked at.
     input_shape : tuple of int
         With N.
     dtype : "float32" or "float64"; on a CUDA device "float32", "float16" or "bfloat16"
@@ -51,7 +52,8 @@ def compile(
     Raises
     ------
     TypeError
-        If a layer has no rule, or the dtype no kernels; the message names the layer.
+        If a layer has no rule, or the dtype no kernels (the message names the layer), or the model
+        returns something else than an array or a tuple of arrays.
     ValueError
         If the shape does not fit the model, or there is no such device.
 
@@ -70,8 +72,7 @@ def compile(
     index = device_of(first) if device is None else device_index("compile", device)
     name = dtype_name("compile", dtype)
     check_dtype("compile", name, cuda=index is not None)
-    _check_rules(model)
-    graph = Graph.of(model, input_shape, training=False)
+    graph = Graph.of(model, input_shape, training=False, function="compile")
     single = graph.output_shape == graph.nodes[graph.outputs[0]].shape
     state = {key: _readable(value) for key, value in model.state_dict().items()}
     program = fuse(program_of(graph, state))
@@ -83,18 +84,3 @@ def compile(
 def _readable(array: Any) -> Any:
     """On the host, 16 bits widened: NumPy may not know bfloat16."""
     return host(array.astype("float32") if array.dtype.name in HALVES else array)
-
-
-def _check_rules(model: Layer) -> None:
-    """Refuse a layer whose forward is newer than what it lowers to: the two would differ."""
-    for path, layer in model.named_layers():
-        order = type(layer).__mro__
-        forward, lower = (
-            next(i for i, base in enumerate(order) if name in base.__dict__)
-            for name in ("forward", "lower")
-        )
-        if forward < lower and order[lower] is not Layer:
-            raise TypeError(
-                f"compile: {type(layer).__name__} {path!r} has a forward of its own, but lower "
-                f"from {order[lower].__name__}; define lower(x) beside it"
-            )

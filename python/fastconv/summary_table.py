@@ -131,7 +131,7 @@ def summary(model: Layer, input_shape: Sequence[int]) -> Summary:
     >>> table.parameters, table.multiply_adds
     (61706, 416520)
     """
-    graph = Graph.of(model, input_shape)
+    graph = Graph.of(model, input_shape, function="summary")
     sizes = {name: parameter.size for name, parameter in model.named_parameters()}
     kept = graph.kept_for_backward()
     fields = receptive_fields(graph)
@@ -150,8 +150,7 @@ def summary(model: Layer, input_shape: Sequence[int]) -> Summary:
                 receptive_field=(fields[node.index][0][0], fields[node.index][1][0]),
             )
         )
-    shape = tuple(int(size) for size in input_shape)
-    return Summary(tuple(rows), shape, model.num_parameters, sum(sizes.values()))
+    return Summary(tuple(rows), graph.nodes[0].shape, model.num_parameters, sum(sizes.values()))
 
 
 def receptive_fields(graph: Graph) -> list[tuple[Field, Field]]:

@@ -147,9 +147,13 @@ def lower(layers: Iterable[Layer], x: Value) -> Any:
     """The layers on a graph's value."""
     before: Layer | None = None
     for layer, relu in steps(layers):
-        if type(before) is ReLU and type(layer) is MaxPool2d:
+        masks = type(before) is ReLU and type(layer) is MaxPool2d
+        masks = masks and x.index not in x.graph.not_kept  # no layer before has done it
+        if masks:
             x.graph.not_kept.add(x.index)
         x = x.graph.call(layer, x)
+        if masks:  # the pool's output is the mask
+            x.graph.kept.add(x.index)
         if relu is not None:
             x = x.graph.call(relu, x)
             if layer.finds_relu_mask:
