@@ -8,12 +8,14 @@ biases and everything else not.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from fastconv import ops
+from fastconv.ops.pool_arguments import adaptive_size
 
 Shape = tuple[int, ...]
 Attributes = Mapping[str, Any]
@@ -52,7 +54,11 @@ class Rule:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return int(value[0]), int(value[1])
+    return number, number
 
 
 def _same(inputs: Sequence[Shape], attributes: Attributes) -> Shape:
@@ -172,13 +178,8 @@ def _pool_window(inputs: Sequence[Shape], attributes: Attributes) -> tuple[Windo
 
 
 def _adaptive(inputs: Sequence[Shape], attributes: Attributes) -> Shape:
-    size = attributes["output_size"]
-    sizes = (size, size) if size is None or isinstance(size, int) else size
-    kept = [
-        have if want is None else want
-        for want, have in zip(sizes, _image(inputs[0])[2:], strict=True)
-    ]
-    return (*inputs[0][:2], *kept)
+    n, c, h, w = _image(inputs[0])
+    return (n, c, *adaptive_size("adaptive_avg_pool2d", attributes["output_size"], (h, w)))
 
 
 def _adaptive_window(inputs: Sequence[Shape], attributes: Attributes) -> tuple[Window, Window]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
+
+import numpy as np
 
 
 def arguments(*positional: Any, **named: tuple[Any, Any]) -> str:
@@ -13,8 +16,9 @@ def arguments(*positional: Any, **named: tuple[Any, Any]) -> str:
 
 
 def pair(owner: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
-    """An int or (height, width), each at least ``minimum``."""
-    values = (value, value) if isinstance(value, int) else value
+    """An int (NumPy's too) or (height, width), each at least ``minimum``."""
+    number = as_int(value)
+    values = value if number is None else (number, number)
     try:
         height, width = (int(v) for v in values)
         whole = all(int(v) == v for v in values)
@@ -29,6 +33,21 @@ def pair(owner: str, name: str, value: Any, minimum: int = 1) -> tuple[int, int]
     return height, width
 
 
+def as_int(value: Any) -> int | None:
+    """A whole number of any kind as Python's; None for what is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def as_typed(value: Any) -> Any:
+    """``value`` with NumPy's integers, alone or in tuples, as they would be typed."""
+    if isinstance(value, tuple):
+        return tuple(map(as_typed, value))
+    return int(value) if isinstance(value, np.integer) else value
+
+
 def compact(value: Any) -> Any:
     """(3, 3) -> 3, as it would be typed."""
     if isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]:
@@ -36,10 +55,14 @@ def compact(value: Any) -> Any:
     return value
 
 
-def positive(owner: str, **values: Any) -> None:
-    """Check that each value is a positive whole number."""
+def positive(owner: str, **values: Any) -> list[int]:
+    """The values as ints, each checked to be a positive whole number."""
+    numbers = []
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        number = None if isinstance(value, bool) else as_int(value)
+        if number is None or number < 1:
             raise ValueError(
                 f"{owner}: {name}={value!r}, but a whole number of at least 1 is needed"
             )
+        numbers.append(number)
+    return numbers

@@ -13,21 +13,24 @@ import numpy as np
 from fastconv import init, ops
 from fastconv.graph import Value
 from fastconv.layers.activation import ReLU
-from fastconv.layers.arguments import arguments, compact, pair, positive
+from fastconv.layers.arguments import arguments, as_typed, compact, pair, positive
 from fastconv.layers.base import Layer
 from fastconv.layers.gradients import accumulate, accumulate_bias, needed, with_batch
 from fastconv.layers.parameter import Parameter
 from fastconv.ops.devices import on_device
 
 
-def _check_channels(owner: str, in_channels: int, out_channels: int, groups: int) -> None:
-    positive(owner, in_channels=in_channels, out_channels=out_channels, groups=groups)
+def _take_channels(owner: str, in_channels: int, out_channels: int, groups: int) -> list[int]:
+    in_channels, out_channels, groups = positive(
+        owner, in_channels=in_channels, out_channels=out_channels, groups=groups
+    )
     for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
         if value % groups:
             raise ValueError(
                 f"{owner}: groups={groups} does not divide {name}={value} "
                 f"({value} = {value // groups} x {groups} + {value % groups})"
             )
+    return [in_channels, out_channels, groups]
 
 
 class Conv2d(Layer):
@@ -70,12 +73,14 @@ class Conv2d(Layer):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        _check_channels("Conv2d", in_channels, out_channels, groups)
+        in_channels, out_channels, groups = _take_channels(
+            "Conv2d", in_channels, out_channels, groups
+        )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size)
         self.stride = pair("Conv2d", "stride", stride)
         self.dilation = pair("Conv2d", "dilation", dilation)
-        self.padding = padding
+        self.padding = as_typed(padding)
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         self.weight = Parameter(init.he_normal(shape))
         self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
@@ -182,7 +187,7 @@ class ConvTranspose2d(Layer):
         bias: bool = True,
     ) -> None:
         name = "ConvTranspose2d"
-        _check_channels(name, in_channels, out_channels, groups)
+        in_channels, out_channels, groups = _take_channels(name, in_channels, out_channels, groups)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair(name, "kernel_size", kernel_size)
         self.stride = pair(name, "stride", stride)

@@ -28,10 +28,11 @@ class Linear(Layer):
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
-        positive("Linear", in_features=in_features, out_features=out_features)
-        self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(init.he_normal((out_features, in_features)))
-        self.bias = Parameter(np.zeros(out_features, np.float32)) if bias else None
+        self.in_features, self.out_features = positive(
+            "Linear", in_features=in_features, out_features=out_features
+        )
+        self.weight = Parameter(init.he_normal((self.out_features, self.in_features)))
+        self.bias = Parameter(np.zeros(self.out_features, np.float32)) if bias else None
 
     def forward(self, x: Any) -> Any:
         return self._multiply(x, None)
@@ -123,9 +124,7 @@ class PositionBias(Layer):
     def __init__(self, *shape: int) -> None:
         if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
             shape = tuple(shape[0])
-        for size in shape:
-            positive("PositionBias", shape=size)
-        self.shape = tuple(shape)
+        self.shape = tuple(positive("PositionBias", shape=size)[0] for size in shape)
         self.bias = Parameter(np.zeros(self.shape, np.float32))
 
     def _check(self, shape: tuple[int, ...]) -> None:

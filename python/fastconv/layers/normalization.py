@@ -43,7 +43,7 @@ class BatchNorm2d(Layer):
     num_batches_tracked: Any
 
     def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        positive("BatchNorm2d", num_features=num_features)
+        (num_features,) = positive("BatchNorm2d", num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight = Parameter(np.ones(num_features, np.float32))
         self.bias = Parameter(np.zeros(num_features, np.float32))
@@ -127,7 +127,7 @@ class LocalResponseNorm(Layer):
     def __init__(
         self, size: int, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
     ) -> None:
-        positive("LocalResponseNorm", size=size)
+        (size,) = positive("LocalResponseNorm", size=size)
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def _options(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastconv import ops
 from fastconv.graph import Value
-from fastconv.layers.arguments import arguments, compact, pair
+from fastconv.layers.arguments import arguments, as_typed, compact, pair
 from fastconv.layers.base import Layer
 from fastconv.layers.gradients import with_batch
 from fastconv.ops.devices import on_device
@@ -34,7 +34,7 @@ class MaxPool2d(Layer):
     ) -> None:
         self.kernel_size = pair("MaxPool2d", "kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else pair("MaxPool2d", "stride", stride)
-        self.padding = padding
+        self.padding = as_typed(padding)
         self.dilation = pair("MaxPool2d", "dilation", dilation)
         self.ceil_mode = bool(ceil_mode)
 
@@ -98,10 +98,10 @@ class AvgPool2d(Layer):
     ) -> None:
         self.kernel_size = pair("AvgPool2d", "kernel_size", kernel_size)
         self.stride = self.kernel_size if stride is None else pair("AvgPool2d", "stride", stride)
-        self.padding = padding
+        self.padding = as_typed(padding)
         self.ceil_mode = bool(ceil_mode)
         self.count_include_pad = bool(count_include_pad)
-        self.divisor_override = divisor_override
+        self.divisor_override = as_typed(divisor_override)
 
     def _geometry(self) -> dict[str, Any]:
         names = (

@@ -31,7 +31,7 @@ class ZeroPaddedShortcut(Layer):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
-        positive(
+        in_channels, out_channels, stride = positive(
             "ZeroPaddedShortcut", in_channels=in_channels, out_channels=out_channels, stride=stride
         )
         if out_channels < in_channels:

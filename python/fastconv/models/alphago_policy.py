@@ -55,7 +55,7 @@ def alphago_policy(
     >>> model.num_parameters, model.output_shape((1, 48, 19, 19))
     (3882793, (1, 361))
     """
-    positive(
+    filters, planes, convolutions, board = positive(
         "alphago_policy", filters=filters, planes=planes, convolutions=convolutions, board=board
     )
     with init.seeded(seed):

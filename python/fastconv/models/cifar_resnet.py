@@ -79,7 +79,7 @@ def cifar_plain(depth: int, *, num_classes: int = 10, seed: int | None = None) -
 def _network(
     function: str, depth: int, num_classes: int, seed: int | None, *, residual: bool
 ) -> Sequential:
-    positive(function, depth=depth, num_classes=num_classes)
+    depth, num_classes = positive(function, depth=depth, num_classes=num_classes)
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
         raise ValueError(

@@ -27,7 +27,7 @@ from fastconv.layers import (
     ReLU,
     Sequential,
 )
-from fastconv.layers.arguments import positive
+from fastconv.layers.arguments import as_int, positive
 
 # Fitnet 4's (Romero et al. 2014), on which the paper builds: 19 layers are 2.3 M parameters.
 WIDTHS = (32, 80, 128)
@@ -74,8 +74,11 @@ def highway_mlp(
     >>> model.num_parameters, model.output_shape((8, 1, 28, 28))
     (80560, (8, 10))
     """
-    positive("highway_mlp", num_classes=num_classes, in_features=in_features, width=width)
-    if not isinstance(depth, int) or depth < 3:
+    num_classes, in_features, width = positive(
+        "highway_mlp", num_classes=num_classes, in_features=in_features, width=width
+    )
+    layers_deep = as_int(depth)
+    if layers_deep is None or layers_deep < 3:
         raise ValueError(
             f"highway_mlp: depth={depth!r}, but a whole number of at least 3 is needed"
         )
@@ -85,7 +88,7 @@ def highway_mlp(
             "input": Linear(in_features, width),
             "relu": ReLU(),
         }
-        for index in range(1, depth - 1):
+        for index in range(1, layers_deep - 1):
             layers[f"highway{index}"] = _gated(Linear, gate_bias, width, width)
         layers["output"] = Linear(width, num_classes)
     return Sequential(layers)
@@ -128,7 +131,7 @@ def cifar_highway(
     >>> model.num_parameters, model.output_shape((8, 3, 32, 32))
     (2262714, (8, 10))
     """
-    positive("cifar_highway", depth=depth, num_classes=num_classes)
+    depth, num_classes = positive("cifar_highway", depth=depth, num_classes=num_classes)
     count, rest = divmod(depth - 4, 3)
     if rest or count < 1:
         raise ValueError(
