@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.layers.arguments import number
 from fastconv.layers.parameter import Parameter
 from fastconv.layers.placement import HALVES, device_of, host, placed, zeros_like
 from fastconv.ops.devices import new, on_device
@@ -62,7 +63,7 @@ class SGD:
     ValueError
         If a value is out of range.
     TypeError
-        If ``params`` holds something else than parameters.
+        If ``params`` holds something else than parameters, or a value is no number.
 
     Examples
     --------
@@ -87,15 +88,14 @@ class SGD:
         self.params = _checked("SGD", params)
         if not self.params:
             raise ValueError("SGD: params is empty")
-        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.nesterov = bool(nesterov)
+        for name, value in self._hyper().items():
             if not value >= 0:
                 raise ValueError(f"SGD: {name}={value!r}, but a number of at least 0 is needed")
+            setattr(self, name, value)
         if nesterov and momentum == 0:
             raise ValueError("SGD: nesterov=True needs momentum > 0, but momentum is 0")
-        self.lr = lr
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.nesterov = nesterov
         self.velocity: list[Any] = [None] * len(self.params)
         self.master: list[Any] = [None] * len(self.params)
         self._versions = [-1] * len(self.params)  # of the parameters that the masters agree with
@@ -166,12 +166,10 @@ class SGD:
         return {"hyper": self._hyper(), "velocity": list(self.velocity), "master": masters}
 
     def _hyper(self) -> dict[str, Any]:
-        return {
-            "lr": self.lr,
-            "momentum": self.momentum,
-            "weight_decay": self.weight_decay,
-            "nesterov": self.nesterov,
-        }
+        # As numbers of Python's, whatever they were set to: a checkpoint can hold those.
+        names = ("lr", "momentum", "weight_decay")
+        hyper: dict[str, Any] = {name: number("SGD", name, getattr(self, name)) for name in names}
+        return {**hyper, "nesterov": self.nesterov}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what ``state_dict`` gave; shapes must be the same."""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastconv.layers.arguments import number
+
 if TYPE_CHECKING:
     from fastconv.optim import SGD
 
@@ -13,7 +15,12 @@ Row = Mapping[str, Any]  # an epoch of the history: loss, accuracy, val_loss, va
 
 
 class Schedule:
-    """Base of schedules: ``step()`` once after each epoch sets ``optimizer.lr``."""
+    """Base of schedules: ``step()`` once after each epoch sets ``optimizer.lr``.
+
+    A rate that was set by hand, or by another schedule, is scaled on from, as PyTorch does.
+    """
+
+    floor = 0.0  # what rates are scaled towards
 
     # Names of attributes: what the user chose, and what changes from epoch to epoch.
     settings: tuple[str, ...] = ()
@@ -21,13 +28,26 @@ class Schedule:
 
     def __init__(self, optimizer: SGD) -> None:
         self.optimizer = optimizer
-        self.base_lr = optimizer.lr
+        self.base_lr = self._number("lr", optimizer.lr)
         self.epoch = 0
+
+    def _number(self, name: str, value: Any) -> int | float:
+        return number(type(self).__name__, name, value)
 
     def step(self, metric: float | None = None) -> None:
         """Count one epoch and set the learning rate; ``metric`` is the loss, where it is used."""
+        lr = self._number("lr", self.optimizer.lr)
+        before = self.rate() if self.epoch else self.base_lr
         self.epoch += 1
-        self.optimizer.lr = self.rate()
+        after = self.rate()
+        self.optimizer.lr = after if lr == before else self._scaled(lr, before, after)
+
+    def _scaled(self, lr: float, before: float, after: float) -> float:
+        """What becomes of another rate than the schedule's own, where that goes from ``before`` to
+        ``after``."""
+        if before == self.floor:
+            return lr + (after - before)
+        return self.floor + (lr - self.floor) * ((after - self.floor) / (before - self.floor))
 
     def step_epoch(self, row: Row) -> None:
         """As ``step``, with what ``fit`` knows of the epoch."""
@@ -72,9 +92,10 @@ class StepLR(Schedule):
 
     def __init__(self, optimizer: SGD, step_size: int, gamma: float = 0.1) -> None:
         super().__init__(optimizer)
-        if step_size < 1:
+        self.step_size = self._number("step_size", step_size)
+        self.gamma = self._number("gamma", gamma)
+        if not self.step_size >= 1:
             raise ValueError(f"StepLR: step_size={step_size!r}, but at least 1 is needed")
-        self.step_size, self.gamma = step_size, gamma
 
     def rate(self) -> float:
         return float(self.base_lr * self.gamma ** (self.epoch // self.step_size))
@@ -100,9 +121,14 @@ class MultiStepLR(Schedule):
 
     def __init__(self, optimizer: SGD, milestones: Sequence[int], gamma: float = 0.1) -> None:
         super().__init__(optimizer)
-        if any(milestone < 0 for milestone in milestones):
-            raise ValueError(f"MultiStepLR: milestones={milestones!r}, but at least 0 is needed")
-        self.milestones, self.gamma = sorted(int(m) for m in milestones), gamma
+        epochs = [self._number("milestones", milestone) for milestone in milestones]
+        if not all(epoch >= 0 and epoch == int(epoch) for epoch in epochs):
+            raise ValueError(
+                f"MultiStepLR: milestones={milestones!r}, but whole numbers of at least 0 are "
+                f"needed"
+            )
+        self.milestones = sorted(map(int, epochs))
+        self.gamma = self._number("gamma", gamma)
 
     def rate(self) -> float:
         passed = sum(milestone <= self.epoch for milestone in self.milestones)
@@ -126,9 +152,14 @@ class CosineAnnealingLR(Schedule):
 
     def __init__(self, optimizer: SGD, T_max: int, eta_min: float = 0.0) -> None:
         super().__init__(optimizer)
-        if T_max < 1:
+        self.T_max = self._number("T_max", T_max)
+        self.eta_min = self._number("eta_min", eta_min)
+        if not self.T_max >= 1:
             raise ValueError(f"CosineAnnealingLR: T_max={T_max!r}, but at least 1 is needed")
-        self.T_max, self.eta_min = T_max, eta_min
+
+    @property
+    def floor(self) -> float:  # type: ignore[override]
+        return self.eta_min
 
     def rate(self) -> float:
         cosine = (1 + math.cos(math.pi * self.epoch / self.T_max)) / 2
@@ -179,20 +210,25 @@ class ReduceLROnPlateau(Schedule):
                 f"ReduceLROnPlateau: threshold_mode={threshold_mode!r}, "
                 f"but 'rel' or 'abs' is needed"
             )
-        if not factor < 1.0:
+        self.mode, self.threshold_mode = mode, threshold_mode
+        self.factor = self._number("factor", factor)
+        self.patience = self._number("patience", patience)
+        self.threshold = self._number("threshold", threshold)
+        self.cooldown = self._number("cooldown", cooldown)
+        self.min_lr, self.eps = self._number("min_lr", min_lr), self._number("eps", eps)
+        if not self.factor < 1.0:
             raise ValueError(f"ReduceLROnPlateau: factor={factor!r}, but less than 1 is needed")
-        self.mode, self.factor, self.patience = mode, factor, patience
-        self.threshold, self.threshold_mode = threshold, threshold_mode
-        self.cooldown, self.min_lr, self.eps = cooldown, min_lr, eps
         self.best = math.inf if mode == "min" else -math.inf
         self.bad_epochs = 0
-        self.cooldown_left = 0
+        self.cooldown_left: int | float = 0
 
     def _is_better(self, metric: float) -> bool:
         sign = -1.0 if self.mode == "min" else 1.0
-        if math.isinf(self.best):
-            return sign * metric > sign * self.best
-        margin = abs(self.best) * self.threshold if self.threshold_mode == "rel" else self.threshold
+        margin = 0.0
+        if not math.isinf(self.best):
+            # As PyTorch has it: of a negative best, a "rel" threshold allows a little worse.
+            scale = self.best if self.threshold_mode == "rel" else 1.0
+            margin = scale * self.threshold
         return sign * (metric - self.best) > margin
 
     def step(self, metric: float | None = None) -> None:
@@ -208,8 +244,9 @@ class ReduceLROnPlateau(Schedule):
             self.cooldown_left -= 1
             self.bad_epochs = 0
         if self.bad_epochs > self.patience:
-            lower = max(self.optimizer.lr * self.factor, self.min_lr)
-            if self.optimizer.lr - lower > self.eps:
+            lr = self._number("lr", self.optimizer.lr)
+            lower = max(lr * self.factor, self.min_lr)
+            if lr - lower > self.eps:
                 self.optimizer.lr = lower
             self.cooldown_left, self.bad_epochs = self.cooldown, 0
 
@@ -251,14 +288,15 @@ class WarmUp(Schedule):
 
     def __init__(self, schedule: Schedule, lr: float = 0.01, accuracy: float = 0.2) -> None:
         super().__init__(schedule.optimizer)
-        if not lr >= 0:
+        self.schedule, self.lr = schedule, self._number("lr", lr)
+        self.accuracy = self._number("accuracy", accuracy)
+        if not self.lr >= 0:
             raise ValueError(f"WarmUp: lr={lr!r}, but a number of at least 0 is needed")
-        if not 0 <= accuracy < 1:
+        if not 0 <= self.accuracy < 1:
             raise ValueError(f"WarmUp: accuracy={accuracy!r}, but 0 to 1 (a share) is needed")
-        self.schedule, self.lr, self.accuracy = schedule, lr, accuracy
         self.warm = False
-        self.next_lr = self.optimizer.lr  # what the schedule says
-        self.optimizer.lr = lr
+        self.next_lr = self.base_lr  # what the schedule says
+        self.optimizer.lr = self.lr
 
     def step(self, metric: float | None = None) -> None:
         """Count one epoch with its training accuracy."""
@@ -271,13 +309,14 @@ class WarmUp(Schedule):
         if accuracy is None:
             raise ValueError("WarmUp: step(metric) needs the epoch's training accuracy")
         self.epoch += 1
-        self.optimizer.lr = self.next_lr
+        if not self.warm:
+            self.optimizer.lr = self.next_lr
         if row is None:
             self.schedule.step()
         else:
             self.schedule.step_epoch(row)
-        self.next_lr = self.optimizer.lr
-        self.warm = self.warm or accuracy > self.accuracy
+        self.next_lr = self._number("lr", self.optimizer.lr)
+        self.warm = self.warm or bool(accuracy > self.accuracy)
         if not self.warm:
             self.optimizer.lr = self.lr
 

@@ -77,7 +77,8 @@ def fit(
     Raises
     ------
     ValueError
-        If an argument is out of range, or the checkpoint belongs to another run.
+        If an argument is out of range, the checkpoint's folder cannot be written to, or the
+        checkpoint belongs to another run.
 
     Examples
     --------
@@ -107,10 +108,13 @@ def fit(
     run.loss = CrossEntropyLoss() if loss is None else loss
     run.augment = augment
     held = None if validation is None else as_dataset(validation)
+    if held is not None and not len(held):
+        raise ValueError("fit: the validation set is empty; leave it out to train without one")
     if checkpoint is not None:
         run.checkpoint = (
             checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         )
+        run.checkpoint.check_folder()
     line = Progress(progress, int(epochs))
     if resume and run.checkpoint is not None and os.path.exists(run.checkpoint.path):
         run.restore(run.checkpoint.path)

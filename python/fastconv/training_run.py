@@ -39,6 +39,14 @@ class Checkpoint:
         if not self.path.endswith(".safetensors"):
             raise ValueError(f"checkpoint: {self.path!r} does not end in .safetensors")
 
+    def check_folder(self) -> None:
+        """Say before the training, not after its first epoch, that nothing can be saved."""
+        folder = os.path.dirname(os.path.abspath(self.path))
+        if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+            raise ValueError(
+                f"checkpoint: {self.path!r}: the folder {folder} is missing or cannot be written to"
+            )
+
 
 class Run:
     """One call of ``fit``: its parts, its counters, and how they are saved."""

@@ -1,4 +1,4 @@
-"""Checking layers' arguments, and reprs that can be typed back."""
+"""Checking layers' and optimisers' arguments, and reprs that can be typed back."""
 
 from __future__ import annotations
 
@@ -39,6 +39,19 @@ def as_int(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def number(owner: str, name: str, value: Any) -> int | float:
+    """``value``, a number of any kind, as Python's int or float: a checkpoint can hold those."""
+    if type(value) in (int, float, bool):
+        return value
+    if not isinstance(value, (str, bytes)) and getattr(value, "ndim", 0) == 0:
+        try:
+            whole = as_int(value)
+            return float(value) if whole is None else whole
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise TypeError(f"{owner}: {name}={value!r}, but a number is needed")
 
 
 def as_typed(value: Any) -> Any:
