@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -136,7 +137,13 @@ def test_npz(tmp_path):
     raw = (tmp_path / "x.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(raw[: len(raw) // 2])
     (tmp_path / "junk.npz").write_bytes(b"junk")
-    for name in ("evil", "cut", "junk"):
+    with zipfile.ZipFile(tmp_path / "texts.npz", "w") as archive:
+        archive.writestr("a.npy", (tmp_path / "x.npz").read_bytes()[:0])
+        archive.writestr("readme.txt", "no array")
+    np.savez(tmp_path / "mixed.npz", a=np.arange(3))
+    with zipfile.ZipFile(tmp_path / "mixed.npz", "a") as archive:
+        archive.writestr("readme.txt", "no array")
+    for name in ("evil", "cut", "junk", "texts", "mixed"):
         with pytest.raises(ValueError, match=rf"{name}\.npz is not a readable"):
             read_checkpoint(tmp_path / f"{name}.npz")
 

@@ -79,7 +79,6 @@ WRONG_TENSORS = {
     "huge stride": (tensor(FLOATS, 0, (2,), (2**62,)), "reach element 4611686018427387904"),
     "huge shape": (tensor(FLOATS, 0, (2**40, 2**40), (0, 0)), "more than any array"),
     "huge repetition": (tensor(FLOATS, 0, (2**40,), (0,)), "repeat elements"),
-    "overlapping": (tensor(FLOATS, 0, (2, 2), (1, 0)), "repeat elements"),
     "zero and huge": (tensor(FLOATS, 0, (0, 2**62), (1, 1)), "more than any array"),
     "huge offset": (tensor(FLOATS, 2**62, (1,), (1,)), "reach element"),
     "negative offset": (tensor(FLOATS, -1, (1,), (1,)), "are not whole numbers"),

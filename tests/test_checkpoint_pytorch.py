@@ -72,6 +72,22 @@ def test_views_of_storages(tmp_path, form):
     assert np.shares_memory(arrays["last"], arrays["tied"])
 
 
+@both_forms
+def test_tensors_of_expand(tmp_path, form):
+    """Strides of 0 repeat elements: views, of which all copies together are bounded."""
+    floats = storage("0", "Float", 2)
+
+    def content(*counts):
+        rows = {f"t{i}": tensor(floats, 0, (n, 2), (0, 1)) for i, n in enumerate(counts)}
+        return form(state_dict(rows), {"0": np.array([1, 2], np.float32)})
+
+    (array,) = read(tmp_path, content(1000)).values()
+    np.testing.assert_array_equal(array, [[1, 2]] * 1000)
+    assert (array.dtype, array.strides) == (np.float32, (0, 4))
+    assert len(read(tmp_path, content(*[2**20] * 8))) == 8
+    refuses(tmp_path, content(*[2**20] * 9), "'t8': shape .* repeat elements: arrays that do")
+
+
 def test_a_part_of_a_storage_in_a_legacy_file(tmp_path):
     part = storage("0", "Float", 6, tuple_(text("1"), number(2), number(3)))
     content = legacy_file(

@@ -12,6 +12,7 @@ import tarfile
 import numpy as np
 import pytest
 from fastconv import data
+from fastconv.__main__ import main
 from fastconv.data import cifar10
 from fastconv.data.cifar10 import parse_pickle
 from support import shared_data
@@ -94,6 +95,9 @@ def test_mnist_that_does_not_fit_together(tmp_path):
         data.load_mnist(tmp_path)
     labels.write_bytes(gzip.compress(idx_bytes(np.full(5, 11, np.uint8))))
     with pytest.raises(ValueError, match="label 11"):
+        data.load_mnist(tmp_path)
+    labels.write_bytes(gzip.compress(idx_bytes(np.array([3, -1, 9, 0, 1], np.int8), 0x09)))
+    with pytest.raises(ValueError, match=r"label -1, but 0 to 9 are known"):
         data.load_mnist(tmp_path)
 
 
@@ -260,6 +264,38 @@ def test_cifar10_missing_parts(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"junk" * 300)
     with pytest.raises(ValueError, match="readable tar"):
         data.load_cifar10(tmp_path / "x.tar")
+
+
+def with_huge_first_file(tar, name):
+    """A tar whose first file is said to have more bytes than 63 bits count."""
+    head = bytearray(tar[:512])
+    head[: len(name) + 1] = name + b"\0"
+    head[124:136] = b"\x80" + b"\xff" * 11
+    head[148:156] = b"%06o\0 " % (sum(head[:148]) + sum(head[156:]) + 8 * ord(" "))
+    return bytes(head) + tar[512:]
+
+
+def test_damaged_archives_of_cifar10(tmp_path, capsys):
+    path = tmp_path / "cifar.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in NAMES:
+            info = tarfile.TarInfo(f"{name}.bin")
+            info.size = len(binary_bytes(0))
+            archive.addfile(info, io.BytesIO(binary_bytes(0)))
+    raw = path.read_bytes()
+    tar = gzip.decompress(raw)
+    for damaged in (
+        gzip.compress(tar.rstrip(b"\0"))[:-8] + b"\xff" * 8,  # the checksum
+        raw[: len(raw) // 2],
+        gzip.compress(with_huge_first_file(tar, b"data_batch_1.bin")),
+        gzip.compress(with_huge_first_file(tar, b"readme")),
+        gzip.compress(tar[:512] + b"\x77" + tar[513:]),  # the first image's label
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"cifar\.tar\.gz"):
+            data.load_cifar10(path)
+        assert main(["train", "cifar_resnet20", "--data", str(path), "--quiet"]) == 2
+        assert "cifar.tar.gz" in capsys.readouterr().err
 
 
 # Batches

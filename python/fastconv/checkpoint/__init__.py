@@ -92,7 +92,11 @@ def _read_model(path: str | PathLike[str]) -> dict[str, Any]:
 def _read_npz(path: str | PathLike[str]) -> dict[str, Any]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+            for name, array in arrays.items():
+                if not isinstance(array, np.ndarray):  # any member of a zip is given, as bytes
+                    raise ValueError(f"its member {name!r} is no array")
+            return arrays
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds

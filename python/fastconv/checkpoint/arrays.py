@@ -64,8 +64,8 @@ def strided_view(
 ) -> NDArray[Any]:
     """The array whose element (i, j) is ``elements[offset + i strides[0] + j strides[1]]``.
 
-    A view: names that share elements keep sharing them. It may not reach beyond ``elements`` nor
-    repeat them so often that whoever copies it takes more memory than the file has bytes.
+    A view: names that share elements keep sharing them, and strides of 0 repeat them. It may not
+    reach beyond ``elements``.
     """
     count = check_shape(name, shape)
     if count == 0:
@@ -74,11 +74,6 @@ def strided_view(
     if last >= elements.size:
         raise ValueError(
             f"{name!r}: shape {shape}, strides {strides} and offset {offset} reach element {last}, "
-            f"but its storage has {elements.size}"
-        )
-    if count > elements.size:
-        raise ValueError(
-            f"{name!r}: shape {shape} and strides {strides} repeat elements: there are {count}, "
             f"but its storage has {elements.size}"
         )
     # The stride of an axis of one element may be anything, beyond 63 bits when in bytes.

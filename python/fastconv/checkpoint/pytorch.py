@@ -29,6 +29,10 @@ from fastconv.checkpoint.pytorch_objects import GLOBALS, Storage, Tensor, storag
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
 
+# A tensor of ``expand`` is saved with the elements that it repeats: whoever copies the arrays takes
+# so much more memory than the file has bytes, at most.
+MAX_REPEATED_BYTES = 1 << 26
+
 # Where training programs keep the state dict of what they save.
 NESTED = ("state_dict", "model_state_dict", "model", "net", "module")
 
@@ -67,6 +71,7 @@ def _arrays(tensors: Mapping[str, Tensor], content: _Zip | _Legacy) -> dict[str,
     storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     raw = {key: content.read(storage) for key, storage in storages.items()}
     elements: dict[tuple[str, str], Any] = {}
+    repeated = 0
     arrays: dict[str, Any] = {}
     for name, (storage, code, offset, shape, strides) in tensors.items():
         check_name(name, arrays)
@@ -78,6 +83,12 @@ def _arrays(tensors: Mapping[str, Tensor], content: _Zip | _Legacy) -> dict[str,
         if code == storage.code:
             part = part[: storage.length]
         arrays[name] = strided_view(name, part, offset, shape, strides)
+        repeated += max(0, arrays[name].nbytes - part.nbytes)
+        if repeated > MAX_REPEATED_BYTES:
+            raise ValueError(
+                f"{name!r}: shape {shape} and strides {strides} repeat elements: arrays that do "
+                f"would take more than {MAX_REPEATED_BYTES} bytes beyond their storages'"
+            )
     return arrays
 
 

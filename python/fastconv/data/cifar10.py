@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import pickle
 import re
 import tarfile
@@ -25,6 +26,10 @@ from fastconv.data.dataset import Dataset
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORD_BYTES = 1 + 3 * 32 * 32
 MAX_FILE_BYTES = 1 << 30
+# What the readers of damaged archives raise: zlib, gzip, lzma, and seeks beyond 63 bits.
+_DAMAGED = (
+    tarfile.TarError, EOFError, OSError, OverflowError, ValueError, zlib.error, lzma.LZMAError
+)  # fmt: skip
 
 # Of the 50,000 training images, scaled to 0..1.
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -92,8 +97,10 @@ def _files(path: Path) -> Iterator[tuple[str, Any]]:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
                 if member.isfile():
-                    yield member.name, lambda m=member: _member_bytes(archive, m)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+                    yield f"{path}/{member.name}", lambda m=member: _member_bytes(archive, m)
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:  # there is no such file
+            raise
         raise ValueError(
             f"{path} is neither a folder nor a readable tar archive: {error}"
         ) from error
@@ -101,12 +108,15 @@ def _files(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > MAX_FILE_BYTES:
-        raise ValueError(f"{member.name} has {member.size} bytes, more than any batch of CIFAR-10")
+        raise ValueError(
+            f"{archive.name!r}: {member.name} has {member.size} bytes, more than any batch of "
+            f"CIFAR-10"
+        )
     file = archive.extractfile(member)
     assert file is not None  # it is a regular file
     try:
         return file.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{archive.name!r}: {member.name} is damaged: {error}") from error
 
 
@@ -136,8 +146,9 @@ def _checked(name: Any, pixels: Any, labels: Any) -> Arrays:
     numbers = np.asarray(labels)
     if numbers.shape != (len(pixels),) or numbers.dtype.kind not in "iu":
         raise ValueError(f"{name}: {numbers.shape} labels for {len(pixels)} images")
-    if int(numbers.min()) < 0 or int(numbers.max()) > 9:
-        raise ValueError(f"{name}: label {int(numbers.max())}, but 0 to 9 are known")
+    for number in (int(numbers.min()), int(numbers.max())):
+        if not 0 <= number <= 9:
+            raise ValueError(f"{name}: label {number}, but 0 to 9 are known")
     return pixels.reshape(-1, 3, 32, 32), numbers.astype(np.int64)
 
 

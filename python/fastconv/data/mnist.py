@@ -98,8 +98,9 @@ def _load(directory: str | PathLike[str], part: str) -> Dataset:
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(f"{labels_path}: {labels.shape} labels for {len(images)} images")
-    if labels.size and int(labels.max()) > 9:
-        raise ValueError(f"{labels_path}: label {int(labels.max())}, but 0 to 9 are known")
+    for number in (int(labels.min()), int(labels.max())) if labels.size else ():
+        if not 0 <= number <= 9:
+            raise ValueError(f"{labels_path}: label {number}, but 0 to 9 are known")
     return Dataset(
         images[:, None], labels.astype(np.int64), mean=MEAN, std=STD, classes=tuple("0123456789")
     )

@@ -255,6 +255,9 @@ class Layer:
         ------
         ValueError
             With a list of every missing, unexpected and misshapen entry.
+        TypeError
+            If ``state`` is no mapping of names, or holds a tensor that requires grad or is of a
+            dtype that NumPy lacks.
         """
         load_into(self, state)
         for _, layer in self.named_layers():

@@ -20,6 +20,8 @@ from fastconv.layers.placement import (
     placed,
     write,
 )
+from fastconv.ops.devices import on_device
+from fastconv.ops.families import import_any
 
 # PyTorch before 0.4.1 did not save it, and it has no effect on results.
 OPTIONAL_SUFFIX = "num_batches_tracked"
@@ -50,12 +52,18 @@ def from_caffe(state: Mapping[str, Any], layers: Mapping[str, str]) -> dict[str,
 
 def load_into(model: Any, state: Mapping[str, Any]) -> None:
     """Overwrite the model's parameters and buffers; ``ValueError`` lists what does not fit."""
+    function = f"{type(model).__name__}.load_state_dict"
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise TypeError(
+            f"{function}: state is a {type(state).__name__}; wanted a dict of names and arrays, "
+            f"such as state_dict() gives"
+        )
     targets = model.state_dict()
     renamed = strip_common_prefix(from_caffe(state, model.caffe_layers), set(targets))
-    values = {name: host(value) for name, value in renamed.items()}
+    values = {name: _values(function, name, value) for name, value in renamed.items()}
     problems = _problems(targets, values)
     if problems:
-        head = f"{type(model).__name__}.load_state_dict: {len(problems)} entries do not fit:"
+        head = f"{function}: {len(problems)} entries do not fit:"
         raise ValueError("\n  ".join([head, *problems]))
     for path, layer in model.named_layers():
         for name, parameter in layer._parameters.items():
@@ -64,6 +72,26 @@ def load_into(model: Any, state: Mapping[str, Any]) -> None:
             full_name = f"{path}.{name}".lstrip(".")
             if full_name in values:
                 write(buffer, values[full_name])
+
+
+def _values(function: str, name: str, value: Any) -> Any:
+    """An entry on the host; a tensor of PyTorch that NumPy cannot read is named, with what to
+    do."""
+    if getattr(value, "is_cuda", False) and not on_device(value):
+        value = import_any(function, name, value)
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{function}: {name} is a tensor that requires grad; pass {name}.detach() (the tensors "
+            f"of PyTorch's state_dict() are detached)"
+        )
+    try:
+        return host(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        dtype = getattr(value, "dtype", None)
+        raise TypeError(
+            f"{function}: {name} is a {type(value).__name__} of dtype {dtype}, which NumPy does "
+            f"not read ({error}); pass {name}.float() or an array"
+        ) from error
 
 
 def _problems(targets: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
