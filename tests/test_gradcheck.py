@@ -1,5 +1,6 @@
 """fc.gradcheck: what is right passes, what is wrong fails, kinks are neither."""
 
+import fastconv as fc
 import numpy as np
 import pytest
 from fastconv import reference
@@ -174,3 +175,11 @@ def test_layers_and_their_parameters(rng):
 def test_a_layer_with_a_wrong_parameter_gradient_fails(rng):
     report = gradcheck(Affine(rng, error=0.1), rng.normal(size=(5, 3)))
     assert [array.passed for array in report.arrays] == [True, True, False]
+
+
+def test_frozen_parameters_are_not_compared(rng):
+    layer = fc.layers.Linear(3, 4).to(dtype="float64")
+    layer.weight.requires_grad = False
+    report = gradcheck(layer, rng.normal(size=(5, 3)))
+    assert report, report
+    assert [array.name for array in report.arrays] == ["input 0", "bias"]

@@ -122,6 +122,11 @@ def test_googlenet_errors():
         googlenet(variant="caffe")
     with pytest.raises(ValueError, match="googlenet: num_classes=0, but a whole number"):
         googlenet(num_classes=0)
+    with fc.init.skipped():
+        model = googlenet(num_classes=5)
+    outputs = model(np.zeros((1, 3, 224, 224), np.float32))
+    with pytest.raises(ValueError, match="GoogLeNet: backward: the logits' gradient is None, but"):
+        model.backward((None, *outputs[1:]))
 
 
 def test_googlenet_has_a_place_for_each_of_caffes_layers():

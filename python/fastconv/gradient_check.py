@@ -126,8 +126,8 @@ def gradcheck(
         one gradient for each input, None for one not to be checked (a bare array where there is
         one input). A layer (anything with `backward` and `parameters`) is called as
         `y = layer(*inputs)`, then `layer.backward(grad_y)`; its parameters' `.data` are checked
-        against their `.grad` as well. Outputs may be a tuple; then so is grad_output.
-        Either must give the same output when called again.
+        against their `.grad` as well, but for those with `requires_grad=False`. Outputs may be a
+        tuple; then so is grad_output. Either must give the same output when called again.
     inputs : array or sequence of arrays
         float64; arrays of integers are passed on and not checked.
     rtol, atol : float
@@ -220,8 +220,9 @@ def _function(
 def _layer(
     layer: Any, inputs: tuple[Array, ...], rng: np.random.Generator
 ) -> tuple[_Loss, list[Checked]]:
-    """The same for a layer and its parameters, whose gradients are left as they were."""
-    parameters = list(layer.parameters())
+    """The same for a layer and its parameters that are not frozen, whose gradients are left as they
+    were."""
+    parameters = [p for p in layer.parameters() if getattr(p, "requires_grad", True)]
     before = [None if p.grad is None else np.array(p.grad) for p in parameters]
     for parameter in parameters:
         if parameter.grad is not None:

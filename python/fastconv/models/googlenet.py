@@ -128,6 +128,10 @@ class GoogLeNet(Layer):
                 f"backward: grad_y has {len(grads)} gradient{'s' * (len(grads) > 1)}, but "
                 f"a tuple of {1 + len(self._heads)} is needed ({wanted}; None for a head without)"
             )
+        if grads[0] is None:
+            raise ValueError(
+                "backward: the logits' gradient is None, but only a head may be without; pass zeros"
+            )
         if single:
             grads = [None if grad is None else grad[None] for grad in grads]
         grad = grads[0]
