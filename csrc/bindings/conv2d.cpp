@@ -31,11 +31,8 @@ std::shared_ptr<const ConvPlan> plan_of_call(const Conv& problem, Direction dire
                                              const cpu::Isa& isa, int algorithm, bool packed, bool wide_tiles) {
     const int threads = num_threads();
     PlanKey key;
-    key.add(problem.batch, problem.in_channels, problem.out_channels, problem.groups, problem.dtype);
-    key.add(problem.height).add(problem.width);
-    key.add(strides.input).add(strides.weight).add(strides.output).add(strides.residual);
-    key.add(strides.has_residual, strides.pooled);
-    key.add(isa).add(direction, threads, algorithm, packed, wide_tiles, workspace_limit());
+    key.add(problem).add(strides).add_object(&isa);
+    key.add(direction, threads, algorithm, packed, wide_tiles, workspace_limit());
     thread_local PlanMemo<ConvPlan> memo;
     return memo.find(key, [&] {
         return cpu::plan_conv2d(problem, direction, strides, isa, threads, algorithm_of(algorithm), packed,

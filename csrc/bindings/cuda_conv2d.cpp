@@ -2,62 +2,32 @@
 // the same problem, and its kernels onto the caller's stream.
 #include <pybind11/stl.h>
 
-#include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
-#include <unordered_map>
 
 #include "bindings/conv_problem.h"
 #include "bindings/cuda_array.h"
+#include "bindings/plan_memo.h"
 
 namespace fastconv {
 namespace {
 
-// ---- plans, remembered -----------------------------------------------------------------------------
-
-/// Everything a plan depends on, as one string of bytes.
-class PlanKey {
-public:
-    PlanKey(const Conv& c, Direction direction, const ConvStrides& s, int device, int precision,
-            cuda::Aligned aligned, int algorithm, const std::string& kernel) {
-        bytes_.reserve(50 * sizeof(std::int64_t));
-        for (const Axis* axis : {&c.height, &c.width})
-            add(axis->in, axis->kernel, axis->stride, axis->dilation, axis->pad_lo, axis->pad_hi,
-                axis->out);
-        add(c.batch, c.in_channels, c.out_channels, c.groups, static_cast<std::int64_t>(c.dtype),
-            static_cast<std::int64_t>(direction), device, precision, aligned.read,
-            aligned.written, algorithm, s.has_residual);
-        for (const Strides* x : {&s.input, &s.weight, &s.output, &s.residual})
-            add(x->batch_elems, x->channel_elems, x->height_elems, x->width_elems);
-        bytes_ += kernel;
-    }
-    const std::string& bytes() const { return bytes_; }
-
-private:
-    template <class... Numbers>
-    void add(Numbers... numbers) {
-        const std::int64_t all[] = {static_cast<std::int64_t>(numbers)...};
-        bytes_.append(reinterpret_cast<const char*>(all), sizeof(all));
-    }
-    std::string bytes_;
-};
-
-constexpr std::size_t kPlansKept = 4096;
-
-/// The plan for the current device. The reference holds until this thread asks for another.
-const cuda::CudaConvPlan& plan_for(const Conv& problem, Direction direction,
-                                   const ConvStrides& strides, int precision,
-                                   cuda::Aligned aligned, int algorithm, const std::string& kernel) {
-    thread_local std::unordered_map<std::string, cuda::CudaConvPlan> plans;
+/// The plan for the current device.
+std::shared_ptr<const cuda::CudaConvPlan> plan_for(const Conv& problem, Direction direction,
+                                                   const ConvStrides& strides, int precision,
+                                                   cuda::Aligned aligned, int algorithm,
+                                                   const std::string& kernel) {
     const int device = cuda::current_device();
-    const PlanKey key(problem, direction, strides, device, precision, aligned, algorithm, kernel);
-    const auto found = plans.find(key.bytes());
-    if (found != plans.end()) return found->second;
-    if (plans.size() >= kPlansKept) plans.clear();
-    auto plan = cuda::plan_conv2d(problem, direction, strides, cuda::device(device),
-                                  static_cast<cuda::Precision>(precision), aligned,
-                                  algorithm_of(algorithm), kernel);
-    return plans.emplace(key.bytes(), std::move(plan)).first->second;
+    PlanKey key;
+    key.add(problem).add(strides).set_name(kernel);
+    key.add(direction, device, precision, aligned.read, aligned.written, algorithm);
+    thread_local PlanMemo<cuda::CudaConvPlan> memo;
+    return memo.find(key, [&] {
+        return cuda::plan_conv2d(problem, direction, strides, cuda::device(device),
+                                 static_cast<cuda::Precision>(precision), aligned,
+                                 algorithm_of(algorithm), kernel);
+    });
 }
 
 bool address_aligned(const CudaArray& array) {
@@ -97,10 +67,9 @@ int run(Direction direction, const Conv& problem, const ConvStrides& strides, co
     pointers.relu = relu;
     pointers.accumulate = accumulate;
     py::gil_scoped_release release;
-    const cuda::CudaConvPlan& plan =
-        plan_for(problem, direction, strides, precision, aligned, algorithm, kernel);
-    cuda::run_conv2d(plan, pointers, call.stream());
-    return static_cast<int>(plan.algorithm);
+    const auto plan = plan_for(problem, direction, strides, precision, aligned, algorithm, kernel);
+    cuda::run_conv2d(*plan, pointers, call.stream());
+    return static_cast<int>(plan->algorithm);
 }
 
 // Writes into the operand that the direction computes; returns the algorithm's index. `packed` is the

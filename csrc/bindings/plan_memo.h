@@ -6,15 +6,16 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 #include <unordered_map>
 
-#include "core/problem.h"
-#include "cpu/isa.h"
+#include "core/plan.h"
 
 namespace fastconv {
 
-/// All the numbers that a plan follows from, as one list.
+/// All that a plan follows from: numbers, as one list, and a name.
 class PlanKey {
 public:
     template <class... Numbers>
@@ -28,13 +29,25 @@ public:
     PlanKey& add(const Strides& strides) {
         return add(strides.batch_elems, strides.channel_elems, strides.height_elems, strides.width_elems);
     }
-    PlanKey& add(const cpu::Isa& isa) { return add(reinterpret_cast<std::intptr_t>(&isa)); }
+    PlanKey& add(const Conv& conv) {
+        add(conv.batch, conv.in_channels, conv.out_channels, conv.groups, conv.dtype);
+        return add(conv.height).add(conv.width);
+    }
+    PlanKey& add(const ConvStrides& strides) {
+        add(strides.input).add(strides.weight).add(strides.output).add(strides.residual);
+        return add(strides.has_residual, strides.pooled);
+    }
+    PlanKey& add_object(const void* object) { return add(reinterpret_cast<std::intptr_t>(object)); }
+    PlanKey& set_name(const std::string& name) {
+        name_ = name;
+        return *this;
+    }
 
     bool operator==(const PlanKey& other) const {
-        return std::equal(begin(), end(), other.begin(), other.end());
+        return std::equal(begin(), end(), other.begin(), other.end()) && name_ == other.name_;
     }
     std::size_t hash() const {
-        std::uint64_t sum = 0;
+        std::uint64_t sum = std::hash<std::string>()(name_);
         for (const std::int64_t number : *this)
             sum = (sum ^ static_cast<std::uint64_t>(number)) * 0x9E3779B97F4A7C15u, sum ^= sum >> 32;
         return sum;
@@ -44,8 +57,9 @@ private:
     const std::int64_t* begin() const { return numbers_.data(); }
     const std::int64_t* end() const { return numbers_.data() + count_; }
 
-    std::array<std::int64_t, 48> numbers_;
+    std::array<std::int64_t, 48> numbers_;  // a convolution has 44
     std::size_t count_ = 0;
+    std::string name_;
 };
 
 /// For one thread: callers have one each, without a lock.

@@ -43,7 +43,7 @@ std::shared_ptr<const PoolPlan> plan_of_call(const PoolProblem& problem, const P
     key.add(problem.operation, problem.dtype, problem.pool.batch, problem.pool.channels);
     key.add(problem.pool.height).add(problem.pool.width);
     key.add(problem.adaptive, problem.count_include_pad, problem.divisor_override, problem.with_indices);
-    key.add(strides.input).add(strides.output).add(strides.indices).add(isa).add(threads);
+    key.add(strides.input).add(strides.output).add(strides.indices).add_object(&isa).add(threads);
     thread_local PlanMemo<PoolPlan> memo;
     return memo.find(key, [&] { return cpu::plan_pool2d(problem, strides, isa, threads); });
 }
