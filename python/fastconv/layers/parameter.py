@@ -212,7 +212,9 @@ class Parameter:
             for name in ("_data", "_grad"):
                 if state[name] is not None:
                     setattr(self, name, placed(state[name], where["device"], where["dtype"]))
-        # NumPy forgets the read-only flag when an array is pickled or deep-copied.
+        # An unpickled array looks at bytes, which NumPy never makes writeable again; and it forgets
+        # the read-only flag when an array is pickled or deep-copied.
+        self._data = _owned(self._data)
         self._set_writeable(not self._frozen)
 
     def __repr__(self) -> str:
