@@ -159,6 +159,8 @@ void run_copy(const Tensor& from, const Tensor& to, const Isa& isa, int threads)
 
 /// y = x * scale where element i (in C order of the shape) is kept, else 0: kept if the i-th word of
 /// Philox4x32-10 keyed by seed is at least threshold, 0 .. 2^32.
+/// 1 / (1 - p), what is kept is multiplied by; 0 where nothing is.
+double dropout_scale(double p);
 void run_dropout(const Tensor& x, const Tensor& y, std::uint64_t seed, std::uint64_t threshold,
                  double scale, const Isa& isa, int threads);
 
@@ -193,12 +195,14 @@ void run_response_norm_backward(const ResponseNorm& call, const Tensor& grad_out
 void run_softmax(SoftmaxKind kind, const Tensor& result, const Tensor& a, const Tensor* b, int axis,
                  const Isa& isa, int threads);
 
-/// losses[n], one a row.
-void run_cross_entropy(const CrossEntropy& problem, double* losses, const Isa& isa, int threads);
-/// grad[n] = dloss[n]/dlogits[n] * scales[n * scale_elems].
+/// losses[n], one a row; returns their sum or mean, rounded to the logits' dtype. `each`, if there,
+/// (N,) of that dtype, takes the losses.
+double run_cross_entropy(const CrossEntropy& problem, double* losses, bool mean, const Tensor* each,
+                         const Isa& isa, int threads);
+/// grad[n] = dloss[n]/dlogits[n] * scales[n * scale_elems] / divisor.
 void run_cross_entropy_backward(const CrossEntropy& problem, const Tensor& grad,
-                                const double* scales, std::int64_t scale_elems, const Isa& isa,
-                                int threads);
+                                const double* scales, std::int64_t scale_elems, double divisor,
+                                const Isa& isa, int threads);
 
 // ---- pooling -------------------------------------------------------------------------------------
 

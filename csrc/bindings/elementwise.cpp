@@ -85,6 +85,7 @@ void sgd_update(std::vector<py::array> parameters, const std::vector<py::array>&
 void bind_elementwise(py::module_& module) {
     def_elementwise<Cpu>(module);
     module.def("copy", &copy, py::arg("x"), py::arg("y"));
+    module.def("dropout_scale", &cpu::dropout_scale, py::arg("p"));
     module.def("dropout", &dropout, py::arg("x"), py::arg("y"), py::arg("seed"),
                py::arg("threshold"), py::arg("scale"));
     module.def("sgd_update", &sgd_update, py::arg("parameters"), py::arg("grads"),

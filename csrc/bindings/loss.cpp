@@ -62,40 +62,26 @@ CrossEntropy problem_of(const char* function, const py::array& logits, const Tar
     return problem;
 }
 
-template <class T>
-void store_losses(const double* losses, py::array& out) {
-    auto view = out.mutable_unchecked<T, 1>();
-    for (py::ssize_t n = 0; n < view.shape(0); ++n) view(n) = static_cast<T>(losses[n]);
-}
-
-// The sum of the losses in the order of the rows; each of them goes to `out` if there is one.
+// The sum of the losses in the order of the rows, or their mean; each of them goes to `out` if there
+// is one.
 double cross_entropy(const py::array& logits, const Targets& target, double label_smoothing,
-                     std::optional<py::array> out) {
+                     bool mean, std::optional<py::array> out) {
     const CrossEntropy problem = problem_of("cross_entropy", logits, target, label_smoothing);
     const std::int64_t rows = problem.logits.size[0];
+    const Tensor each = out ? writable_tensor_of(*out) : Tensor{};
+    if (out && (each.rank != 1 || each.size[0] != rows || each.dtype != problem.logits.dtype))
+        throw std::invalid_argument("_core: losses (N,) expected");
     const cpu::Isa& isa = cpu::current_isa();
-    Workspace workspace;
-    double sum = 0;
-    {
-        py::gil_scoped_release release;
-        workspace = Workspace::acquire(sizeof(double) * static_cast<std::size_t>(rows));
-        auto* losses = static_cast<double*>(workspace.data());
-        cpu::run_cross_entropy(problem, losses, isa, num_threads());
-        for (std::int64_t n = 0; n < rows; ++n) sum += losses[n];
-    }
-    if (out) {
-        const auto* losses = static_cast<const double*>(workspace.data());
-        if (out->ndim() != 1 || out->shape(0) != rows || dtype_of(*out) != problem.logits.dtype)
-            throw std::invalid_argument("_core: losses (N,) expected");
-        if (dtype_of(*out) == DType::kFloat32) store_losses<float>(losses, *out);
-        else store_losses<double>(losses, *out);
-    }
-    return sum;
+    py::gil_scoped_release release;
+    const Workspace workspace =
+        Workspace::acquire(sizeof(double) * static_cast<std::size_t>(rows));
+    return cpu::run_cross_entropy(problem, static_cast<double*>(workspace.data()), mean,
+                                  out ? &each : nullptr, isa, num_threads());
 }
 
-// `scales`: one factor, or one a row.
+// `scales`: one factor, or one a row; of the mean's gradient they are divided by the rows.
 void cross_entropy_backward(const py::array& logits, const Targets& target, double label_smoothing,
-                            const py::array_t<double>& scales, py::array grad) {
+                            bool mean, const py::array_t<double>& scales, py::array grad) {
     const CrossEntropy problem =
         problem_of("cross_entropy_backward", logits, target, label_smoothing);
     const Tensor dx = writable_tensor_of(grad);
@@ -106,8 +92,9 @@ void cross_entropy_backward(const py::array& logits, const Targets& target, doub
     const std::int64_t step = scales.shape(0) == 1 ? 0 : scales.strides(0) / 8;
     const cpu::Isa& isa = cpu::current_isa();
     const double* factors = scales.data();
+    const double divisor = mean ? static_cast<double>(dx.size[0]) : 1.0;
     py::gil_scoped_release release;
-    cpu::run_cross_entropy_backward(problem, dx, factors, step, isa, num_threads());
+    cpu::run_cross_entropy_backward(problem, dx, factors, step, divisor, isa, num_threads());
 }
 
 }  // namespace
@@ -121,10 +108,11 @@ void bind_loss(py::module_& module) {
     module.def("log_softmax_backward", &softmax_backward<kLogSoftmaxBackward>,
                py::arg("grad_output"), py::arg("output"), py::arg("grad_input"), py::arg("axis"));
     module.def("cross_entropy", &cross_entropy, py::arg("logits"),
-               py::arg("target").noconvert(), py::arg("label_smoothing"), py::arg("losses"));
+               py::arg("target").noconvert(), py::arg("label_smoothing"), py::arg("mean"),
+               py::arg("losses"));
     module.def("cross_entropy_backward", &cross_entropy_backward, py::arg("logits"),
-               py::arg("target").noconvert(), py::arg("label_smoothing"), py::arg("scales"),
-               py::arg("grad"));
+               py::arg("target").noconvert(), py::arg("label_smoothing"), py::arg("mean"),
+               py::arg("scales"), py::arg("grad"));
 }
 
 }  // namespace fastconv

@@ -12,6 +12,7 @@
 // R. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
 #include <cmath>
 
+#include "core/float_mode.h"
 #include "cpu/batch_norm_parts.h"
 #include "ops.h"
 
@@ -154,6 +155,7 @@ std::size_t batch_norm_workspace_bytes(const BatchNorm& call) {
 }
 
 void run_batch_norm(const BatchNorm& call, void* workspace, const Isa& isa, int threads) {
+    const FloatModeScope scope(FloatMode::kIeee);  // the coefficients are made on this thread
     auto* const doubles = static_cast<double*>(workspace);
     if (call.x.dtype == DType::kFloat32) return run<float>(call, doubles, isa, threads);
     run<double>(call, doubles, isa, threads);

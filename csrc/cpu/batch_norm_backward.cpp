@@ -9,6 +9,7 @@
 // strides alone. Passes over memory: 5 (g, x, g, x, dx) with channels last; in C order 3, where a
 // channel is written while it is still in cache. With a residual the first pass reads y and writes g, its
 // gradient, which the second reads: 2 more.
+#include "core/float_mode.h"
 #include "cpu/batch_norm_parts.h"
 #include "cpu/kernels_elementwise.h"
 #include "ops.h"
@@ -220,6 +221,7 @@ std::size_t batch_norm_workspace_bytes(const BatchNormBackward& call) {
 
 void run_batch_norm_backward(const BatchNormBackward& call, void* workspace, const Isa& isa,
                              int threads) {
+    const FloatModeScope scope(FloatMode::kIeee);  // the coefficients are made on this thread
     auto* const doubles = static_cast<double*>(workspace);
     if (call.x.dtype == DType::kFloat32) return run<float>(call, doubles, isa, threads);
     run<double>(call, doubles, isa, threads);

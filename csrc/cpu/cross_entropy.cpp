@@ -7,6 +7,7 @@
 // dtype by blocks and joined in double; what is left, a few operations a row, is done in double.
 #include <cmath>
 
+#include "core/float_mode.h"
 #include "cpu/grid.h"
 #include "cpu/kernels_softmax.h"
 #include "ops.h"
@@ -76,7 +77,8 @@ void forward(const CrossEntropy& problem, double* losses, const Isa& isa, int th
 
 template <class T>
 void backward(const CrossEntropy& problem, const Tensor& grad, const double* scales,
-              std::int64_t scale_elems, const Isa& isa, int threads) {
+              std::int64_t scale_elems, double divisor, const Isa& isa, int threads) {
+    const FloatModeScope scope(FloatMode::kIeee);  // the coefficients are made on this thread
     const Rows<T> x(problem.logits), dx(grad);
     const std::int64_t classes = problem.logits.size[1];
     const Kernels<T>& kernels = isa.kernels<T>();
@@ -97,7 +99,7 @@ void backward(const CrossEntropy& problem, const Tensor& grad, const double* sca
             if (dx.col_elems != 1) tile.data[0] = lines + classes;
             kernels.softmax->along_rows[kSoftmax](tile);
             T& wanted = tile.data[0][problem.target[n * problem.target_elems]];
-            const T scale = static_cast<T>(scales[n * scale_elems]);
+            const T scale = static_cast<T>(scales[n * scale_elems] / divisor);
             const T corrected = (wanted - at_target) * scale;
             kernels.softmax->shift_and_scale(classes, tile.data[0], static_cast<T>(everywhere),
                                              scale);
@@ -108,20 +110,37 @@ void backward(const CrossEntropy& problem, const Tensor& grad, const double* sca
     });
 }
 
+// In the order of the rows.
+template <class T>
+double total_of(const double* losses, std::int64_t rows, bool mean, const Tensor* each) {
+    const FloatModeScope scope(FloatMode::kIeee);
+    double sum = 0;
+    for (std::int64_t n = 0; n < rows; ++n) {
+        sum += losses[n];
+        if (each) static_cast<T*>(each->data)[n * each->elems[0]] = static_cast<T>(losses[n]);
+    }
+    return static_cast<double>(static_cast<T>(mean ? sum / static_cast<double>(rows) : sum));
+}
+
 }  // namespace
 
-void run_cross_entropy(const CrossEntropy& problem, double* losses, const Isa& isa, int threads) {
-    if (problem.logits.dtype == DType::kFloat32)
-        return forward<float>(problem, losses, isa, threads);
+double run_cross_entropy(const CrossEntropy& problem, double* losses, bool mean, const Tensor* each,
+                         const Isa& isa, int threads) {
+    const std::int64_t rows = problem.logits.size[0];
+    if (problem.logits.dtype == DType::kFloat32) {
+        forward<float>(problem, losses, isa, threads);
+        return total_of<float>(losses, rows, mean, each);
+    }
     forward<double>(problem, losses, isa, threads);
+    return total_of<double>(losses, rows, mean, each);
 }
 
 void run_cross_entropy_backward(const CrossEntropy& problem, const Tensor& grad,
-                                const double* scales, std::int64_t scale_elems, const Isa& isa,
-                                int threads) {
+                                const double* scales, std::int64_t scale_elems, double divisor,
+                                const Isa& isa, int threads) {
     if (grad.dtype == DType::kFloat32)
-        return backward<float>(problem, grad, scales, scale_elems, isa, threads);
-    backward<double>(problem, grad, scales, scale_elems, isa, threads);
+        return backward<float>(problem, grad, scales, scale_elems, divisor, isa, threads);
+    backward<double>(problem, grad, scales, scale_elems, divisor, isa, threads);
 }
 
 }  // namespace fastconv::cpu

@@ -4,6 +4,7 @@
 // strides lead to it. Where a tile's rows hold neighbours in that order, factors are made straight
 // into a line; where its columns do (channels last), they are made column by column, four elements
 // a counter all the same, and transposed; anything else takes one counter an element.
+#include "core/float_mode.h"
 #include "cpu/grid.h"
 #include "cpu/kernels_dropout.h"
 #include "ops.h"
@@ -80,6 +81,11 @@ void run(const Tensor& x, const Tensor& y, const Draw& draw, const Isa& isa, int
 }
 
 }  // namespace
+
+double dropout_scale(double p) {
+    const FloatModeScope scope(FloatMode::kIeee);
+    return p < 1 ? 1 / (1 - p) : 0;
+}
 
 void run_dropout(const Tensor& x, const Tensor& y, std::uint64_t seed, std::uint64_t threshold,
                  double scale, const Isa& isa, int threads) {

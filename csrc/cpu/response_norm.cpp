@@ -9,6 +9,7 @@
 // (positions, C): each line is copied between zeros, and a window is that line at `size` shifts.
 // Source: A. Krizhevsky et al., "ImageNet Classification with Deep CNNs" (2012), section 3.3; alpha
 // divided by size, as in PyTorch and Caffe.
+#include "core/float_mode.h"
 #include "cpu/kernels_response_norm.h"
 #include "cpu/lines.h"
 #include "ops.h"
@@ -114,6 +115,7 @@ void backward_rows(const Norm<T>& norm, std::int64_t rows, std::int64_t channels
 template <class T>
 void run(const ResponseNorm& call, const Tensor& result, const Tensor* grad, const Isa& isa,
          int threads) {
+    const FloatModeScope scope(FloatMode::kIeee);  // the coefficients are made on this thread
     const Tensor* operands[] = {&result, grad ? grad : &call.x, &call.x};
     const int count = grad ? 3 : 2;
     const Lines lines = cut_lines(operands, count, call.axis);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/float_mode.h"
 #include "cpu/grid.h"
 #include "ops.h"
 
@@ -24,6 +25,7 @@ Grid grid_of(const SgdOperands& operands) {
 
 template <class T>
 void run(const std::vector<SgdOperands>& all, const SgdStep& step, const Isa& isa, int threads) {
+    const FloatModeScope scope(FloatMode::kIeee);  // the coefficients are rounded on this thread
     const Kernels<T>& kernels = isa.kernels<T>();
     const SgdCoefficients<T> coefficients{
         static_cast<T>(step.rate), static_cast<T>(step.momentum),

@@ -6,6 +6,7 @@ import math
 import operator
 from typing import Any
 
+from .. import _core
 from .arguments import take_flag, take_number
 from .arrays import give, take
 from .devices import kernels_for
@@ -103,7 +104,7 @@ def _masked(name: str, argument: str, x: Any, p: float, seed: int, out: Any) -> 
     probability, number = _check_draw(name, p, seed)
     array = take(name, argument, x)
     result = result_for(name, array, out, **{argument: array})
-    threshold = math.floor(probability * 2.0**32 + 0.5)
-    scale = 1 / (1 - probability) if probability < 1 else 0.0
+    threshold = (math.floor(probability * 2.0**33) + 1) // 2  # exact in any rounding mode
+    scale = _core.dropout_scale(probability)
     kernels_for(array).dropout(array, result, number, threshold, scale)
     return give(result, x) if out is None else out

@@ -62,11 +62,9 @@ def cross_entropy(
     if type(array) is not np.ndarray:
         return give(_on_device(array, classes, float(label_smoothing), reduction), logits)
     losses = np.empty(len(array), array.dtype) if reduction == "none" else None
-    total = _core.cross_entropy(array, classes, float(label_smoothing), losses)
+    total = _core.cross_entropy(array, classes, float(label_smoothing), reduction == "mean", losses)
     if losses is not None:
         return give(losses, logits)
-    if reduction == "mean":
-        total = total / len(array) if len(array) else float("nan")
     return array.dtype.type(total)
 
 
@@ -125,9 +123,8 @@ def cross_entropy_backward(
             f"{name}: grad_output has shape {np.shape(grad_output)}, but with "
             f"reduction={reduction!r} {wanted} is wanted"
         )
-    if reduction == "mean":
-        scales = scales / max(len(array), 1)
-    _core.cross_entropy_backward(array, classes, float(label_smoothing), scales, result)
+    mean = reduction == "mean"
+    _core.cross_entropy_backward(array, classes, float(label_smoothing), mean, scales, result)
     return give(result, logits) if out is None else out
 
 
