@@ -7,6 +7,7 @@ import functools
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from . import compare, layer_table, layer_times, machine, report, results, shapes, summary
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
         if len(files) == 2:
             return _compare(files[0], files[1], options.fail)
         wanted = _wanted(options)
+        _check_target(options.json)
     except (OSError, ValueError) as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 2
@@ -36,6 +38,16 @@ def run(options: argparse.Namespace) -> int:
 
         return run_on_device(options)
     return _measure(options, wanted, files[0] if files else None)
+
+
+def _check_target(path: Path | None) -> None:
+    """Before hours of measuring, not after."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(f"--json {path} is a folder; a file is wanted")
+    if not path.parent.is_dir():
+        raise ValueError(f"--json {path}: there is no folder {path.parent}")
 
 
 def _wanted(options: argparse.Namespace) -> list[Problem]:

@@ -76,6 +76,8 @@ def test_list_names_suites_and_problems_and_measures_nothing() -> None:
         (["--direction", "sideways"], "'sideways' is none of"),
         (["--batch", "0"], "a batch is at least 1"),
         (["--compare", "no_such_file.json"], "no_such_file.json"),
+        (["--json", "no_such_folder/x.json"], "there is no folder no_such_folder"),
+        (["--json", "."], "--json . is a folder; a file is wanted"),
     ],
 )
 def test_bad_arguments_are_told_and_exit_2(arguments: list[str], message: str) -> None:

@@ -111,6 +111,20 @@ def test_unknown_isa_is_an_error(function: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "value"),
+    [("FASTCONV_ISA", "avx9"), ("FASTCONV_NUM_THREADS", "x"), ("FASTCONV_WORKSPACE_MB", "-1")],
+)
+def test_a_convolution_does_not_blame_its_algorithm_for_a_wrong_variable(variable, value) -> None:
+    call = "fc.conv2d(np.ones((1, 1, 4, 4)), np.ones((1, 1, 3, 3)))"
+    done = run_python(
+        f"import numpy as np, fastconv as fc\ntry: {call}\n"
+        f"except ValueError as error: print(error)",
+        **{variable: value},
+    )
+    assert done.stdout.startswith(f"conv2d: environment variable {variable}: "), done.stdout
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "call"),
     [
         ("FASTCONV_ISA", "avx9", "fc.get_isa()"),

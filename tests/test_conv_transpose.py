@@ -175,6 +175,7 @@ def test_agrees_with_pytorch(case, isa, rng):
         ({"groups": 0}, ValueError, "groups is 0; wanted at least 1"),
         ({"bias": np.ones(4)}, ValueError, r"bias has shape \(4,\), but \(K,\) .* is \(3,\)"),
         ({"output_padding": 2}, ValueError, "output_padding is 2 .* less than the stride 2"),
+        ({"x": np.ones((1, 4, 0, 3))}, ValueError, r"\(1, 4, 0, 3\): nothing along the height"),
         ({"padding": 5}, ValueError, r"nothing is left .* \(2 - 1\) \* 1 \+ 1 .* 5 - 5 = 0"),
         ({"padding": "same"}, ValueError, 'padding is "same"'),
         ({"padding": -1}, ValueError, "padding is -1; wanted 0 or more"),

@@ -3,7 +3,7 @@
 import fastconv as fc
 import numpy as np
 import pytest
-from fastconv import reference
+from fastconv import layers, reference
 from fastconv.gradient_check import gradcheck
 
 
@@ -129,6 +129,11 @@ def test_inputs_are_left_alone(rng):
 def test_float32_is_refused():
     with pytest.raises(TypeError, match="input 0 is float32"):
         gradcheck(relu, np.ones(3, np.float32))
+    layer = layers.Conv2d(1, 2, 3)  # says so before a function that takes one dtype does
+    with pytest.raises(TypeError, match=r"gradcheck: input 0 is float32; differences need float64"):
+        gradcheck(layer, np.ones((1, 1, 4, 4), np.float32))
+    with pytest.raises(TypeError, match=r"gradcheck: weight is float32"):
+        gradcheck(layer, np.ones((1, 1, 4, 4)))
 
 
 def test_a_gradient_of_another_shape_is_refused():

@@ -36,6 +36,8 @@ def test_process_choice_and_unknown_names():
         fc.set_float32_precision("medium")
     with pytest.raises(ValueError, match="float32_precision: the precision is 'TF32'"):
         fc.float32_precision("TF32").__enter__()
+    with pytest.raises(ValueError, match=r"set_float32_precision: the precision is array\("):
+        fc.set_float32_precision(np.array(["high", "high"]))
 
 
 def test_a_call_that_comes_again_follows_the_precision(rng):

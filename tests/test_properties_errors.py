@@ -272,6 +272,19 @@ def test_what_equals_an_argument_is_not_it(argument, wrong):
         fc.max_pool2d(ones(2, 4, 6, 7), 3, **{argument: wrong})
 
 
+@pytest.mark.parametrize("name", ["conv2d", "relu", "conv2d_grad_input", "linear"])
+def test_what_fits_into_no_memory_is_told_by_name(name):
+    many = np.broadcast_to(np.float32(1), (2**24, 1, 2**12, 2**12))
+    call = {
+        "conv2d": lambda: fc.conv2d(many, ones(1, 1, 1, 1)),
+        "conv2d_grad_input": lambda: fc.conv2d_grad_input(many, ones(1, 1, 1, 1), many.shape),
+        "relu": lambda: fc.relu(many),
+        "linear": lambda: fc.linear(many[:, 0, 0, :1], np.broadcast_to(np.float32(1), (2**28, 1))),
+    }[name]
+    with pytest.raises(MemoryError, match=rf"^{name}: a result of shape \(.* fits into no memory"):
+        call()
+
+
 def check_unwritten(name, changes, shown):
     arguments = CALLS[name]() | changes
     out = arguments.get("out")

@@ -168,6 +168,9 @@ def gradcheck(
     copies = tuple(np.array(x, order="K") for x in inputs)
     rng = np.random.default_rng(seed)
     is_layer = hasattr(f, "backward") and hasattr(f, "parameters")
+    for i, copy in enumerate(copies):
+        if copy.dtype.kind == "f":
+            _check_dtype(f"input {i}", copy)
     loss, arrays = (_layer if is_layer else _function)(f, copies, rng)
     reports = []
     for name, array, gradient in arrays:
@@ -223,6 +226,8 @@ def _layer(
     """The same for a layer and its parameters that are not frozen, whose gradients are left as they
     were."""
     parameters = [p for p in layer.parameters() if getattr(p, "requires_grad", True)]
+    for i, parameter in enumerate(parameters):  # before a kernel that takes one dtype does
+        _check_dtype(_name_of(parameter, i), parameter.data)
     before = [None if p.grad is None else np.array(p.grad) for p in parameters]
     for parameter in parameters:
         if parameter.grad is not None:
@@ -230,7 +235,7 @@ def _layer(
     loss = _Loss(lambda: _as_tuple(layer(*inputs)), layer(*inputs), rng)
     arrays = _pair_up(inputs, layer.backward(loss.grad_output))
     for i, (parameter, old) in enumerate(zip(parameters, before, strict=True)):
-        name = getattr(parameter, "name", None) or f"parameter {i}"
+        name = _name_of(parameter, i)
         if parameter.grad is None:
             raise ValueError(f"gradcheck: backward gave {name} no gradient")
         arrays.append((name, parameter.data, np.array(parameter.grad)))
@@ -253,9 +258,17 @@ def _pair_up(inputs: tuple[Array, ...], gradients: Any) -> list[Checked]:
     ]
 
 
-def _check_array(name: str, array: Array, gradient: Array) -> None:
+def _name_of(parameter: Any, index: int) -> str:
+    return str(getattr(parameter, "name", None) or f"parameter {index}")
+
+
+def _check_dtype(name: str, array: Any) -> None:
     if array.dtype != np.float64:
         raise TypeError(f"gradcheck: {name} is {array.dtype}; differences need float64")
+
+
+def _check_array(name: str, array: Array, gradient: Array) -> None:
+    _check_dtype(name, array)
     if gradient.shape != array.shape:
         raise ValueError(
             f"gradcheck: {name} has shape {array.shape}, its gradient {gradient.shape}"

@@ -69,7 +69,7 @@ def float32_precision(name: str) -> Iterator[None]:
 
 
 def _checked(function: str, name: str) -> str:
-    if name not in NAMES:
+    if not isinstance(name, str) or name not in NAMES:  # NumPy's arrays answer == in their own way
         names = ", ".join(repr(n) for n in NAMES)
         raise ValueError(f"{function}: the precision is {name!r}; the names are {names}")
     return name

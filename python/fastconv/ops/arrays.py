@@ -19,6 +19,7 @@ from .devices import (
     cuda_core,
     dtypes_with_kernels,
     has_kernels,
+    no_memory,
     refuse_devices,
     same_device,
     same_kind,
@@ -103,7 +104,12 @@ def prefers_channels_last(x: Array) -> bool | None:
 
 
 def empty(
-    shape: Sequence[int], dtype: npt.DTypeLike, x: Array, weight: Array | None = None
+    shape: Sequence[int],
+    dtype: npt.DTypeLike,
+    x: Array,
+    weight: Array | None = None,
+    *,
+    function: str = "",
 ) -> Array:
     """An (N, C, H, W) result for a call on `x`: channels last if x is, where x is both the order of
     `weight`, else C order."""
@@ -111,13 +117,13 @@ def empty(
         return cuda_core.empty_images(shape, dtype, x, weight)
     try:
         return _core.empty_images(shape, dtype, x, weight)
-    except ValueError:  # more than 64 bits can address, in NumPy's words or ours
-        raise MemoryError(f"a result of shape {tuple(shape)} fits into no memory") from None
+    except (MemoryError, ValueError):  # ValueError: more than 64 bits can address
+        raise no_memory(function, shape) from None
 
 
-def empty_like_order(shape: Sequence[int], model: Array) -> Array:
+def empty_like_order(shape: Sequence[int], model: Array, *, function: str = "") -> Array:
     """An array of `shape` in the memory order of `model`, for gradients of `model`."""
-    return empty(shape, model.dtype, model)
+    return empty(shape, model.dtype, model, function=function)
 
 
 def channels_last(x: Any) -> Any:

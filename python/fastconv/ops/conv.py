@@ -119,7 +119,7 @@ def conv2d(
         check_shape("conv2d", "residual", added, shape[1:] if single else shape, "the result's")
     index = algorithm_index("conv2d", algorithm)
     if out is None:
-        result = empty(shape, images.dtype, images, kernel)
+        result = empty(shape, images.dtype, images, kernel, function="conv2d")
     else:
         inputs = {"x": images, "weight": kernel, "bias": offset}
         result = take_out(

@@ -90,7 +90,7 @@ def conv2d_grad_input(
         added = take_like(name, "residual", residual, grads, "grad_output")
         check_shape(name, "residual", added, shape, "the result's")
     if out is None:
-        result = empty(sizes, grads.dtype, grads, kernel)
+        result = empty(sizes, grads.dtype, grads, kernel, function=name)
     else:
         inputs = {"grad_output": array, "weight": kernel, "residual": added}
         result = take_out(name, out, shape, grads.dtype, inputs)
@@ -160,7 +160,7 @@ def conv2d_grad_weight(
     if out is None:
         if accumulate:
             raise ValueError(f"{name}: accumulate=True adds to out, but out is None")
-        result = new(kernel_shape, images.dtype, images)
+        result = new(kernel_shape, images.dtype, images, function=name)
     else:
         inputs = {"x": array, "grad_output": given}
         result = take_out(name, out, kernel_shape, images.dtype, inputs)
@@ -190,7 +190,7 @@ def conv2d_grad_bias(grad_output: Any, *, out: Any = None, accumulate: bool = Fa
     if out is None:
         if accumulate:
             raise ValueError(f"{name}: accumulate=True adds to out, but out is None")
-        result = new(grads.shape[1:2], grads.dtype, grads)
+        result = new(grads.shape[1:2], grads.dtype, grads, function=name)
     else:
         result = take_out(name, out, grads.shape[1:2], grads.dtype, {"grad_output": given})
     kernels_for(grads).conv2d_grad_bias(grads, result, accumulate)
@@ -256,11 +256,11 @@ def conv2d_backward(
     grads = as_images(name, "grad_output", given)
     grad_input = grad_weight = grad_bias = None
     if "input" in need:
-        result = empty_like_order(images.shape, images)
+        result = empty_like_order(images.shape, images, function=name)
         run(name, GRAD_INPUT, result, kernel, grads, numbers, -1, "auto")
         grad_input = result[0] if array.ndim == 3 else result
     if "weight" in need:
-        grad_weight = empty_like_order(kernel.shape, kernel)
+        grad_weight = empty_like_order(kernel.shape, kernel, function=name)
         run(name, GRAD_WEIGHT, images, grad_weight, grads, numbers, -1, "auto")
     if "bias" in need:
         grad_bias = conv2d_grad_bias(grads)

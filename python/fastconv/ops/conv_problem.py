@@ -139,7 +139,7 @@ def pack_weight(
                 result.weight, shape, sizes.output, sizes.numbers, index, allows_wide_tiles()
             )
         except ValueError as error:
-            raise _refused("pack_weight", algorithm, error) from None
+            raise refused("pack_weight", algorithm, error) from None
     return result
 
 
@@ -279,8 +279,13 @@ def run(
                 precision_index(), forced_kernel(),
             )  # fmt: skip
     except ValueError as error:
-        raise _refused(function, algorithm, error) from None
+        raise refused(function, algorithm, error) from None
+    except MemoryError as error:  # of the workspace; on a device with numbers
+        raise MemoryError(f"{function}: no memory for the workspace: {error}") from None
 
 
-def _refused(function: str, algorithm: str, error: ValueError) -> ValueError:
+def refused(function: str, algorithm: str, error: ValueError) -> ValueError:
+    """What C++ says of a problem, in the function's name."""
+    if str(error).startswith("environment variable"):  # of threads, ISA or workspace
+        return ValueError(f"{function}: {error}")
     return ValueError(f"{function}: algorithm {algorithm!r} cannot do this problem: {error}")

@@ -105,7 +105,7 @@ def conv_transpose2d(
     index = algorithm_index(name, algorithm)
     single = array.ndim == 3
     if out is None:
-        result = empty(shape, images.dtype, images, kernel)
+        result = empty(shape, images.dtype, images, kernel, function=name)
     else:
         inputs = {"x": array, "weight": kernel, "bias": offset}
         result = take_out(name, out, shape[1:] if single else shape, images.dtype, inputs)
@@ -185,11 +185,11 @@ def conv_transpose2d_backward(
 
     grad_input = grad_weight = grad_bias = None
     if "input" in need:
-        result = empty_like_order(images.shape, images)
+        result = empty_like_order(images.shape, images, function=name)
         run(name, FORWARD, grads, kernel, result, numbers, -1, "auto")
         grad_input = give(result[0] if array.ndim == 3 else result, x)
     if "weight" in need:
-        result = empty_like_order(kernel.shape, kernel)
+        result = empty_like_order(kernel.shape, kernel, function=name)
         run(name, GRAD_WEIGHT, grads, result, images, numbers, -1, "auto")
         grad_weight = give(result, x)
     if "bias" in need:
@@ -250,7 +250,11 @@ def _geometry(
                 f"the stride {strides[a]} or the dilation {dilations[a]}"
             )
         full = (n - 1) * strides[a] + (kernel[a] - 1) * dilations[a] + 1 + extra
-        if n < 1 or full - low - high < 1:
+        if n < 1:
+            raise ValueError(
+                f"{function}: x has shape {tuple(x_shape)}: nothing along the {axis} to be spread"
+            )
+        if full - low - high < 1:
             raise ValueError(
                 f"{function}: nothing is left along the {axis}: ({n} - 1) * {strides[a]} + "
                 f"({kernel[a]} - 1) * {dilations[a]} + 1 + output_padding {extra} - padding "

@@ -23,7 +23,7 @@ FLOAT64 = np.dtype(np.float64)
 INT64 = np.dtype(np.int64)
 ON_DEVICE = ("float32", "float16", "bfloat16")
 POOLED = 1 << 14  # elements: from 64 KB of float32 on; NumPy keeps small arrays' memory itself
-POOLED_BELOW = 1 << 48  # beyond it NumPy has the words for what no memory holds
+POOLED_BELOW = 1 << 48  # beyond it sizes in bytes may not fit 64 bits, which NumPy checks
 cuda_core: Any = _core.cuda
 DeviceArray: Any = cuda_core.Array
 
@@ -79,17 +79,25 @@ def device_name(array: Any) -> str:
     return "the CPU" if isinstance(array, np.ndarray) else f"CUDA device {array.device}"
 
 
-def new(shape: Sequence[int], dtype: npt.DTypeLike, beside: Array) -> Array:
+def new(shape: Sequence[int], dtype: npt.DTypeLike, beside: Array, *, function: str = "") -> Array:
     """Uninitialised memory in C order where `beside` lives (on a device: for its stream).
 
     Large arrays have memory that comes back when the last view of them is gone: fresh pages from
     the system would cost more than many a kernel that fills them.
     """
-    if type(beside) is np.ndarray:
+    if type(beside) is not np.ndarray:
+        return cuda_core.empty(shape, dtype, beside)
+    try:
         if POOLED <= math.prod(shape) < POOLED_BELOW:
             return _core.empty(shape, np.dtype(dtype))
         return np.empty(shape, dtype)
-    return cuda_core.empty(shape, dtype, beside)
+    except (MemoryError, ValueError):  # ValueError: more than 64 bits can address
+        raise no_memory(function, shape) from None
+
+
+def no_memory(function: str, shape: Sequence[int]) -> MemoryError:
+    named = f"{function}: " if function else ""
+    return MemoryError(f"{named}a result of shape {tuple(shape)} fits into no memory")
 
 
 def contiguous(array: Array) -> Array:

@@ -9,20 +9,20 @@ from .arrays import Array, check_shape, empty, give, take_like, take_out
 from .devices import kernels_for, new
 
 
-def empty_like(x: Array) -> Array:
+def empty_like(x: Array, *, function: str = "") -> Array:
     """A result of x's shape: channels last if x is an image or a batch of images in that order,
     else C order."""
     if x.ndim == 4 and not x.flags.c_contiguous:
-        return empty(x.shape, x.dtype, x)
+        return empty(x.shape, x.dtype, x, function=function)
     if x.ndim == 3 and not x.flags.c_contiguous:
-        return empty((1, *x.shape), x.dtype, x[None])[0]
-    return new(x.shape, x.dtype, x)
+        return empty((1, *x.shape), x.dtype, x[None], function=function)[0]
+    return new(x.shape, x.dtype, x, function=function)
 
 
 def result_for(function: str, like: Array, out: Any, **inputs: Array | None) -> Array:
     """Where the result goes: `out`, checked against `inputs`, or a new array like `like`."""
     if out is None:
-        return empty_like(like)
+        return empty_like(like, function=function)
     return take_out(function, out, like.shape, like.dtype, dict(inputs))
 
 

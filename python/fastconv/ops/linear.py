@@ -62,7 +62,7 @@ def linear(
     relu = is_relu(name, activation)
     shape = (*array.shape[:-1], filters)
     if out is None:
-        result = new(shape, array.dtype, array)
+        result = new(shape, array.dtype, array, function=name)
     else:
         result = take_out(
             name, out, shape, array.dtype, {"x": array, "weight": kernel, "bias": vector}

@@ -131,7 +131,7 @@ def _forward(
     variances = _take_vector(name, "running_var", running[1], array, channels)
     _check_statistics(name, array, channels, training, means, variances)
     if out is None:
-        result = empty_like(array)
+        result = empty_like(array, function=name)
     else:
         inputs = {"x": array, "weight": scale, "bias": shift}
         inputs |= {"running_mean": means, "running_var": variances}
