@@ -164,3 +164,16 @@ def test_steps_of_training_use_the_same_memory():
     first, later = run(STEPS, megabytes=128)
     assert first > 100
     assert later < 50
+
+
+@pytest.mark.parametrize("size", [4, 1 << 14])  # below and above what has memory of our own
+def test_a_result_may_be_frozen_and_thawed(size):
+    for y in (fc.relu(np.ones(size, np.float32)), fc.conv2d(*[np.ones((1, 1, 1, size))] * 2)):
+        y.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            y[...] = 2
+        y.flags.writeable = True
+        y[...] = 2
+        assert memoryview(y).nbytes == y.nbytes
+    y = fc.relu(np.ones((1, 4, 64, 64), np.float32))
+    assert memoryview(y.base).readonly is False

@@ -6,10 +6,11 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/cpu_budget.h"
@@ -45,14 +46,51 @@ std::optional<std::string> set_thread_isa(const std::optional<std::string>& name
     return before ? std::optional<std::string>(before->name) : std::nullopt;
 }
 
+// What owns the memory of a result. NumPy lets an array that was made read-only be written again only
+// where its owner exports a writable buffer, which a capsule does not. As cheap to make as one, while an
+// object of a pybind11 class takes 0.1 us more.
+struct ResultMemory {
+    PyObject_HEAD
+    Workspace memory;
+};
+
+int export_memory(PyObject* self, Py_buffer* view, int flags) {
+    const Workspace& memory = reinterpret_cast<ResultMemory*>(self)->memory;
+    return PyBuffer_FillInfo(view, self, memory.data(), static_cast<Py_ssize_t>(memory.capacity()),
+                             0, flags);
+}
+
+void give_back(PyObject* self) {
+    PyTypeObject* const type = Py_TYPE(self);
+    reinterpret_cast<ResultMemory*>(self)->memory.~Workspace();
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyTypeObject* result_memory_type = nullptr;
+
+void make_result_memory_type() {
+    static PyType_Slot slots[] = {
+        {Py_bf_getbuffer, reinterpret_cast<void*>(&export_memory)},
+        {Py_tp_dealloc, reinterpret_cast<void*>(&give_back)},
+        {0, nullptr},
+    };
+    static PyType_Spec spec = {"fastconv._core.ResultMemory", sizeof(ResultMemory), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+    result_memory_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&spec));
+    if (!result_memory_type) throw py::error_already_set();
+}
+
 // An array that owns a buffer of the list of results, which goes back when the last view is gone.
 template <class... Layout>
 py::array pooled(std::size_t bytes, const py::dtype& dtype, const Layout&... shape_and_strides) {
-    auto buffer = std::make_unique<Workspace>(Workspace::acquire(bytes, Use::kResult));
-    void* const data = buffer->data();
-    const py::capsule owner(buffer.release(),
-                            [](void* workspace) { delete static_cast<Workspace*>(workspace); });
-    return py::array(dtype, shape_and_strides..., data, owner);
+    Workspace memory = Workspace::acquire(bytes, Use::kResult);
+    void* const data = memory.data();
+    auto* const owner = PyObject_New(ResultMemory, result_memory_type);
+    if (!owner) throw py::error_already_set();
+    new (&owner->memory) Workspace(std::move(memory));
+    return py::array(dtype, shape_and_strides..., data,
+                     py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(owner)));
 }
 
 py::array empty(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
@@ -105,6 +143,7 @@ void bind_config(py::module_& module) {
     module.attr("build_type") = FASTCONV_BUILD_TYPE;
     module.attr("sanitize") = FASTCONV_SANITIZE;
 
+    make_result_memory_type();
     module.def("num_threads", &num_threads);
     module.def("set_num_threads", &set_num_threads, py::arg("threads"));
     module.def("places_workers", &places_workers);
