@@ -245,3 +245,22 @@ def test_tensors_that_are_no_arrays_are_refused_by_name():
         fc.relu(ones.bfloat16())
     loss = fc.cross_entropy(ones, torch.tensor([0, 4, 2], dtype=torch.int32))  # narrower: taken
     assert np.isclose(float(loss), np.log(5))
+
+
+def test_tensors_of_a_subclass_come_back_as_tensors():
+    torch = pytest.importorskip("torch")
+
+    class Tagged(torch.Tensor):
+        pass
+
+    x = torch.arange(-8.0, 8.0).reshape(1, 1, 4, 4)
+    tagged = x.as_subclass(Tagged)
+    assert torch.equal(fc.relu(tagged), torch.relu(x))
+    pooled, indices = fc.max_pool2d(tagged, 2, return_indices=True)
+    assert isinstance(pooled, torch.Tensor)
+    assert isinstance(indices, torch.Tensor)
+    with pytest.raises(TypeError, match=r"dtype bfloat16.*x\.float\(\)"):
+        fc.relu(tagged.bfloat16())
+    parameter = torch.nn.Parameter(x)
+    with pytest.raises(TypeError, match=r"requires grad.*x\.detach\(\)"):
+        fc.relu(parameter)

@@ -240,6 +240,8 @@ def test_against_torch(isa, rng):
         tensors = torch.from_numpy(x), torch.from_numpy(target)
         ours = fc.cross_entropy(*tensors, label_smoothing=smoothing)
         assert abs(ours - float(theirs.detach())) < 1e-6
+        assert isinstance(ours, torch.Tensor)
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
         ours = fc.cross_entropy_backward(*tensors, label_smoothing=smoothing)
         assert isinstance(ours, torch.Tensor)
         np.testing.assert_allclose(ours.numpy(), grad.numpy(), rtol=1e-5, atol=1e-8)
@@ -247,3 +249,33 @@ def test_against_torch(isa, rng):
     for axis in range(4):
         theirs = functional.softmax(torch.from_numpy(images), axis).numpy()
         np.testing.assert_allclose(fc.softmax(images, axis), theirs, rtol=1e-6)
+
+
+def test_a_loss_is_of_its_logits_family(rng):
+    torch = pytest.importorskip("torch")
+    x, target = normals((3, 4), rng, np.float64), np.array([0, 3, 1])
+    for reduction in ("mean", "sum"):
+        ours = fc.cross_entropy(x, target, reduction=reduction)
+        assert type(ours) is np.float64
+        tensor = fc.cross_entropy(torch.from_numpy(x), target, reduction=reduction)
+        assert isinstance(tensor, torch.Tensor)
+        assert tensor.dtype == torch.float64
+        assert tensor.shape == ()
+        assert tensor.item() == ours
+    loss = fc.layers.CrossEntropyLoss()
+    assert isinstance(loss(torch.from_numpy(x), torch.from_numpy(target)), torch.Tensor)
+
+
+def test_a_gradient_of_the_loss_may_be_a_tensor(rng):
+    torch = pytest.importorskip("torch")
+    x, target = normals((3, 4), rng), np.array([0, 3, 1])
+    expected = fc.cross_entropy_backward(x, target, grad_output=2.0)
+    assert_exact(fc.cross_entropy_backward(x, target, grad_output=torch.tensor(2.0)), expected)
+    each = {"reduction": "none", "grad_output": torch.tensor([1.0, 2.0, 3.0])}
+    expected = fc.cross_entropy_backward(x, target, reduction="none", grad_output=[1, 2, 3])
+    assert_exact(fc.cross_entropy_backward(x, target, **each), expected)
+    wanted = r"cross_entropy_backward: grad_output .* requires grad.*grad_output\.detach\(\)"
+    for reduction, value in (("mean", 2.0), ("none", [1.0, 2.0, 3.0])):
+        recorded = torch.tensor(value, requires_grad=True)
+        with pytest.raises(TypeError, match=wanted):
+            fc.cross_entropy_backward(x, target, reduction=reduction, grad_output=recorded)

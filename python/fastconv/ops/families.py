@@ -22,7 +22,7 @@ _CUDA, _CPU = (2,), (1, 3, 13)
 def import_any(function: str, name: str, value: Any) -> Array:
     if type(value) is DeviceArray:
         return value
-    if getattr(value, "is_cuda", False) and _package(value) == "torch":
+    if getattr(value, "is_cuda", False) and _is_torch(value):
         return import_array(function, name, value, for_call=True)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
@@ -54,7 +54,7 @@ def import_any(function: str, name: str, value: Any) -> Array:
             f"{function}: {name} is on a device without kernels (DLPack device type "
             f"{device_type}); move it to the CPU or a CUDA device first"
         )
-    if _package(value) == "torch":  # its DLPack export is read-only in some NumPy versions
+    if _is_torch(value):  # its DLPack export is read-only in some NumPy versions
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in _TORCH_DTYPES:
             have = "float32 and float64 have"
@@ -72,8 +72,10 @@ def import_any(function: str, name: str, value: Any) -> Array:
         ) from error
 
 
-def _package(value: Any) -> str:
-    return type(value).__module__.partition(".")[0]
+def _is_torch(value: Any) -> bool:
+    """Whether it is a tensor of PyTorch's, which is never imported here; of a subclass, too."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def give(result: Array, like: Any) -> Any:
@@ -82,9 +84,9 @@ def give(result: Array, like: Any) -> Any:
         return result
     if type(result) is DeviceArray:
         return give_like(result, like)
-    module = sys.modules[_package(like)]
-    if module.__name__ == "torch":
-        return module.from_numpy(result)
+    if _is_torch(like):
+        return sys.modules["torch"].from_numpy(result)
+    module = sys.modules[type(like).__module__.partition(".")[0]]
     if module.__name__ == "jax":
         module = sys.modules["jax.numpy"]
     from_dlpack = getattr(module, "from_dlpack", None)
@@ -92,7 +94,7 @@ def give(result: Array, like: Any) -> Any:
 
 
 def no_kernels(function: str, name: str, dtype: Any, value: Any, which: str) -> str:
-    remedy = f"{name}.float()" if _package(value) == "torch" else f"{name}.astype(numpy.float32)"
+    remedy = f"{name}.float()" if _is_torch(value) else f"{name}.astype(numpy.float32)"
     return (
         f"{function}: {name} has dtype {dtype}, which has no kernels; {which}: convert it with "
         f"{remedy}"

@@ -32,10 +32,10 @@ def cross_entropy(
 
     Returns
     -------
-    NumPy scalar of the logits' dtype, or array (N,) like logits with reduction="none"
-        The mean of no rows is NaN, as in PyTorch and NumPy. Rows are added in their order, in
-        float64. For logits on a CUDA device an array () or (N,) there, float32, of the logits'
-        family: nothing waits for it.
+    array () like logits, a scalar of NumPy's for its arrays, or (N,) with reduction="none"
+        Of the logits' dtype. The mean of no rows is NaN, as in PyTorch and NumPy. Rows are added in
+        their order, in float64. For logits on a CUDA device it is there, too, and float32: nothing
+        waits for it.
 
     Raises
     ------
@@ -65,7 +65,9 @@ def cross_entropy(
     total = _core.cross_entropy(array, classes, float(label_smoothing), reduction == "mean", losses)
     if losses is not None:
         return give(losses, logits)
-    return array.dtype.type(total)
+    if isinstance(logits, np.ndarray):
+        return array.dtype.type(total)
+    return give(np.array(total, array.dtype), logits)
 
 
 def cross_entropy_backward(
@@ -94,7 +96,7 @@ def cross_entropy_backward(
     Raises
     ------
     ValueError, TypeError
-        As `cross_entropy`, and if grad_output has another shape.
+        As `cross_entropy`, and if grad_output has another shape or is a tensor that requires grad.
 
     Examples
     --------
@@ -111,6 +113,10 @@ def cross_entropy_backward(
             array, classes, float(label_smoothing), scale, factors, result
         )
         return give(result, logits) if out is None else out
+    if hasattr(grad_output, "__dlpack__"):
+        factors = import_any(name, "grad_output", grad_output)
+        check_device(name, "grad_output", factors, "logits", array)
+        grad_output = factors
     try:
         scales = np.asarray(grad_output, np.float64).reshape(-1)
     except (TypeError, ValueError):
