@@ -426,7 +426,22 @@ def test_grad_input_adds_a_residual(case, order, isa, rng):
                 assert_exact(out, expected)
                 assert_only_wrote(out)
     if x.size:
-        with pytest.raises(ValueError, match="out overlaps residual"):
-            fc.conv2d_grad_input(grad, weight, x.shape, residual=x, out=x, **case.arguments)
+        buffer = np.concatenate([residual, residual])
+        with pytest.raises(ValueError, match="out overlaps residual in part"):
+            fc.conv2d_grad_input(
+                grad, weight, x.shape, residual=buffer[: len(x)], out=buffer[: len(x), ::-1, ::-1],
+                **case.arguments,
+            )  # fmt: skip
         with pytest.raises(ValueError, match="residual has shape"):
             fc.conv2d_grad_input(grad, weight, x.shape, residual=grad[:, :0], **case.arguments)
+        into = in_order(residual, order)  # adds to what it writes
+        result = run_or_rejected(
+            lambda algorithm, into=into: fc.conv2d_grad_input(
+                grad, weight, x.shape, residual=into, out=into, algorithm=algorithm,
+                **case.arguments,
+            ),
+            algorithm,
+        )  # fmt: skip
+        if result is not None:
+            assert_exact(into, expected)
+            assert_only_wrote(into)

@@ -1,6 +1,8 @@
 // conv2d and its gradients: arrays and numbers to a plan, the plan run without the GIL.
 #include <pybind11/stl.h>
 
+#include <array>
+#include <cstddef>
 #include <memory>
 #include <optional>
 
@@ -25,6 +27,18 @@ void require_same_layout(const py::array& residual, const py::array& result) {
         same = residual.shape(d) == result.shape(d) &&
                (residual.strides(d) == result.strides(d) || result.shape(d) == 1);
     if (!same) throw std::invalid_argument("_core: a residual laid out as the gradient expected");
+}
+
+/// A tensor of the size of `x` in C order at `data`.
+Tensor in_c_order(const Tensor& x, void* data) {
+    Tensor copy = x;
+    copy.data = data;
+    std::int64_t step = 1;
+    for (int d = x.rank - 1; d >= 0; --d) {
+        copy.elems[d] = step;
+        step *= x.size[d];
+    }
+    return copy;
 }
 
 std::shared_ptr<const ConvPlan> plan_of_call(const Conv& problem, Direction direction, const ConvStrides& strides,
@@ -77,15 +91,25 @@ int conv2d(int direction_index, py::array input, py::array weight, py::array out
     if (residual && !apart) pointers.residual = residual->data();
     const Tensor sum = apart ? tensor_of(result) : Tensor{};
     const Tensor added = apart ? tensor_of(*residual) : Tensor{};
+    // A residual that is the result, which is written over before it is added: a copy waits.
+    const bool copied = apart && added.data == sum.data;
+    const std::size_t copy_at = (plan->workspace_bytes + 63) / 64 * 64;
+    const std::size_t bytes =
+        copied ? copy_at + static_cast<std::size_t>(result.nbytes()) : plan->workspace_bytes;
     pointers.relu = relu;
     pointers.accumulate = accumulate;
-    perform(plan->workspace_bytes,
+    perform(bytes,
             {input, weight, output, packed ? py::cast(packed) : py::object(), handle_of(bias),
              handle_of(residual)},
-            [plan, pointers, apart, sum, added](void* workspace) {
+            [plan, pointers, apart, copied, copy_at, sum, added](void* workspace) {
+                Tensor term = added;
+                if (copied) {
+                    term = in_c_order(added, static_cast<std::byte*>(workspace) + copy_at);
+                    cpu::run_copy(added, term, *plan->isa, plan->threads);
+                }
                 cpu::run_conv2d(*plan, pointers, workspace);
                 if (apart)
-                    cpu::run_elementwise(ElementwiseOp::kAdd, sum, &added, sum, 0, *plan->isa,
+                    cpu::run_elementwise(ElementwiseOp::kAdd, sum, &term, sum, 0, *plan->isa,
                                          plan->threads);
             });
     return static_cast<int>(plan->algorithm);

@@ -227,12 +227,12 @@ def take_out(
             continue
         if type(array) is not np.ndarray or type(other) is not np.ndarray:
             check_device(function, "out", array, name, other)
-        if _overlap(array, other):
+        if overlap(array, other):
             raise ValueError(
                 f"{function}: out overlaps {name} in memory; pass an array of its own (only "
                 f"`residual` may be out itself)"
             )
-    if residual is not None and not _same(array, residual) and _overlap(array, residual):
+    if residual is not None and not same_memory(array, residual) and overlap(array, residual):
         raise ValueError(
             f"{function}: out overlaps residual in part; it may be residual itself or apart from it"
         )
@@ -249,12 +249,22 @@ def _may_overlap_itself(array: Array) -> bool:
     return False
 
 
-def _same(a: Array, b: Array) -> bool:
+def lie_alike(a: Array, b: Array) -> bool:
+    """Whether shapes and strides are the same, those along an axis of one element aside."""
+    if a.strides == b.strides:
+        return bool(a.shape == b.shape)
+    pairs = zip(a.shape, a.strides, b.strides, strict=True)
+    return a.shape == b.shape and all(s == t for size, s, t in pairs if size > 1)
+
+
+def same_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays are the same elements in the same places."""
     pointers = [address(array).__array_interface__["data"][0] for array in (a, b)]
-    return pointers[0] == pointers[1] and a.strides == b.strides and a.shape == b.shape
+    return pointers[0] == pointers[1] and lie_alike(a, b)
 
 
-def _overlap(a: Array, b: Array) -> bool:
+def overlap(a: Array, b: Array) -> bool:
+    """Whether two arrays of one device have memory in common."""
     if type(a) is not np.ndarray:
         (low, high), (other_low, other_high) = span(a), span(b)
         if high <= other_low or other_high <= low:  # far cheaper than what follows

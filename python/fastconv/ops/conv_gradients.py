@@ -15,6 +15,8 @@ from .arrays import (
     empty,
     empty_like_order,
     give,
+    lie_alike,
+    same_memory,
     take,
     take_like,
     take_out,
@@ -55,9 +57,12 @@ def conv2d_grad_input(
     input_shape : (N, C, H, W)
         x.shape, with N always.
     residual : array of the result's shape, optional
-        Added to the gradient: the one that x has from elsewhere. Apart from `out` in memory.
-    stride, padding, dilation, groups, algorithm, out
+        Added to the gradient: the one that x has from elsewhere.
+    stride, padding, dilation, groups, algorithm
         As `conv2d`'s.
+    out : array of the result's shape, optional
+        Written and returned; any strides; may be `residual` itself, of which an algorithm that
+        cannot add as it writes (`naive`, `im2col`, `depthwise`) makes a copy first.
 
     Returns
     -------
@@ -92,8 +97,8 @@ def conv2d_grad_input(
     if out is None:
         result = empty(sizes, grads.dtype, grads, kernel, function=name)
     else:
-        inputs = {"grad_output": array, "weight": kernel, "residual": added}
-        result = take_out(name, out, shape, grads.dtype, inputs)
+        inputs = {"grad_output": array, "weight": kernel}
+        result = take_out(name, out, shape, grads.dtype, inputs, added)
         result = result[None] if single else result
     if added is not None and single:
         added = added[None]
@@ -298,9 +303,12 @@ def run_adding(
 ) -> None:
     """grad_input plus `residual`, in the same pass where both lie alike in memory."""
     here = type(result) is np.ndarray
-    if residual is not None and (not here or result.strides != residual.strides):
-        run(function, GRAD_INPUT, result, kernel, grads, numbers, index, algorithm)
-        kernels_for(result).add(result, residual, result)
+    if residual is not None and not (here and lie_alike(result, residual)):
+        gradient = result
+        if same_memory(result, residual):
+            gradient = empty_like_order(result.shape, result, function=function)
+        run(function, GRAD_INPUT, gradient, kernel, grads, numbers, index, algorithm)
+        kernels_for(result).add(gradient, residual, result)
         return
     run(function, GRAD_INPUT, result, kernel, grads, numbers, index, algorithm,
          residual=residual)  # fmt: skip
