@@ -179,7 +179,9 @@ def conv1d(
         raise ValueError(f"conv1d: weight has shape {kernel.shape}; wanted (K, C // groups, S)")
     added = None if residual is None else _row("residual", residual, array.ndim)
     target = None if out is None else _row("out", out, array.ndim)
-    with named("conv1d", "conv2d"):
+    if bias is not None:
+        bias = take_bias("conv1d", bias, array, kernel.shape[0])
+    with named("conv1d", "conv2d", padding):
         result = conv2d(
             array[..., None, :], kernel[:, :, None, :], bias,
             stride=(1, take_integer("conv1d", "stride", stride, 1)),

@@ -40,7 +40,7 @@ def max_pool1d(
     array([[2., 4.]])
     """
     name = "max_pool1d"
-    with named(name, "max_pool2d"):
+    with named(name, "max_pool2d", padding):
         found = max_pool2d(
             _with_height(name, x), _along(name, "kernel_size", kernel_size),
             stride=None if stride is None else _along(name, "stride", stride),
@@ -82,7 +82,7 @@ def avg_pool1d(
     array([[1.5, 3.5]])
     """
     name = "avg_pool1d"
-    with named(name, "avg_pool2d"):
+    with named(name, "avg_pool2d", padding):
         y = avg_pool2d(
             _with_height(name, x), _along(name, "kernel_size", kernel_size),
             stride=None if stride is None else _along(name, "stride", stride),
