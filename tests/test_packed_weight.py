@@ -161,3 +161,20 @@ def test_errors_name_argument_and_value():
         fc.pack_weight(weight, input_shape=(1, 4, 9, 9), dilation=2, algorithm="winograd4")
     with pytest.raises(ValueError, match="algorithm is 'fast'; the names are"):
         fc.pack_weight(weight, algorithm="fast")
+
+
+def test_the_reference_and_pack_weight_take_it(rng):
+    x, weight = normals((2, 8, 9, 9), rng), normals((6, 4, 3, 3), rng)
+    packed = fc.pack_weight(weight, groups=2)
+    expected = fc.reference.conv2d(x, weight, groups=2)
+    assert np.array_equal(fc.reference.conv2d(x, packed, groups=2), expected)
+    grad = normals(expected.shape, rng)
+    arguments = (grad, weight, x.shape)
+    expected = fc.reference.conv2d_grad_input(*arguments, groups=2)
+    arguments = (grad, packed, x.shape)
+    assert np.array_equal(fc.reference.conv2d_grad_input(*arguments, groups=2), expected)
+    assert not np.asarray(packed).flags.writeable
+    again = fc.pack_weight(packed, groups=2, input_shape=x.shape, algorithm="direct")
+    assert again.formats == ("panels",)
+    assert packed.formats == ()
+    assert np.array_equal(fc.conv2d(x, again, groups=2), fc.conv2d(x, weight, groups=2))

@@ -28,7 +28,7 @@ CONTRACT = re.findall(
     avg_pool1d
     """,
 )
-TWINS = [name for name in CONTRACT if hasattr(fastconv, name) and name != "pack_weight"]
+TWINS = [name for name in CONTRACT if hasattr(fastconv, name)]
 
 MODULES = [
     importlib.import_module(f"fastconv.reference.{module.name}")

@@ -70,6 +70,10 @@ class PackedWeight:
     def nbytes(self) -> int:
         return 0 if self.packed is None else self.packed.nbytes
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The weight, for NumPy and so for `fastconv.reference`."""
+        return np.array(self.weight, dtype, copy=copy)
+
     def __repr__(self) -> str:
         return (
             f"PackedWeight(shape={self.shape}, dtype={self.dtype}, isa={self.isa!r}, "
@@ -91,7 +95,7 @@ def pack_weight(
 
     Parameters
     ----------
-    weight : array (K, C // groups, R, S)
+    weight : array (K, C // groups, R, S), or a `PackedWeight`, whose weight is packed anew
     groups : int
         As in the convolutions it will be used for.
     input_shape : (N, C, H, W), optional
@@ -120,6 +124,8 @@ def pack_weight(
     >>> packed.formats
     ('panels',)
     """
+    if type(weight) is PackedWeight:
+        weight = weight.weight
     array = take("pack_weight", "weight", weight)
     _check_weight("pack_weight", array.shape)
     groups = take_groups("pack_weight", groups)

@@ -269,7 +269,15 @@ def conv2d_backward(
     return grad_input, grad_weight, grad_bias
 
 
-def pack_weight(weight: Array, **problem: Any) -> Array:
+def pack_weight(
+    weight: Any,
+    *,
+    groups: int = 1,
+    input_shape: Sequence[int] | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+) -> Array:
     """`weight` itself: the reference has no packed form; for code written against `fastconv`.
 
     Examples
