@@ -261,6 +261,43 @@ def test_errors():
         fc.batch_norm(x, running_mean=frozen, running_var=v, training=True)
 
 
+def test_running_statistics_that_overlap_are_refused():
+    x, both = np.arange(24, dtype=np.float32).reshape(2, 3, 4), np.ones((3, 2), np.float32)
+    x, v, m = x.reshape(2, 3, 4, 1), both[:, 0], both[:, 1]
+    fc.batch_norm(x, running_mean=m, running_var=v, training=True)  # columns, apart
+
+    def call(training=True, **given):
+        statistics = {"running_mean": np.zeros(3, np.float32), "running_var": v} | given
+        fc.batch_norm(x, training=training, **statistics)
+
+    before = both.copy(), x.copy()
+    wrong = [
+        ({"running_mean": v}, "running_var overlaps running_mean in memory"),
+        ({"running_mean": both.reshape(-1)[1:4]}, "running_var overlaps running_mean"),
+        ({"running_mean": x[0, :, 0, 0]}, "running_mean overlaps x in memory"),
+        ({"weight": m, "running_mean": m}, "running_mean overlaps weight in memory"),
+        ({"bias": v[::-1]}, "running_var overlaps bias in memory"),
+        ({"running_mean": np.broadcast_to(v[:1], 3)}, "running_mean is read-only"),
+        (
+            {"running_mean": np.lib.stride_tricks.as_strided(np.ones(1, "f4"), (3,), (0,))},
+            "running_mean has a stride of 0",
+        ),
+    ]
+    for given, message in wrong:
+        with pytest.raises(ValueError, match=f"batch_norm: {message}"):
+            call(**given)
+    assert np.array_equal(both, before[0])
+    assert np.array_equal(x, before[1])
+    call(training=False, running_mean=v)  # they are only read
+
+
+def test_a_negative_eps_is_refused():
+    x = np.ones((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"batch_norm: eps is -0.001; wanted 0 or more"):
+        fc.batch_norm(x, training=True, eps=-1e-3)
+    fc.batch_norm(x, training=True, eps=0.0)
+
+
 def test_against_torch(isa, rng):
     torch = pytest.importorskip("torch")
     x, g = normals((4, 10, 6, 5), rng), normals((4, 10, 6, 5), rng)

@@ -1,7 +1,9 @@
 // Batch normalization and local response normalization.
 #include <pybind11/stl.h>
 
+#include <cstdint>
 #include <optional>
+#include <utility>
 
 #include "bindings/perform.h"
 #include "bindings/tensor.h"
@@ -35,6 +37,30 @@ Tensor vector_of(py::array& array, bool written, const Tensor& x, int axis) {
     const Tensor tensor = written ? writable_tensor_of(array) : tensor_of(array);
     require_vector(tensor, x, axis);
     return tensor;
+}
+
+/// The first byte of an array and the one after its last.
+std::pair<std::intptr_t, std::intptr_t> span_of(const py::array& array) {
+    std::intptr_t low = reinterpret_cast<std::intptr_t>(array.data()), high = low;
+    if (array.size() == 0) return {low, low};
+    for (py::ssize_t d = 0; d < array.ndim(); ++d)
+        (array.strides(d) < 0 ? low : high) += (array.shape(d) - 1) * array.strides(d);
+    return {low, high + array.itemsize()};
+}
+
+// Whether the first two arrays are, by where they begin and end, apart from each other and from the rest.
+bool lie_apart(const Optional& mean, const Optional& var, const py::array& x, const Optional& weight,
+               const Optional& bias) {
+    const auto apart = [](const Optional& a, const Optional& b) {
+        if (!a || !b) return true;
+        const auto [low, high] = span_of(*a);
+        const auto [other_low, other_high] = span_of(*b);
+        return high <= other_low || other_high <= low;
+    };
+    bool all = apart(mean, var);
+    for (const Optional* written : {&mean, &var})
+        all = all && apart(*written, x) && apart(*written, weight) && apart(*written, bias);
+    return all;
 }
 
 void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd, Optional weight,
@@ -155,6 +181,8 @@ void bind_normalization(py::module_& module) {
                py::arg("rstd"), py::arg("weight"), py::arg("bias"), py::arg("running_mean"),
                py::arg("running_var"), py::arg("axis"), py::arg("training"), py::arg("momentum"),
                py::arg("eps"), py::arg("relu") = false, py::arg("residual") = py::none());
+    module.def("lie_apart", &lie_apart, py::arg("running_mean"), py::arg("running_var"),
+               py::arg("x"), py::arg("weight"), py::arg("bias"));
     module.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),
                py::arg("mean"), py::arg("rstd"), py::arg("weight"), py::arg("grad_input"),
                py::arg("grad_weight"), py::arg("grad_bias"), py::arg("axis"),

@@ -174,6 +174,13 @@ def cross_entropy_backward(
     grad: Array,
 ) -> None: ...
 
+def lie_apart(
+    running_mean: Array | None,
+    running_var: Array | None,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+) -> bool: ...
 # normalization: y, mean, rstd and the gradients are written, running statistics in training
 def batch_norm(
     x: Array,

@@ -3,13 +3,15 @@ reference/normalization.py)."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from .. import _core
 from .arguments import take_flag, take_number
-from .arrays import Array, check_device, give, take, take_like, take_out
-from .devices import FLOAT32, kernels_for, new
+from .arrays import Array, check_device, give, overlap, take, take_like, take_out
+from .devices import FLOAT32, kernels_for, new, span
 from .elementwise import empty_like, result_for, take_pair
 
 
@@ -52,8 +54,9 @@ def batch_norm(
     Raises
     ------
     ValueError
-        If shapes do not fit, in evaluation without running statistics, and in training with one
-        value per channel, whose variance says nothing.
+        If shapes do not fit, eps is negative, in evaluation without running statistics, in training
+        with one value per channel, whose variance says nothing, and with running statistics that
+        overlap one another or what is read.
     TypeError
         If dtypes differ or have no kernels.
 
@@ -130,6 +133,11 @@ def _forward(
     means = _take_vector(name, "running_mean", running[0], array, channels)
     variances = _take_vector(name, "running_var", running[1], array, channels)
     _check_statistics(name, array, channels, training, means, variances)
+    if training:
+        _check_updated(name, means, variances, array, scale, shift)
+    epsilon = take_number(name, "eps", eps)
+    if epsilon < 0:
+        raise ValueError(f"{name}: eps is {eps}; wanted 0 or more, since a root is taken")
     if out is None:
         result = empty_like(array, function=name)
     else:
@@ -140,7 +148,7 @@ def _forward(
     mean, rstd = new((channels,), statistics, array), new((channels,), statistics, array)
     kernels_for(array).batch_norm(
         array, result, mean, rstd, scale, shift, means, variances,
-        axis, training, take_number(name, "momentum", momentum), take_number(name, "eps", eps),
+        axis, training, take_number(name, "momentum", momentum), epsilon,
         **options,
     )  # fmt: skip
     return (give(result, x) if out is None else out), give(mean, x), give(rstd, x)
@@ -295,3 +303,38 @@ def _check_statistics(
     for argument, running in given:
         if running is not None and not running.flags.writeable:
             raise ValueError(f"{name}: {argument} is read-only, but training updates it in place")
+
+
+def _check_updated(
+    name: str,
+    mean: Array | None,
+    var: Array | None,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+) -> None:
+    """Running statistics are written beside the result: they lie apart from all other arrays."""
+    updated = {"running_mean": mean, "running_var": var}
+    for argument, running in updated.items():
+        if running is not None and running.size > 1 and running.strides[0] == 0:
+            raise ValueError(
+                f"{name}: {argument} has a stride of 0 (a broadcast array): its elements overlap, "
+                f"but training updates it in place"
+            )
+    # By where they begin and end; looking at each pair takes 3 us, on a device 14.
+    if type(x) is np.ndarray:
+        apart = _core.lie_apart(mean, var, x, weight, bias)
+    else:
+        spans = sorted(span(a) for a in (mean, var, x, weight, bias) if a is not None)
+        apart = all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+    if apart:
+        return
+    others = {"x": x, "weight": weight, "bias": bias}
+    for argument, running in updated.items():
+        for other, array in others.items():
+            if running is not None and array is not None and overlap(running, array):
+                raise ValueError(
+                    f"{name}: {argument} overlaps {other} in memory, but training updates it in "
+                    f"place; pass an array of its own"
+                )
+        others[argument] = running
