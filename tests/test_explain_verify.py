@@ -1,8 +1,12 @@
 """explain says what runs; verify fails when a kernel is wrong."""
 
+import itertools
+
 import fastconv as fc
 import numpy as np
 import pytest
+from fastconv import _core
+from support import normals
 
 
 def test_explain_names_the_plan_and_the_reasons():
@@ -74,6 +78,84 @@ def test_explain_gradients():
         fc.explain(len, (1, 2))
     with pytest.raises(TypeError, match="no argument 'strides'"):
         fc.explain(fc.conv2d, (1, 3, 8, 8), (4, 3, 3, 3), strides=2)
+
+
+@pytest.mark.parametrize("function", [fc.conv2d, fc.conv2d_grad_input, fc.conv2d_grad_weight])
+def test_explain_names_what_runs_in_any_order(function, isa, monkeypatch):
+    """Each operand lies as it lies: grad_input weighs how the weight does."""
+    ran, kernel = [], _core.conv2d
+
+    def noting(*arguments):
+        ran.append(_core.conv2d_algorithms[kernel(*arguments)])
+
+    monkeypatch.setattr(_core, "conv2d", noting)
+    sizes = [(16, 8, 6, 5), (16, 8, 7, 3), (64, 64, 6, 5), (64, 64, 7, 5), (3, 8, 28, 5)]
+    for channels, filters, size, r in sizes:
+        options = {"padding": r // 2}
+        x, weight = np.ones((2, channels, size, size)), np.ones((filters, channels, r, r))
+        x, weight = x.astype(np.float32), weight.astype(np.float32)
+        grad = np.ones((2, filters, size, size), np.float32)
+        for images, kernels in itertools.product((np.copy, fc.channels_last), repeat=2):
+            operands = {
+                fc.conv2d: (images(x), kernels(weight)),
+                fc.conv2d_grad_input: (images(grad), kernels(weight), x.shape),
+                fc.conv2d_grad_weight: (images(grad), images(x), weight.shape),
+            }[function]
+            function(*operands, **options)
+            assert fc.explain(function, *operands, **options).algorithm == ran[-1]
+
+
+def test_explain_takes_operands_by_name():
+    x, weight = np.zeros((2, 32, 7, 7)), np.zeros((8, 32, 1, 1))
+    plan = fc.explain(fc.conv2d, x, weight)
+    for given in ({"x": x, "weight": weight}, {"weight": weight, "x": x.shape}):
+        named = fc.explain(fc.conv2d, **given, bias=np.zeros(8), residual=(2, 8, 7, 7))
+        assert (named.algorithm, named.dtype) == (plan.algorithm, "float64")
+    named = fc.explain(
+        fc.conv2d_grad_input, (2, 8, 7, 7), weight=(8, 32, 1, 1), input_shape=x.shape
+    )
+    assert named.input_shape == x.shape
+    one = fc.explain(fc.conv2d, x[0], weight, out=np.zeros((8, 7, 7)))
+    assert one.output_shape == (1, 8, 7, 7)
+
+
+X, W = np.zeros((1, 8, 9, 9), np.float32), np.zeros((4, 8, 3, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: fc.explain(fc.conv2d, X.shape, W.shape, dtype="float16"), TypeError,
+         "explain: dtype is float16; on the CPU float32 and float64 have kernels"),
+        (lambda: fc.explain(fc.conv2d, X.shape, W.shape, dtype="half?"), TypeError,
+         "explain: dtype is 'half?'"),
+        (lambda: fc.explain(fc.conv2d, X, W, threads=-1), ValueError, "explain: threads is -1"),
+        (lambda: fc.explain(fc.conv2d, X, W, threads=0), ValueError, "explain: threads is 0"),
+        (lambda: fc.explain(fc.conv2d, X, W, threads=257), ValueError, "wanted at most 256"),
+        (lambda: fc.explain(fc.conv2d, X, W, threads="a"), TypeError, "explain: threads is 'a'"),
+        (lambda: fc.explain(fc.conv2d, X, W, threads=1.5), TypeError, "explain: threads is 1.5"),
+        (lambda: fc.explain(fc.conv2d, X, W, groups=2.5), TypeError, "conv2d: groups is 2.5"),
+        (lambda: fc.explain(fc.conv2d, X, W, activation="foo"), ValueError,
+         "conv2d: activation is 'foo'"),
+        (lambda: fc.explain(fc.conv2d, X, W, algorithm="pointwise"), ValueError,
+         "conv2d: algorithm 'pointwise' cannot do this problem: pointwise: the kernel is not 1x1"),
+        (lambda: fc.explain(fc.conv2d, X, W.astype(float)), TypeError,
+         "conv2d: weight has dtype float64, but x has float32"),
+        (lambda: fc.explain(fc.conv2d, X, W, np.zeros(5, np.float32)), ValueError,
+         "conv2d: bias has shape (5,), but (K,) of the weight is (4,)"),
+        (lambda: fc.explain(fc.conv2d, X, W, residual=X), ValueError,
+         "conv2d: residual has shape (1, 8, 9, 9), but the result's is (1, 4, 7, 7)"),
+        (lambda: fc.explain(fc.conv2d_grad_input, (1, 4, 5, 5), W, X.shape), ValueError,
+         "conv2d_grad_input: grad_output has shape (1, 4, 5, 5), but conv2d's output shape here is "
+         "(1, 4, 7, 7)"),
+        (lambda: fc.explain(fc.conv2d, X), TypeError, "conv2d: missing a required argument"),
+        (lambda: fc.explain(fc.conv2d, X, W, weight=W), TypeError, "conv2d: multiple values"),
+    ],
+)  # fmt: skip
+def test_explain_checks_what_the_call_checks(call, error, words):
+    with pytest.raises(error) as caught:
+        call()
+    assert words in str(caught.value)
 
 
 def test_verify_passes_what_is_right(rng):

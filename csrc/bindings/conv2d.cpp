@@ -128,14 +128,16 @@ void conv2d_prepack(PackedConvWeight& packed, const py::array& weight,
                                  num_threads(), algorithm_of(algorithm), true, wide_tiles));
 }
 
-// The plan of a problem given by shapes, as a dict: what fc.explain prints. Images are laid out
-// channels last or in C order.
+// The plan of a problem given by shapes, as a dict: what fc.explain prints. The operands lie as
+// `strides` says, which are input's, weight's and output's in elements and the residual's if there is
+// one; else all channels last or in C order.
 py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input,
                      const std::vector<std::int64_t>& weight,
                      const std::vector<std::int64_t>& output, const py::tuple& geometry,
                      bool float64, bool channels_last, int algorithm, int threads,
-                     bool wide_tiles, bool packed) {
-    const auto strides = [channels_last](const std::vector<std::int64_t>& s) -> Strides {
+                     bool wide_tiles, bool packed,
+                     const std::optional<std::vector<std::array<std::int64_t, 4>>>& strides) {
+    const auto in_order = [channels_last](const std::vector<std::int64_t>& s) -> Strides {
         if (channels_last) return {s[1] * s[2] * s[3], 1, s[3] * s[1], s[1]};
         return {s[1] * s[2] * s[3], s[2] * s[3], s[3], 1};
     };
@@ -144,7 +146,17 @@ py::dict conv2d_plan(int direction_index, const std::vector<std::int64_t>& input
     const Direction direction = direction_of(direction_index);
     const Conv problem = problem_of(x.data(), w.data(), y.data(), geometry_of(geometry),
                                     float64 ? DType::kFloat64 : DType::kFloat32);
-    const ConvStrides all{strides(input), strides(weight), strides(output), {}, false};
+    ConvStrides all{in_order(input), in_order(weight), in_order(output), {}, false};
+    if (strides) {
+        if (strides->size() != 3 && strides->size() != 4)
+            throw std::invalid_argument("_core: strides of three or four operands expected");
+        Strides* const operands[] = {&all.input, &all.weight, &all.output, &all.residual};
+        for (std::size_t i = 0; i < strides->size(); ++i) {
+            const auto& [n, c, h, w] = (*strides)[i];
+            *operands[i] = {n, c, h, w};
+        }
+        all.has_residual = strides->size() == 4;
+    }
     const cpu::Isa& isa = cpu::current_isa();
     const auto plan = cpu::plan_conv2d(problem, direction, all, isa, threads, algorithm_of(algorithm),
                                        packed, wide_tiles);
@@ -276,7 +288,8 @@ void bind_conv2d(py::module_& module) {
     module.def("conv2d_plan", &conv2d_plan, py::arg("direction"), py::arg("input"),
                py::arg("weight"), py::arg("output"), py::arg("geometry"), py::arg("float64"),
                py::arg("channels_last"), py::arg("algorithm"), py::arg("threads"),
-               py::arg("wide_tiles") = false, py::arg("packed") = false);
+               py::arg("wide_tiles") = false, py::arg("packed") = false,
+               py::arg("strides") = py::none());
     py::class_<PackedConvWeight>(module, "PackedConvWeight")
         .def(py::init<py::array, std::int64_t>(), py::arg("weight"), py::arg("groups"))
         .def("pack", &conv2d_prepack, py::arg("weight"), py::arg("input"), py::arg("output"),

@@ -73,6 +73,7 @@ def conv2d_plan(
     threads: int,
     wide_tiles: bool = False,
     packed: bool = False,
+    strides: Sequence[tuple[int, ...]] | None = None,
 ) -> dict[str, Any]: ...
 
 class PackedConvWeight:
@@ -132,8 +133,8 @@ def subtract(a: Array, b: Array, y: Array, parameter: float = 0.0) -> None: ...
 def multiply(a: Array, b: Array, y: Array, parameter: float = 0.0) -> None: ...
 def add_relu(a: Array, b: Array, y: Array, parameter: float = 0.0) -> None: ...
 def copy(x: Array, y: Array) -> None: ...
-def dropout(x: Array, y: Array, seed: int, threshold: int, scale: float) -> None: ...
 def dropout_scale(p: float) -> float: ...
+def dropout(x: Array, y: Array, seed: int, threshold: int, scale: float) -> None: ...
 def sgd_update(
     parameters: Sequence[Array],
     grads: Sequence[Array],
@@ -173,7 +174,6 @@ def cross_entropy_backward(
     scales: Array,
     grad: Array,
 ) -> None: ...
-
 def lie_apart(
     running_mean: Array | None,
     running_var: Array | None,
@@ -181,6 +181,7 @@ def lie_apart(
     weight: Array | None,
     bias: Array | None,
 ) -> bool: ...
+
 # normalization: y, mean, rstd and the gradients are written, running statistics in training
 def batch_norm(
     x: Array,

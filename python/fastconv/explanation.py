@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from . import _core
+from .described_call import arguments_of, describe, is_shape
 from .explanation_cuda import CudaExplanation, explain_on_device
-from .ops.arrays import prefers_channels_last, take
-from .ops.conv_problem import ALGORITHMS, PackedWeight, algorithm_index, shape4, sizes_of
+from .ops.arguments import take_integer
+from .ops.arrays import take
+from .ops.conv_problem import ALGORITHMS, PackedWeight
 from .ops.devices import on_device
-from .precision import allows_wide_tiles
 
 _DIRECTIONS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
 _ORDER = (
@@ -151,24 +150,27 @@ def explain(
     Parameters
     ----------
     function : conv2d, conv2d_grad_input or conv2d_grad_weight
-    *operands
-        The call's positional arguments, arrays or their shapes: (x, weight) for conv2d,
-        (grad_output, weight, input_shape) and (grad_output, x, weight_shape) for the gradients.
-    stride, padding, dilation, groups, algorithm
-        The call's own. Of `out` and `residual` it matters on a CUDA device whether their addresses
-        are multiples of 16 bytes.
+    *operands, **arguments
+        The call's own, by position or by name; in the place of arrays their shapes will do. Where
+        they lie in memory has a say: shapes are taken to lie in the first operand's order. On a
+        CUDA device it also matters whether their addresses are multiples of 16 bytes.
     threads : int, optional
         Plan for that many instead of `fc.get_num_threads()`.
     dtype, channels_last
-        Where shapes are given: float32 and True unless said otherwise.
+        Where all operands are shapes: float32 and True unless said otherwise.
     device : str
-        Where shapes are given: "cpu", "cuda", "cuda:1", or a GPU that need not be here by its
-        compute capability and its multiprocessors, "cuda:90x132". `fc.float32_precision` and
+        Where all operands are shapes: "cpu", "cuda", "cuda:1", or a GPU that need not be here by
+        its compute capability and its multiprocessors, "cuda:90x132". `fc.float32_precision` and
         `fc.cuda.kernel` have their say there.
 
     Returns
     -------
     Explanation, or CudaExplanation for a CUDA device
+
+    Raises
+    ------
+    ValueError, TypeError
+        As the call would.
 
     Examples
     --------
@@ -179,38 +181,19 @@ def explain(
     name = getattr(function, "__name__", repr(function))
     if name not in _DIRECTIONS:
         raise ValueError(f"explain: {name} has no plans; these have: {', '.join(_DIRECTIONS)}")
-    wanted = 2 if name == "conv2d" else 3
-    if len(operands) < wanted:
-        raise TypeError(f"explain: {name} wants {wanted} operands or shapes, got {len(operands)}")
-    threads = int(arguments.pop("threads", None) or _core.num_threads())
-    dtype, last, device = _layout(operands[0], arguments)
-    shapes = [_shape(name, operand) for operand in operands[:wanted]]
-    x, weight = {
-        "conv2d": lambda: (shapes[0], shapes[1]),
-        "conv2d_grad_input": lambda: (shapes[2], shapes[1]),
-        "conv2d_grad_weight": lambda: (shapes[1], shapes[2]),
-    }[name]()
-    groups = int(arguments.pop("groups", 1))
-    algorithm = arguments.pop("algorithm", "auto")
-    problem = {key: arguments.pop(key, default) for key, default in _WINDOW.items()}
-    written = [arguments.pop(given, None) for given in ("out", "residual")]
-    for ignored in ("activation", "bias", "accumulate"):
-        arguments.pop(ignored, None)
-    if arguments:
-        raise TypeError(f"explain: {name} has no argument {next(iter(arguments))!r}")
-    y, numbers = sizes_of(name, x, weight, **problem, groups=groups)
-    direction, index = _DIRECTIONS.index(name), algorithm_index(name, algorithm)
-    if device != "cpu":
+    options = {key: arguments.pop(key) for key in _OPTIONS if key in arguments}
+    threads = _take_threads(options.pop("threads", None))
+    given = arguments_of("explain", name, operands, arguments)
+    call = describe(name, given, **options)
+    if call.device != "cpu":
         return explain_on_device(
-            name, direction, device, x, weight, y, numbers, dtype, last, index,
-            all(map(_is_aligned, operands[:2])), all(map(_is_aligned, written)),
+            name, call.direction, call.device, call.input, call.weight, call.output, call.numbers,
+            call.dtype, call.channels_last, call.index,
+            reads_aligned=all(_is_aligned(given.get(n)) for n in ("x", "weight", "grad_output")),
+            stores_aligned=all(_is_aligned(given.get(n)) for n in ("out", "residual")),
         )  # fmt: skip
-    plan = _core.conv2d_plan(
-        direction, x, weight, y, numbers, dtype == "float64",
-        last, index, threads, allows_wide_tiles(),
-        name == "conv2d" and type(operands[1]) is PackedWeight,
-    )  # fmt: skip
-    peak, bandwidth = _machine(threads, dtype, plan["isa"])
+    plan = call.plan(threads)
+    peak, bandwidth = _machine(threads, call.dtype, plan["isa"])
     if any(phase["split"] for phase in plan["phases"]):
         peak *= MATRIX_TILES
     tasks = plan["tasks"]
@@ -219,7 +202,8 @@ def explain(
     return Explanation(
         function=name, algorithm=plan["algorithm"], rejected=plan["rejected"],
         declined=plan["declined"], isa=plan["isa"],
-        dtype=dtype, channels_last=last, input_shape=x, weight_shape=weight, output_shape=y,
+        dtype=call.dtype, channels_last=call.channels_last,
+        input_shape=call.input, weight_shape=call.weight, output_shape=call.output,
         threads=threads, tasks=tasks, efficiency=tasks / (rounds * threads) if tasks else 1.0,
         workspace_bytes=plan["workspace_bytes"],
         scratch_bytes_per_thread=max((cut["scratch_bytes"] for cut in cuts), default=0),
@@ -232,39 +216,25 @@ def explain(
 #: float32 products on matrix tiles against multiply-adds: 16 times the rate, for six products each
 MATRIX_TILES = 16 / 6
 
-_WINDOW: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1}
-
-
-def _layout(first: Any, arguments: dict[str, Any]) -> tuple[str, bool, str | int]:
-    """dtype, whether channels last, device."""
-    dtype = arguments.pop("dtype", "float32")
-    if dtype != "bfloat16":  # which NumPy knows through ml_dtypes only
-        dtype = np.dtype(dtype).name
-    last = bool(arguments.pop("channels_last", True))
-    device = arguments.pop("device", "cpu")
-    if not _is_shape(first):
-        array = take("explain", "x", first)
-        prefers = prefers_channels_last(array[None] if array.ndim == 3 else array)
-        where = array.device if on_device(array) else "cpu"
-        return array.dtype.name, bool(prefers), where
-    return dtype, last, device
+_OPTIONS = ("threads", "dtype", "channels_last", "device")
+_MOST_THREADS = 256
 
 
 def _is_aligned(operand: Any) -> bool:
     """Whether the address is a multiple of 16 bytes, as that of what is not there would be."""
-    if operand is None or type(operand) is PackedWeight or _is_shape(operand):
+    if operand is None or type(operand) is PackedWeight or is_shape(operand):
         return True
     array: Any = take("explain", "operand", operand)
     return not on_device(array) or array.ptr % 16 == 0
 
 
-def _is_shape(operand: Any) -> bool:
-    return isinstance(operand, Sequence) and all(hasattr(n, "__index__") for n in operand)
-
-
-def _shape(function: str, operand: Any) -> tuple[int, int, int, int]:
-    shape = operand if _is_shape(operand) else tuple(operand.shape)
-    return shape4(function, "shape", (1, *shape) if len(shape) == 3 else shape)
+def _take_threads(threads: Any) -> int:
+    if threads is None:
+        return _core.num_threads()
+    number = take_integer("explain", "threads", threads, 1)
+    if number > _MOST_THREADS:
+        raise ValueError(f"explain: threads is {threads!r}; wanted at most {_MOST_THREADS}")
+    return number
 
 
 @lru_cache(maxsize=32)

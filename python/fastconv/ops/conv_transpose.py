@@ -28,6 +28,7 @@ from .conv_problem import (
     GRAD_INPUT,
     GRAD_WEIGHT,
     PackedWeight,
+    Sizes,
     algorithm_index,
     run,
     take_bias,
@@ -94,14 +95,11 @@ def conv_transpose2d(
     name = "conv_transpose2d"
     array = take(name, "x", x)
     images = as_images(name, "x", array)
-    groups = take_groups(name, groups)
-    kernel = _take_kernel(name, weight, images, groups)
-    filters = kernel.shape[1] * groups
-    offset = None if bias is None else take_bias(name, bias, images, filters)
-    geometry, size = _geometry(
-        name, images.shape, kernel.shape, stride, padding, output_padding, dilation
+    kernel = _take_kernel(name, weight, images)
+    shape, numbers = sizes_of_transpose(
+        name, images.shape, kernel.shape, stride, padding, dilation, groups, output_padding
     )
-    shape = (images.shape[0], filters, *size)
+    offset = None if bias is None else take_bias(name, bias, images, shape[1])
     index = algorithm_index(name, algorithm)
     single = array.ndim == 3
     if out is None:
@@ -110,17 +108,7 @@ def conv_transpose2d(
         inputs = {"x": array, "weight": kernel, "bias": offset}
         result = take_out(name, out, shape[1:] if single else shape, images.dtype, inputs)
         result = result[None] if single else result
-    run(
-        name,
-        GRAD_INPUT,
-        result,
-        kernel,
-        images,
-        geometry.numbers(groups),
-        index,
-        algorithm,
-        bias=offset,
-    )
+    run(name, GRAD_INPUT, result, kernel, images, numbers, index, algorithm, bias=offset)
     if out is not None:
         return out
     return give(result[0] if single else result, x)
@@ -172,16 +160,13 @@ def conv_transpose2d_backward(
     need = take_need(name, need)
     array = take(name, "x", x)
     images = as_images(name, "x", array)
-    groups = take_groups(name, groups)
-    kernel = _take_kernel(name, weight, images, groups)
+    kernel = _take_kernel(name, weight, images)
     given = take_like(name, "grad_output", grad_output, images, "x")
     grads = as_images(name, "grad_output", given)
-    geometry, size = _geometry(
-        name, images.shape, kernel.shape, stride, padding, output_padding, dilation
+    wanted, numbers = sizes_of_transpose(
+        name, images.shape, kernel.shape, stride, padding, dilation, groups, output_padding
     )
-    wanted = (images.shape[0], kernel.shape[1] * groups, *size)
     check_shape(name, "grad_output", grads, wanted, "conv_transpose2d's output shape here")
-    numbers = geometry.numbers(groups)
 
     grad_input = grad_weight = grad_bias = None
     if "input" in need:
@@ -197,27 +182,48 @@ def conv_transpose2d_backward(
     return grad_input, grad_weight, grad_bias
 
 
-def _take_kernel(function: str, weight: Any, x: Array, groups: int) -> Array:
+def _take_kernel(function: str, weight: Any, x: Array) -> Array:
     if type(weight) is PackedWeight:
         weight = weight.weight
-    kernel = take_like(function, "weight", weight, x, "x")
-    if kernel.ndim != 4:
+    return take_like(function, "weight", weight, x, "x")
+
+
+def sizes_of_transpose(
+    function: str,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    output_padding: Pair,
+) -> Sizes:
+    """The result's shape, checked, and the numbers of the convolution whose grad_input this is."""
+    groups = take_groups(function, groups)
+    _check_kernel(function, weight_shape, x_shape, groups)
+    geometry, size = _geometry(
+        function, x_shape, weight_shape, stride, padding, output_padding, dilation
+    )
+    return Sizes((x_shape[0], weight_shape[1] * groups, *size), geometry.numbers(groups))
+
+
+def _check_kernel(function: str, shape: Sequence[int], x_shape: Sequence[int], groups: int) -> None:
+    if len(shape) != 4:
         raise ValueError(
-            f"{function}: weight has {kernel.ndim} dimensions (shape {kernel.shape}); "
+            f"{function}: weight has {len(shape)} dimensions (shape {tuple(shape)}); "
             f"wanted (C, K // groups, R, S)"
         )
-    if kernel.shape[2] < 1 or kernel.shape[3] < 1:
-        raise ValueError(f"{function}: weight has shape {kernel.shape}: a kernel without taps")
-    if kernel.shape[0] != x.shape[1]:
+    if shape[2] < 1 or shape[3] < 1:
+        raise ValueError(f"{function}: weight has shape {tuple(shape)}: a kernel without taps")
+    if shape[0] != x_shape[1]:
         raise ValueError(
-            f"{function}: weight has {kernel.shape[0]} input channels (shape {kernel.shape}), but "
-            f"x has {x.shape[1]} channels (shape {x.shape})"
+            f"{function}: weight has {shape[0]} input channels (shape {tuple(shape)}), but "
+            f"x has {x_shape[1]} channels (shape {tuple(x_shape)})"
         )
-    if x.shape[1] % groups:
+    if x_shape[1] % groups:
         raise ValueError(
-            f"{function}: x has {x.shape[1]} channels, which {groups} groups do not divide"
+            f"{function}: x has {x_shape[1]} channels, which {groups} groups do not divide"
         )
-    return kernel
 
 
 def _geometry(
