@@ -191,3 +191,76 @@ def test_verify_fails_what_is_wrong(rng, monkeypatch):
         return np.nan_to_num(fc.conv2d(x, weight))
 
     assert not fc.verify(conv2d, x, weight)
+
+
+def test_verify_reads_operands_that_the_call_writes(rng):
+    x, weight = normals((1, 8, 9, 9), rng), normals((4, 8, 3, 3), rng)
+    grad, out = normals((1, 4, 7, 7), rng), normals((1, 4, 7, 7), rng)
+    assert fc.verify(fc.conv2d, x, weight, residual=out, out=out)
+    total = 100 * normals(weight.shape, rng)
+    assert fc.verify(fc.conv2d_grad_weight, grad, x, weight.shape, out=total, accumulate=True)
+    into = x.copy()
+    assert fc.verify(fc.conv2d_grad_input, grad, weight, x.shape, residual=into, out=into)
+
+
+def test_verify_takes_operands_by_name(rng):
+    x, weight = normals((1, 8, 9, 9), rng), normals((4, 8, 3, 3), rng)
+    assert fc.verify(fc.conv2d, x, weight=weight)
+    assert fc.verify(fc.conv2d, weight=fc.pack_weight(weight), x=x)
+    assert fc.verify(fc.conv_transpose2d, normals((1, 4, 5, 5), rng), weight=weight, stride=2)
+    assert fc.verify(fc.linear, x=x[0, 0], weight=weight[0, 0, :1].repeat(3, 1))
+    with pytest.raises(TypeError, match="verify: conv2d has no argument 'strides'"):
+        fc.verify(fc.conv2d, x, weight, strides=2)
+
+
+def test_verify_allows_denormals_to_be_flushed(isa, rng):
+    x, weight = normals((1, 8, 9, 9), rng), normals((4, 8, 3, 3), rng)
+    assert fc.verify(fc.conv2d, x * np.float32(1e-39), weight * 1e20)
+    assert fc.verify(fc.conv2d, x * 1e20, weight * np.float32(1e-39), algorithm="winograd4")
+    assert fc.verify(fc.conv2d, x * np.float32(1e-39), weight, residual=x[:, :4, :7, :7])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "r"), [*itertools.product(("winograd2", "winograd4", "winograd6"), (2, 3, 7)),
+                         ("winograd2", 5), ("winograd4", 5)],
+)  # fmt: skip
+def test_verify_takes_winograds_bound_by_tile(algorithm, r, isa, rng):
+    """Large and infinite values in some tiles; any kernel, tiles at the edges, groups."""
+    for channels, groups in ((2, 1), (32, 2)):
+        x, weight = normals((2, channels, 23, 19), rng), normals((6, channels // groups, r, r), rng)
+        options = {"padding": r // 2, "groups": groups, "algorithm": algorithm}
+        grad = normals(fc.conv2d_output_shape(x.shape, weight.shape, padding=r // 2), rng)
+        for value in (1e6, np.inf, np.nan):
+            x[1, 1, 7, 11] = grad[0, 3, 2, 5] = value
+            assert fc.verify(fc.conv2d, x, weight, **options)
+            assert fc.verify(fc.conv2d_grad_input, grad, weight, x.shape, **options)
+            assert fc.verify(fc.conv2d_grad_weight, grad, x, weight.shape, **options)
+            check = fc.verify(fc.conv_transpose2d, grad, weight, **options)
+            assert check
+            assert check.algorithm == algorithm
+    assert "max|a in the tile|" in str(check)
+
+
+@pytest.mark.parametrize("value", [1.0, np.inf])
+@pytest.mark.parametrize("fault", [0, 0.02, np.nan, np.inf])
+def test_verify_finds_faults_in_winograds_tiles(fault, value, isa, rng):
+    x, weight = normals((1, 8, 32, 32), rng), normals((4, 8, 3, 3), rng)
+    x[0, 0, 0, 0] = value
+
+    def conv2d(*operands, **arguments):
+        y = fc.conv2d(*operands, **arguments)
+        y[0, 2, 9, 9] += fault
+        return y
+
+    check = fc.verify(conv2d, x, weight, algorithm="winograd4")
+    assert bool(check) == (fault == 0)
+    assert fault == 0 or check.where == (0, 2, 9, 9)
+
+
+def test_verify_allows_a_stride_that_winograd_folds(isa, rng):
+    x, weight = normals((1, 3, 47, 43), rng), normals((8, 3, 11, 11), rng)
+    x[0, 1, 20, 20] = 1e6
+    assert fc.explain(fc.conv2d, x, weight, stride=4, algorithm="winograd4").winograd["folded"]
+    assert fc.verify(fc.conv2d, x, weight, stride=4, padding=2, algorithm="winograd4")
+    x[0, 1, 20, 20] = np.nan
+    assert fc.verify(fc.conv2d, x, weight, stride=4, padding=2, algorithm="winograd4")

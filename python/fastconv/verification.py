@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from . import reference
+from . import _core, reference
+from .described_call import DIRECTIONS, arguments_of, describe
+from .error_bounds import TERMS, TileBound, without_denormals
 from .ops.arrays import Array, take
+from .ops.conv_problem import PackedWeight
 from .ops.devices import on_device
 from .precision import get_float32_precision
 
@@ -30,6 +33,9 @@ class Verification:
         There.
     terms : int
         Products that an element sums.
+    algorithm : str
+        What computed it: Winograd's elements have their tile's bound. Empty where there is no
+        choice, and on a CUDA device.
     """
 
     function: str
@@ -41,26 +47,18 @@ class Verification:
     expected: float
     bound: float
     terms: int
+    algorithm: str = ""
 
     def __bool__(self) -> bool:
         return self.passed
 
     def __str__(self) -> str:
+        tile = "max|a in the tile| sum|b|" if "winograd" in self.algorithm else "sum|a||b|"
         return (
             f"{self.function} {self.dtype}: {'PASS' if self.passed else 'FAIL'}; largest error "
-            f"{self.worst:.3g} of its bound ({self.terms} eps sum|a||b| = {self.bound:.3g}) at "
+            f"{self.worst:.3g} of its bound ({self.terms} eps {tile} = {self.bound:.3g}) at "
             f"{self.where}: {self.actual!r}, reference {self.expected!r}"
         )
-
-
-# Products that one element of the result sums, from the shapes of the operands.
-_TERMS: dict[str, Callable[..., int]] = {
-    "conv2d": lambda x, w, *_, **k: int(np.prod(w.shape[1:])),
-    "conv2d_grad_input": lambda g, w, *_, **k: w.shape[0] // k.get("groups", 1) * _taps(w.shape),
-    "conv2d_grad_weight": lambda g, x, *_, **k: int(np.prod(g.shape) // max(1, g.shape[-3])),
-    "conv_transpose2d": lambda x, w, *_, **k: w.shape[0] // k.get("groups", 1) * _taps(w.shape),
-    "linear": lambda x, w, *_, **k: int(w.shape[1]),
-}
 
 
 def verify(function: Callable[..., Any], *operands: Any, **arguments: Any) -> Verification:
@@ -68,18 +66,26 @@ def verify(function: Callable[..., Any], *operands: Any, **arguments: Any) -> Ve
 
     The bound of an element is n eps sum |a| |b|, n the number of products it sums (N. Higham,
     "Accuracy and Stability of Numerical Algorithms", section 3.1; eps of the operands' dtype is
-    twice the unit roundoff, which leaves room for bias and residual). On a CUDA device operands of
-    16 bits are summed in float32 and rounded once: (eps of 16 bits + n eps of float32) sum |a| |b|.
+    twice the unit roundoff, which leaves room for bias and residual), in float32 with the products
+    of denormal operands, which may be taken for 0. Where Winograd's algorithm is taken, it is the
+    tile's, g n eps max |a in the tile| sum |b|, and what an infinity or NaN shares a tile with may
+    be one, too (docs/numerics.md). On a CUDA device operands of 16 bits are summed in float32 and
+    rounded once: (eps of 16 bits + n eps of float32) sum |a| |b|.
 
     Parameters
     ----------
     function : conv2d, conv2d_grad_input, conv2d_grad_weight, conv_transpose2d or linear
     *operands, **arguments
-        The call's own.
+        The call's own, by position or by name. `out` is written, with `accumulate` added to.
 
     Returns
     -------
     Verification
+
+    Raises
+    ------
+    ValueError, TypeError
+        As the call would.
 
     Examples
     --------
@@ -89,46 +95,81 @@ def verify(function: Callable[..., Any], *operands: Any, **arguments: Any) -> Ve
     True
     """
     name = getattr(function, "__name__", repr(function))
-    if name not in _TERMS:
-        raise ValueError(f"verify: {name} has no written bound; these have: {', '.join(_TERMS)}")
-    arrays = [_operand(name, i, operand) for i, operand in enumerate(operands)]
+    if name not in TERMS:
+        raise ValueError(f"verify: {name} has no written bound; these have: {', '.join(TERMS)}")
+    given = arguments_of("verify", name, operands, arguments)
+    call = describe(name, given) if name in DIRECTIONS else None
+    plan = call.plan(_core.num_threads()) if call is not None and call.device == "cpu" else {}
+    # All is read before the call: `out` may be an operand, or be added to.
+    exact = {key: _exact(name, key, value) for key, value in given.items() if key not in _HOW}
+    prior = _exact(name, "out", given.get("out")) if given.get("accumulate") else None
     result = take(name, "result", function(*operands, **arguments))
     actual = _host(result)
-    twin = getattr(reference, name)
-    problem = {k: v for k, v in arguments.items() if k not in ("algorithm", "out", "accumulate")}
-    expected = twin(*_map(arrays, _double), **_map_dict(problem, _double))
-    problem.pop("activation", None)  # |relu(y)| <= |y|: the sum of magnitudes is taken before it
-    magnitude = twin(*_map(arrays, _magnitude), **_map_dict(problem, _magnitude))
-    terms = max(1, _TERMS[name](*arrays, **problem))
+    terms, twin = max(1, TERMS[name](exact)), getattr(reference, name)
+    expected = np.asarray(twin(**exact))
+    sizes = {key: _magnitude(value) for key, value in exact.items()}
+    sizes.pop("activation", None)  # |relu(y)| <= |y|: the sum of magnitudes is taken before it
+    magnitude = np.asarray(twin(**sizes))
     eps, tiny = _rounding(actual.dtype)
     if actual.dtype.itemsize == 2:  # summed in float32, rounded once
         bound = eps * magnitude + tiny + terms * (_FLOAT32_EPS * magnitude + tiny)
     else:
         bound = terms * (eps * magnitude + tiny)
-        if on_device(result) and actual.dtype == np.float32:
+    if actual.dtype == np.float32:
+        if on_device(result):
             bound = bound + _TF32_ERROR[get_float32_precision()] * magnitude
-    return _compare(name, actual, np.asarray(expected), np.asarray(bound), terms)
+        normal = {key: without_denormals(value) for key, value in sizes.items()}
+        if any(normal[key] is not sizes[key] for key in sizes):
+            with np.errstate(invalid="ignore"):  # infinite magnitudes
+                bound = bound + np.nan_to_num(magnitude - twin(**normal), posinf=0.0)
+    spoilt = np.zeros(expected.shape, bool)
+    if call is not None and plan.get("winograd"):
+        tiles = TileBound(call, plan["winograd"], exact)
+        allowed = eps * tiles.products + tiny * tiles.least
+        bound = bound + allowed.reshape(bound.shape)
+        spoilt = tiles.spoilt.reshape(bound.shape)
+    if prior is not None:
+        expected, bound = expected + prior, bound + eps * np.abs(prior)
+    algorithm = plan.get("algorithm", "")
+    return _compare(name, algorithm, actual, expected, bound, spoilt, terms)
 
 
-def _compare(name: str, actual: Array, expected: Array, bound: Array, terms: int) -> Verification:
+def _compare(
+    name: str,
+    algorithm: str,
+    actual: Array,
+    expected: Array,
+    bound: Array,
+    spoilt: Array,
+    terms: int,
+) -> Verification:
+    dtype = str(actual.dtype)
     if actual.size == 0:
-        return Verification(name, str(actual.dtype), True, 0.0, (), 0.0, 0.0, 0.0, terms)
+        return Verification(name, dtype, True, 0.0, (), 0.0, 0.0, 0.0, terms, algorithm)
     with np.errstate(invalid="ignore"):
         ratio = np.abs(actual.astype(np.float64) - expected) / bound
     same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+    same |= spoilt & ~np.isfinite(actual.astype(np.float64))
     ratio = np.where(same, 0.0, np.where(np.isnan(ratio), np.inf, ratio))
     where = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     worst = float(ratio[where])
     return Verification(
-        name, str(actual.dtype), worst <= 1.0, worst, tuple(int(i) for i in where),
-        float(actual[where]), float(expected[where]), float(bound[where]), terms,
+        name, dtype, worst <= 1.0, worst, tuple(int(i) for i in where), float(actual[where]),
+        float(expected[where]), float(bound[where]), terms, algorithm,
     )  # fmt: skip
 
 
-def _operand(function: str, index: int, operand: Any) -> Any:
-    if operand is None or isinstance(operand, tuple | list):
-        return operand
-    return take(function, f"operand {index}", getattr(operand, "weight", operand))
+# Say how to compute, not what; a call's other arguments are the reference's too.
+_HOW = ("algorithm", "out", "accumulate")
+_ARRAYS = ("x", "weight", "bias", "grad_output", "residual", "out")
+
+
+def _exact(function: str, name: str, value: Any) -> Any:
+    """An array as a copy in float64 on the host; what else there is as it is."""
+    if name not in _ARRAYS or value is None:
+        return value
+    taken = take(function, name, value.weight if type(value) is PackedWeight else value)
+    return _host(taken).astype(np.float64)
 
 
 # Of a product whose factors are rounded to TF32's 11 bits, or split into three such products.
@@ -152,23 +193,5 @@ def _host(value: Any) -> Any:
     return cuda.asnumpy(value)
 
 
-def _double(value: Any) -> Any:
-    value = _host(value)
-    return value.astype(np.float64) if isinstance(value, np.ndarray) else value
-
-
 def _magnitude(value: Any) -> Any:
-    value = _double(value)
     return np.abs(value) if isinstance(value, np.ndarray) else value
-
-
-def _map(values: list[Any], change: Callable[[Any], Any]) -> list[Any]:
-    return [change(value) for value in values]
-
-
-def _map_dict(values: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
-    return {key: change(value) for key, value in values.items()}
-
-
-def _taps(shape: tuple[int, ...]) -> int:
-    return shape[2] * shape[3]
