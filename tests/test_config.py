@@ -239,3 +239,16 @@ def test_verbose_goes_where_the_program_logs() -> None:
     done = run_python(code, FASTCONV_VERBOSE="1")
     assert done.stdout.startswith("INFO:fastconv:conv2d x=(1,3,5,5)float32 ")
     assert done.stderr == ""
+
+
+def test_verbose_lets_a_plan_pool() -> None:
+    """Whose convolutions call _core with one argument by name."""
+    code = (
+        "import numpy as np, fastconv as fc; from fastconv.layers import Conv2d, MaxPool2d\n"
+        "model = fc.layers.Sequential(Conv2d(64, 64, 3, padding=1), MaxPool2d(2))\n"
+        "plan = fc.compile(model, (1, 64, 56, 56))\n"
+        "assert '+ max_pool2d' in str(plan)\n"
+        "print(plan(np.ones((1, 64, 56, 56), np.float32)).shape)"
+    )
+    done = run_python(code, FASTCONV_VERBOSE="1")
+    assert done.stdout == "(1, 64, 28, 28)\n", done.stderr

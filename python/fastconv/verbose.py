@@ -54,8 +54,8 @@ def _note_algorithms() -> None:
 
 
 def _noting(kernel: Callable[..., int]) -> Callable[..., int]:
-    def noting(*arguments: Any) -> int:
-        index = kernel(*arguments)
+    def noting(*arguments: Any, **options: Any) -> int:
+        index = kernel(*arguments, **options)
         _call.algorithm = _core.conv2d_algorithms[index]
         return index
 
