@@ -3,9 +3,11 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 
 #include "bindings/cuda_array.h"
+#include "bindings/span.h"
 #include "ops.h"
 
 namespace fastconv {
@@ -29,6 +31,17 @@ struct Vector {
     }
     const Tensor* get() const { return given ? &tensor : nullptr; }
 };
+
+std::optional<Span> span_if(const CudaArray* array) {
+    if (!array) return std::nullopt;
+    return span_of(array->data, array->rank(), array->shape.data(), array->elems.data(), array->item_bytes(),
+                   array->item_bytes());
+}
+
+bool running_lie_apart(const CudaArray* mean, const CudaArray* var, const CudaArray* x, const CudaArray* weight,
+                       const CudaArray* bias) {
+    return lie_apart(span_if(mean), span_if(var), {span_if(x), span_if(weight), span_if(bias)});
+}
 
 void batch_norm(const CudaArray& x, const CudaArray& y, const CudaArray& mean,
                 const CudaArray& rstd, const CudaArray* weight, const CudaArray* bias,
@@ -124,6 +137,9 @@ void bind_cuda_normalization(py::module_& module) {
                py::arg("running_mean").none(true), py::arg("running_var").none(true),
                py::arg("axis"), py::arg("training"), py::arg("momentum"), py::arg("eps"),
                py::arg("relu") = false);
+    module.def("lie_apart", &running_lie_apart, py::arg("running_mean").none(true),
+               py::arg("running_var").none(true), py::arg("x"), py::arg("weight").none(true),
+               py::arg("bias").none(true));
     module.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),
                py::arg("mean"), py::arg("rstd"), py::arg("weight").none(true),
                py::arg("grad_input"), py::arg("grad_weight"), py::arg("grad_bias"),

@@ -1,11 +1,10 @@
 // Batch normalization and local response normalization.
 #include <pybind11/stl.h>
 
-#include <cstdint>
 #include <optional>
-#include <utility>
 
 #include "bindings/perform.h"
+#include "bindings/span.h"
 #include "bindings/tensor.h"
 #include "core/parallel.h"
 #include "core/workspace.h"
@@ -39,28 +38,15 @@ Tensor vector_of(py::array& array, bool written, const Tensor& x, int axis) {
     return tensor;
 }
 
-/// The first byte of an array and the one after its last.
-std::pair<std::intptr_t, std::intptr_t> span_of(const py::array& array) {
-    std::intptr_t low = reinterpret_cast<std::intptr_t>(array.data()), high = low;
-    if (array.size() == 0) return {low, low};
-    for (py::ssize_t d = 0; d < array.ndim(); ++d)
-        (array.strides(d) < 0 ? low : high) += (array.shape(d) - 1) * array.strides(d);
-    return {low, high + array.itemsize()};
+std::optional<Span> span_if(const Optional& array) {
+    if (!array) return std::nullopt;
+    return span_of(array->data(), static_cast<int>(array->ndim()), array->shape(), array->strides(), 1,
+                   array->itemsize());
 }
 
-// Whether the first two arrays are, by where they begin and end, apart from each other and from the rest.
-bool lie_apart(const Optional& mean, const Optional& var, const py::array& x, const Optional& weight,
-               const Optional& bias) {
-    const auto apart = [](const Optional& a, const Optional& b) {
-        if (!a || !b) return true;
-        const auto [low, high] = span_of(*a);
-        const auto [other_low, other_high] = span_of(*b);
-        return high <= other_low || other_high <= low;
-    };
-    bool all = apart(mean, var);
-    for (const Optional* written : {&mean, &var})
-        all = all && apart(*written, x) && apart(*written, weight) && apart(*written, bias);
-    return all;
+bool running_lie_apart(const Optional& mean, const Optional& var, const Optional& x, const Optional& weight,
+                       const Optional& bias) {
+    return lie_apart(span_if(mean), span_if(var), {span_if(x), span_if(weight), span_if(bias)});
 }
 
 void batch_norm(const py::array& x, py::array y, py::array mean, py::array rstd, Optional weight,
@@ -181,7 +167,7 @@ void bind_normalization(py::module_& module) {
                py::arg("rstd"), py::arg("weight"), py::arg("bias"), py::arg("running_mean"),
                py::arg("running_var"), py::arg("axis"), py::arg("training"), py::arg("momentum"),
                py::arg("eps"), py::arg("relu") = false, py::arg("residual") = py::none());
-    module.def("lie_apart", &lie_apart, py::arg("running_mean"), py::arg("running_var"),
+    module.def("lie_apart", &running_lie_apart, py::arg("running_mean"), py::arg("running_var"),
                py::arg("x"), py::arg("weight"), py::arg("bias"));
     module.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),
                py::arg("mean"), py::arg("rstd"), py::arg("weight"), py::arg("grad_input"),
