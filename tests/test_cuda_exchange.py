@@ -143,6 +143,7 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
     module: Any = types.ModuleType("torch")
     for name in ("float32", "float16", "bfloat16", "int64", "float64"):
         setattr(module, name, f"torch.{name}")
+    module.Tensor = Tensor
     module.stream = fc.cuda.Stream()
     module._C = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: module.stream.ptr)
     module.utils = types.SimpleNamespace(

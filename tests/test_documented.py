@@ -4,6 +4,9 @@ and error bounds are in the tests of each family.
 
 from __future__ import annotations
 
+import sys
+import types
+
 import fastconv as fc
 import numpy as np
 import pytest
@@ -264,3 +267,20 @@ def test_tensors_of_a_subclass_come_back_as_tensors():
     parameter = torch.nn.Parameter(x)
     with pytest.raises(TypeError, match=r"requires grad.*x\.detach\(\)"):
         fc.relu(parameter)
+
+
+@pytest.mark.parametrize("module", ["jaxlib._jax", "jax.interpreters", "unloaded.arrays"])
+def test_arrays_of_other_libraries_come_back_as_theirs(module, monkeypatch):
+    """JAX's arrays are of a class in jaxlib, made by jax.numpy; what none makes is NumPy's."""
+
+    class Theirs(Exported):
+        pass
+
+    Theirs.__module__ = module
+    numpy_of_jax = types.ModuleType("jax.numpy")
+    numpy_of_jax.from_dlpack = lambda array: Theirs(np.asarray(array))
+    monkeypatch.setitem(sys.modules, "jax.numpy", numpy_of_jax)
+    x = np.linspace(-1, 1, 5, dtype=np.float32)
+    y = fc.relu(Theirs(x))
+    assert type(y) is (np.ndarray if module.startswith("unloaded") else Theirs)
+    np.testing.assert_array_equal(getattr(y, "array", y), np.maximum(x, 0))

@@ -26,7 +26,7 @@ def import_array(function: str, name: str, value: Any, for_call: bool = False) -
     if type(value) is Array:
         return value
     package = _package(value)
-    if package == "torch":
+    if is_torch(value):
         if not value.is_cuda:
             raise TypeError(f"{function}: {name} is a tensor on {value.device}, not on a GPU")
         try:
@@ -80,7 +80,7 @@ def give_like(array: Any, like: Any) -> Any:
     if type(like) is Array or type(array) is not Array:
         return array
     package = _package(like)
-    if package == "torch":
+    if is_torch(like):
         tensor = _core_cuda.to_torch(array)
         if tensor is not None:
             return tensor
@@ -91,8 +91,13 @@ def give_like(array: Any, like: Any) -> Any:
         return sys.modules["jax.numpy"].from_dlpack(array)
     if package == "numba":
         return sys.modules["numba.cuda"].as_cuda_array(array)
-    from_dlpack = getattr(sys.modules[package], "from_dlpack", None)
+    from_dlpack = getattr(sys.modules.get(package), "from_dlpack", None)
     return array if from_dlpack is None else from_dlpack(array)
+
+
+def is_torch(value: Any) -> bool:
+    """Whether it is a tensor of PyTorch's, or of a subclass."""
+    return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
 
 
 def _package(value: Any) -> str:

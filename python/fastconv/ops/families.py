@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cuda_exchange import give_like, import_array
+from ..cuda_exchange import give_like, import_array, is_torch
 from .devices import Array, DeviceArray
 
 _TORCH_DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
@@ -22,7 +22,7 @@ _CUDA, _CPU = (2,), (1, 3, 13)
 def import_any(function: str, name: str, value: Any) -> Array:
     if type(value) is DeviceArray:
         return value
-    if getattr(value, "is_cuda", False) and _is_torch(value):
+    if getattr(value, "is_cuda", False) and is_torch(value):
         return import_array(function, name, value, for_call=True)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
@@ -54,7 +54,7 @@ def import_any(function: str, name: str, value: Any) -> Array:
             f"{function}: {name} is on a device without kernels (DLPack device type "
             f"{device_type}); move it to the CPU or a CUDA device first"
         )
-    if _is_torch(value):  # its DLPack export is read-only in some NumPy versions
+    if is_torch(value):  # its DLPack export is read-only in some NumPy versions
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in _TORCH_DTYPES:
             have = "float32 and float64 have"
@@ -72,29 +72,22 @@ def import_any(function: str, name: str, value: Any) -> Array:
         ) from error
 
 
-def _is_torch(value: Any) -> bool:
-    """Whether it is a tensor of PyTorch's, which is never imported here; of a subclass, too."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
 def give(result: Array, like: Any) -> Any:
     """`result` as an array of the family of `like`, sharing its memory."""
     if isinstance(like, np.ndarray) or type(like) is DeviceArray:
         return result
     if type(result) is DeviceArray:
         return give_like(result, like)
-    if _is_torch(like):
+    if is_torch(like):
         return sys.modules["torch"].from_numpy(result)
-    module = sys.modules[type(like).__module__.partition(".")[0]]
-    if module.__name__ == "jax":
-        module = sys.modules["jax.numpy"]
+    package = type(like).__module__.partition(".")[0]
+    module = sys.modules.get("jax.numpy" if package in ("jax", "jaxlib") else package)
     from_dlpack = getattr(module, "from_dlpack", None)
     return result if from_dlpack is None else from_dlpack(result)
 
 
 def no_kernels(function: str, name: str, dtype: Any, value: Any, which: str) -> str:
-    remedy = f"{name}.float()" if _is_torch(value) else f"{name}.astype(numpy.float32)"
+    remedy = f"{name}.float()" if is_torch(value) else f"{name}.astype(numpy.float32)"
     return (
         f"{function}: {name} has dtype {dtype}, which has no kernels; {which}: convert it with "
         f"{remedy}"

@@ -107,7 +107,7 @@ def max_pool2d_backward(
     ----------
     grad_output : array (N, C, P, Q) or (C, P, Q)
     indices : int64 array of the same shape, from `max_pool2d` with the same arguments
-        -1 is ignored, and so is what lies outside of the image. An index in the image but outside of
+        -1 is ignored, and so is what lies outside of the image. An index in the image but not in
         its window, which max_pool2d never gives, is ignored or takes its gradient all the same.
     input_shape : (N, C, H, W)
     kernel_size, stride, padding, dilation, ceil_mode : as in `max_pool2d`
