@@ -16,7 +16,7 @@ from ..precision import allows_wide_tiles, precision_index
 from .arguments import take_groups
 from .arrays import Array, check_shape, empty_like_order, take, take_like
 from .devices import contiguous, cuda_core
-from .geometry import Padding, Pair, window_geometry
+from .geometry import Padding, Pair, are_keys, window_geometry
 
 FORWARD, GRAD_INPUT, GRAD_WEIGHT = range(3)
 AUTOMATIC = -1  # the index of "auto"
@@ -189,9 +189,10 @@ def sizes_of(
     dilation: Pair,
     groups: int,
 ) -> Sizes:
-    """The sizes of a convolution, checked; remembered where its window is of plain numbers."""
+    """The sizes of a convolution, checked, and remembered."""
     plain = type(stride) is type(padding) is type(dilation) is type(groups) is int
-    find = _known_sizes if plain else _sizes_of
+    known = plain or are_keys(stride, padding, dilation, groups)
+    find = _known_sizes if known else _sizes_of
     return find(function, x_shape, weight_shape, stride, padding, dilation, groups)
 
 

@@ -120,17 +120,25 @@ def window_geometry(
     ValueError
         If no window fits, with the arithmetic.
     """
-    known = is_key(stride) and is_key(padding) and is_key(dilation)
-    find = _known_geometry if known else _window_geometry
+    find = _known_geometry if are_keys(stride, padding, dilation) else _window_geometry
     return find(function, size, kernel, stride, padding, dilation, ceil_mode)
 
 
-def is_key(value: Any) -> bool:
-    """Whether a call can be remembered by `value`: what equals it means the same. Lists cannot be
-    keys; nor may floats, since 1.0 equals 1, but is no stride."""
-    if type(value) is tuple:
-        return all(map(is_key, value))
-    return type(value) in (int, str, bool) or value is None or isinstance(value, np.integer)
+def are_keys(*values: Any) -> bool:
+    """Whether a call can be remembered by `values`: what equals them means the same. Lists cannot
+    be keys; nor may floats, since 1.0 equals 1, but is no stride."""
+    for value in values:
+        kind = type(value)
+        if kind is tuple:
+            for part in value:
+                if type(part) is not int and not are_keys(part):
+                    return False
+        elif kind is not int and kind not in _KEYS and not isinstance(value, np.integer):
+            return False
+    return True
+
+
+_KEYS = (str, bool, type(None))
 
 
 def _window_geometry(

@@ -20,7 +20,7 @@ from .arrays import (
     take_out,
 )
 from .devices import cuda_core, new
-from .geometry import Padding, Pair, pair, window_geometry
+from .geometry import Padding, Pair, are_keys, pair, window_geometry
 
 MAX, AVERAGE, MAX_BACKWARD, AVERAGE_BACKWARD = range(4)  # csrc/core/pool_plan.h, PoolOperation
 
@@ -41,10 +41,9 @@ def windows_over(
     dilation: Pair,
     ceil_mode: bool,
 ) -> Windows:
-    """The windows over images of `shape`, checked; remembered where all numbers are plain."""
-    plain = type(kernel_size) is type(padding) is type(dilation) is int and type(ceil_mode) is bool
-    plain = plain and (stride is None or type(stride) is int)
-    find = _known_windows if plain else _windows
+    """The windows over images of `shape`, checked, and remembered."""
+    known = type(ceil_mode) is bool and are_keys(kernel_size, stride, padding, dilation)
+    find = _known_windows if known else _windows
     return find(function, shape, kernel_size, stride, padding, dilation, ceil_mode)
 
 
