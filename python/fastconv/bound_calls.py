@@ -19,7 +19,15 @@ import numpy as np
 from fastconv import _core, ops
 from fastconv.fusion import Step
 from fastconv.graph import Shape
-from fastconv.ops.conv_problem import ALGORITHMS, FORWARD, PackedWeight, Sizes, run, sizes_of
+from fastconv.ops.conv_problem import (
+    ALGORITHMS,
+    AUTOMATIC,
+    FORWARD,
+    PackedWeight,
+    Sizes,
+    run,
+    sizes_of,
+)
 from fastconv.ops.devices import kernels_for, new, on_device
 from fastconv.ops.pool_arguments import AVERAGE, MAX, pool, windows_over
 from fastconv.precision import allows_wide_tiles
@@ -82,7 +90,7 @@ def _conv2d(
         _core.conv2d(FORWARD, x, weight.weight, y, packed, bias, residual, numbers,
                      relu, False, ALGORITHMS[pooled_by], pooled=True)  # fmt: skip
         return
-    run("conv2d", FORWARD, x, weight.weight, y, numbers, -1, "auto",
+    run("conv2d", FORWARD, x, weight.weight, y, numbers, AUTOMATIC, "auto",
         packed=packed, bias=bias, residual=residual, relu=relu)  # fmt: skip
 
 
@@ -228,7 +236,7 @@ def kernel_of(step: Step, source: Any, dtype: str) -> str:
 
     return explain_on_device(
         "conv2d", FORWARD, source.device, source.shape, step.constants["weight"].shape,
-        *_sizes_of(step, source.shape), dtype, True, -1,
+        *_sizes_of(step, source.shape), dtype, True, AUTOMATIC,
     ).kernel  # fmt: skip
 
 
@@ -246,7 +254,7 @@ def pools(step: Step, x_shape: Shape, dtype: str) -> bool:
 def _plan_of(step: Step, x_shape: Shape, dtype: str) -> dict[str, Any]:
     return _core.conv2d_plan(
         FORWARD, x_shape, step.constants["weight"].shape, *_sizes_of(step, x_shape),
-        dtype == "float64", True, -1, _core.num_threads(), allows_wide_tiles(),
+        dtype == "float64", True, AUTOMATIC, _core.num_threads(), allows_wide_tiles(),
     )  # fmt: skip
 
 

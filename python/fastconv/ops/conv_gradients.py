@@ -22,6 +22,7 @@ from .arrays import (
     take_out,
 )
 from .conv_problem import (
+    AUTOMATIC,
     GRAD_INPUT,
     GRAD_WEIGHT,
     algorithm_index,
@@ -262,11 +263,11 @@ def conv2d_backward(
     grad_input = grad_weight = grad_bias = None
     if "input" in need:
         result = empty_like_order(images.shape, images, function=name)
-        run(name, GRAD_INPUT, result, kernel, grads, numbers, -1, "auto")
+        run(name, GRAD_INPUT, result, kernel, grads, numbers, AUTOMATIC, "auto")
         grad_input = result[0] if array.ndim == 3 else result
     if "weight" in need:
         grad_weight = empty_like_order(kernel.shape, kernel, function=name)
-        run(name, GRAD_WEIGHT, images, grad_weight, grads, numbers, -1, "auto")
+        run(name, GRAD_WEIGHT, images, grad_weight, grads, numbers, AUTOMATIC, "auto")
     if "bias" in need:
         grad_bias = conv2d_grad_bias(grads)
     wrapped = (None if g is None else give(g, x) for g in (grad_input, grad_weight, grad_bias))

@@ -24,6 +24,7 @@ from .arrays import (
 )
 from .conv_gradients import conv2d_grad_bias
 from .conv_problem import (
+    AUTOMATIC,
     FORWARD,
     GRAD_INPUT,
     GRAD_WEIGHT,
@@ -171,11 +172,11 @@ def conv_transpose2d_backward(
     grad_input = grad_weight = grad_bias = None
     if "input" in need:
         result = empty_like_order(images.shape, images, function=name)
-        run(name, FORWARD, grads, kernel, result, numbers, -1, "auto")
+        run(name, FORWARD, grads, kernel, result, numbers, AUTOMATIC, "auto")
         grad_input = give(result[0] if array.ndim == 3 else result, x)
     if "weight" in need:
         result = empty_like_order(kernel.shape, kernel, function=name)
-        run(name, GRAD_WEIGHT, grads, result, images, numbers, -1, "auto")
+        run(name, GRAD_WEIGHT, grads, result, images, numbers, AUTOMATIC, "auto")
         grad_weight = give(result, x)
     if "bias" in need:
         grad_bias = give(conv2d_grad_bias(grads), x)
