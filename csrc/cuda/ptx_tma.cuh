@@ -90,8 +90,8 @@ __device__ inline void copy_im2col(void* to, const TensorMap& map, int c, int w,
 }
 /// The other way, of a tiled map: from shared memory, swizzled likewise, which must not be written
 /// until bulk_wait says so. Before it: fence_proxy_async by who wrote there, and a barrier. What lies
-/// beyond the tensor's end is not written; no coordinate may be negative ("illegal instruction", CUDA
-/// C++ Programming Guide, copies of multi-dimensional arrays by TMA).
+/// beyond the tensor's end is not written; no coordinate may be negative (CUDA C++ Programming Guide,
+/// copies of multi-dimensional arrays by TMA; a test that had some met "illegal instruction").
 __device__ inline void copy_tile_out(const TensorMap& map, int x0, int x1, int x2, int x3,
                                      const void* from) {
     asm volatile(
